@@ -1,0 +1,10 @@
+"""The same instances give the same volume, in whatever order they came.
+
+`completeness` says whether a study is whole, `selection` which of its series a model gets: both decide without touching a file, and load
+nothing heavy. `volume` reads the chosen series' files into one `highdicom.Volume`; it is imported by its own name, by whoever analyses.
+"""
+
+from dicom_node.assemble.completeness import Evidence, Policy, Verdict, judge
+from dicom_node.assemble.selection import Selection, select
+
+__all__ = ["Evidence", "Policy", "Selection", "Verdict", "judge", "select"]

@@ -1,0 +1,127 @@
+"""What a rule or a model asks of one DICOM attribute, and the sentence that says why an attribute does not meet it."""
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydicom.datadict import dictionary_description, tag_for_keyword
+
+Scalar = str | int | float
+
+
+class Condition(BaseModel):
+    """All that is stated must hold; a missing attribute meets nothing except `absent`.
+
+    Text is compared without regard to case or surrounding spaces. Of an attribute with several values, `equals`, `any`, `matches` and
+    `contains` ask for one of them, `min` and `max` for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    equals: Scalar | None = None
+    any: tuple[Scalar, ...] | None = Field(default=None, min_length=1)
+    none: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # no value may be one of these
+    min: float | None = None
+    max: float | None = None
+    matches: str | None = None  # a regular expression, found anywhere in the value
+    contains: str | None = None
+    absent: bool | None = None  # true: may be missing (alone: must be missing); false: any value will do
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("asks for nothing: give a value, or one of any, none, min, max, matches, contains, absent")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        if self.matches is not None:
+            try:
+                re.compile(self.matches)
+            except re.error as error:
+                raise ValueError(f"'{self.matches}' is not a regular expression: {error}") from error
+        return self
+
+    def objection(self, keyword: str, value: Any) -> str:
+        """Return why a value (None when the attribute is missing or empty) does not meet this; an empty text when it does."""
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        values = [v for v in values if v is not None and v != ""]
+        only_absence = self.model_fields_set == {"absent"}
+        if not values:
+            return "" if self.absent or (self.none and len(self.model_fields_set) == 1) else f"{keyword} is missing"
+        if self.absent and only_absence:
+            return f"{keyword} is {_show(values)}, asked to be absent"
+        return next((objection for objection in self._objections(keyword, values) if objection), "")
+
+    def _objections(self, keyword: str, values: list[Any]) -> list[str]:
+        is_ = f"{keyword} is {_show(values)}"
+        said = []
+        if self.equals is not None and not _one_of(values, (self.equals,)):
+            said.append(f"{is_}, not {self.equals}")
+        if self.any is not None and not _one_of(values, self.any):
+            said.append(f"{is_}, none of {', '.join(map(str, self.any))}")
+        if self.none is not None and _one_of(values, self.none):
+            said.append(f"{is_}, which is excluded")
+        if self.min is not None or self.max is not None:
+            numbers = [_as_number(v) for v in values]
+            if any(n is None for n in numbers):
+                said.append(f"{is_}, not a number")
+            elif self.min is not None and min(n for n in numbers if n is not None) < self.min:
+                said.append(f"{is_}, below {self.min:g}")
+            elif self.max is not None and max(n for n in numbers if n is not None) > self.max:
+                said.append(f"{is_}, above {self.max:g}")
+        if self.matches is not None and not any(re.search(self.matches, str(v), re.IGNORECASE) for v in values):
+            said.append(f"{is_}, does not match '{self.matches}'")
+        if self.contains is not None and not any(_text(self.contains) in _text(v) for v in values):
+            said.append(f"{is_}, does not contain '{self.contains}'")
+        return said
+
+
+def _text(value: Any) -> str:
+    return str(value).strip().casefold()
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _same(value: Any, wanted: Scalar) -> bool:
+    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
+        return _as_number(value) == float(wanted)
+    return _text(value) == _text(wanted)
+
+
+def _one_of(values: list[Any], wanted: tuple[Scalar, ...]) -> bool:
+    return any(_same(value, w) for value in values for w in wanted)
+
+
+def _show(values: list[Any]) -> str:
+    return "\\".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def _condition_from(value: Any) -> Any:
+    return {"equals": value} if isinstance(value, str | int | float) and not isinstance(value, bool) else value
+
+
+def check_keyword(keyword: str) -> str:
+    """Return a DICOM keyword, or raise ValueError when the data dictionary does not know it."""
+    if tag_for_keyword(keyword) is None:
+        raise ValueError(f"'{keyword}' is not a DICOM keyword; keywords are written like {dictionary_description(0x00180015).replace(' ', '')}")
+    return keyword
+
+
+def _keywords_known(value: Any, info: ValidationInfo) -> Any:
+    for keyword in value if isinstance(value, dict) else ():
+        check_keyword(keyword)
+    return value
+
+
+ConditionValue = Annotated[Condition, BeforeValidator(_condition_from)]
+Conditions = Annotated[dict[str, ConditionValue], BeforeValidator(_keywords_known)]
+
+
+def objections(conditions: dict[str, Condition], header: Any) -> tuple[str, ...]:
+    """Return why a header does not meet the conditions, one sentence for each that fails."""
+    said = (condition.objection(keyword, header.get(keyword)) for keyword, condition in conditions.items())
+    return tuple(sentence for sentence in said if sentence)

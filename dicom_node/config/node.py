@@ -1,0 +1,165 @@
+"""What the site decides: `node.toml`. Every key has a default that works; with no file the node serves on loopback in `./data`."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from dicom_node.config.conditions import Conditions
+from dicom_node.domain import AE, Priority, is_ae_title
+
+May = Literal["send", "receive", "query"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _ae_from(value: Any) -> Any:
+    return AE.parse(value) if isinstance(value, str) else value
+
+
+def _priority_from(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in Priority.__members__:
+            raise ValueError(f"'{value}' is not a priority: HIGH, MEDIUM or LOW")
+        return Priority[value]
+    return value
+
+
+AEAddress = Annotated[AE, BeforeValidator(_ae_from), PlainSerializer(str, when_used="json")]
+PriorityName = Annotated[Priority, BeforeValidator(_priority_from), PlainSerializer(lambda p: p.name, when_used="json")]
+
+
+class Node(_Part):
+    """This application entity, and its patience."""
+
+    ae_title: str = "DICOM_NODE"
+    host: str = "127.0.0.1"  # the address it listens on; 0.0.0.0 for every interface
+    port: int = Field(default=11112, ge=0, le=65535)
+    storage: Path = Path("data")
+    database: str = ""  # an SQLAlchemy address; empty: SQLite inside `storage`
+    complete_after_s: float = Field(default=60.0, ge=0)
+    accept_unknown: bool = False  # whether an AE that no remote names may send; always so while listening on loopback without remotes
+    check_called_ae: bool = True
+    max_associations: int = Field(default=64, ge=1)
+    max_pdu_bytes: int = Field(default=131072, ge=4096, le=1048576)
+    acse_timeout_s: float = Field(default=30.0, gt=0)
+    dimse_timeout_s: float = Field(default=60.0, gt=0)
+    network_timeout_s: float = Field(default=60.0, gt=0)
+    disk_reserve_mb: int = Field(default=2048, ge=0)  # below this much free space C-STORE is answered A700
+    retain_days: float = Field(default=30.0, gt=0)  # how long a finished study stays
+    max_reruns: int = Field(default=5, ge=0)  # how often late instances may start a model again on one study
+
+    @model_validator(mode="after")
+    def _title_is_one(self) -> Self:
+        if not is_ae_title(self.ae_title):
+            raise ValueError(f"ae_title '{self.ae_title}' is not an AE title: 1 to 16 characters, no backslash")
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the node."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class Remote(_Part):
+    """A remote application entity and what it may do."""
+
+    ae: AEAddress
+    may: frozenset[May] = frozenset()
+    storage_commitment: bool = False
+    associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
+    timeout_s: float = Field(default=60.0, gt=0)
+
+
+class ModelChoice(_Part):
+    """A model that this site runs."""
+
+    folder: Path
+    device: str = "cpu"
+    timeout_s: float | None = Field(default=None, gt=0)  # none: the manifest's
+    memory_mb: int | None = Field(default=None, ge=64)
+
+
+class Rule(_Part):
+    """Which series start which models, and who gets the results."""
+
+    name: str = Field(min_length=1)
+    when: Conditions = Field(default_factory=dict)
+    derived: bool = False  # whether derived objects (segmentations, reformats, the node's own results) may match
+    analyse: tuple[str, ...] = Field(min_length=1)
+    deliver: tuple[str, ...] = ()
+    priority: PriorityName = Priority.MEDIUM
+
+
+class Work(_Part):
+    """The analysing process."""
+
+    start: bool = True  # whether `serve` starts and supervises one on this host
+    at_once: int = Field(default=1, ge=1, le=64)  # analyses at the same time
+    threads: int = Field(default=0, ge=0)  # of each model's process; 0: the processors shared out
+    lease_s: float = Field(default=30.0, gt=0)  # a job whose worker has been silent for this long is taken back
+    attempts: int = Field(default=3, ge=1)
+    backoff_s: float = Field(default=10.0, ge=0)  # before the second attempt; doubles
+    poll_s: float = Field(default=0.5, gt=0)  # how often an idle worker looks for a job
+
+
+class Deliver(_Part):
+    """How results are sent."""
+
+    backoff_s: float = Field(default=5.0, gt=0)  # before the second attempt; doubles
+    backoff_max_s: float = Field(default=86400.0, gt=0)
+    attempts: int = Field(default=20, ge=1)  # refusals before a delivery is given up; an unreachable peer never counts
+    poll_s: float = Field(default=0.5, gt=0)
+
+
+class NodeConfig(_Part):
+    """The whole of `node.toml`."""
+
+    node: Node = Node()
+    remotes: dict[str, Remote] = Field(default_factory=dict)
+    models: dict[str, ModelChoice] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    work: Work = Work()
+    deliver: Deliver = Deliver()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for rule in self.rules:
+            for model in rule.analyse:
+                if model not in self.models:
+                    raise ValueError(f"rule '{rule.name}' analyses with '{model}', which is not among [models]: {', '.join(self.models) or 'none'}")
+            for name in rule.deliver:
+                if name not in self.remotes:
+                    raise ValueError(f"rule '{rule.name}' delivers to '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
+                if "receive" not in self.remotes[name].may:
+                    raise ValueError(f"rule '{rule.name}' delivers to '{name}', which may not receive: add \"receive\" to its `may`")
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two rules have the name '{next(n for n in names if names.count(n) > 1)}'")
+        titles = [remote.ae for remote in self.remotes.values()]
+        if len(set(titles)) < len(titles):
+            raise ValueError(f"two remotes have the address '{next(t for t in titles if titles.count(t) > 1)}'")
+        return self
+
+    @model_validator(mode="after")
+    def _known_off_loopback(self) -> Self:
+        if not self.node.on_loopback and not self.node.accept_unknown and not any("send" in r.may for r in self.remotes.values()):
+            raise ValueError(f'node.host is {self.node.host} but nobody may send: name a remote with may = ["send"], or set accept_unknown = true')
+        return self
+
+    def may(self, calling_ae: str, what: May) -> bool:
+        """Say whether an AE, by its title, may do something here."""
+        if any(remote.ae.title == calling_ae.strip() and what in remote.may for remote in self.remotes.values()):
+            return True
+        return what == "send" and (self.node.accept_unknown or (self.node.on_loopback and not self.remotes))
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        """The DICOM keywords that the rules ask for."""
+        return frozenset(keyword for rule in self.rules for keyword in rule.when)

@@ -1,0 +1,63 @@
+"""What it acknowledged survives a power cut.
+
+Bytes on disk (`Archive`) and rows in the ledger: instances, studies, jobs, results, deliveries, and the journal of every change.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_node.config import Node
+from dicom_node.store.archive import Archive
+from dicom_node.store.database import Database
+from dicom_node.store.deliveries import Deliveries, Destination
+from dicom_node.store.intake import Intake, Recorded
+from dicom_node.store.jobs import Jobs
+from dicom_node.store.journal import Event, Journal
+from dicom_node.store.studies import Studies
+
+__all__ = ["Archive", "Database", "Deliveries", "Destination", "Event", "Intake", "Jobs", "Journal", "Recorded", "Store", "Studies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The archive and the ledger of one node."""
+
+    archive: Archive
+    database: Database
+    instances: Intake
+    studies: Studies
+    jobs: Jobs
+    deliveries: Deliveries
+    journal: Journal
+
+    @classmethod
+    def open(cls, storage: Path, address: str = "") -> "Store":
+        """Open the store in a folder, with SQLite inside it unless a database address is given, and bring its tables up to date.
+
+        Raises
+        ------
+        ConfigError: the folder cannot be used, the driver is missing, or the ledger is of a newer program.
+        Transient: the database does not answer.
+        """
+        archive = Archive(storage)
+        database = Database(address or f"sqlite:///{archive.root / 'ledger.sqlite'}")
+        database.upgrade()
+        return cls(
+            archive=archive,
+            database=database,
+            instances=Intake(database, archive),
+            studies=Studies(database, archive),
+            jobs=Jobs(database),
+            deliveries=Deliveries(database),
+            journal=Journal(database),
+        )
+
+    @classmethod
+    def of(cls, node: Node) -> "Store":
+        """Open the store that the site's configuration names."""
+        return cls.open(node.storage, node.database)
+
+    def close(self) -> None:
+        """Commit what waits and close every connection."""
+        self.instances.close()
+        self.database.close()

@@ -1,0 +1,208 @@
+"""Deliveries: each result on its way to each destination, and how each destination is doing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, RowMapping, func, insert, select, update
+
+from dicom_node.domain import DELIVERY_TRANSITIONS, Delivery, DeliveryState, Rejected, Result
+from dicom_node.store.database import Database
+from dicom_node.store.journal import Event, note
+from dicom_node.store.tables import delivery, destination, result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """How a destination is doing: after failures in a row nothing is sent to it before `not_before`."""
+
+    name: str
+    failures: int = 0
+    not_before: float = 0.0
+    succeeded_at: float | None = None
+    reason: str = ""
+
+
+class Deliveries:
+    """The deliveries of the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, name: str, who: str, *, now: float, lease_s: float, limit: int = 64) -> tuple[Delivery, ...]:
+        """Take the deliveries to one destination that are due, oldest first; exactly one claimant gets each."""
+        due = (
+            select(delivery.c.id)
+            .where(delivery.c.destination == name, delivery.c.state == DeliveryState.PENDING, delivery.c.not_before <= now)
+            .order_by(delivery.c.created_at, delivery.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        with self._database.write() as connection:
+            ids = list(connection.execute(due).scalars())
+            taken = {"state": DeliveryState.SENDING, "sender": who, "lease_until": now + lease_s}
+            if ids:
+                connection.execute(update(delivery).where(delivery.c.id.in_(ids)).values(**taken))
+            return _deliveries(connection, delivery.c.id.in_(ids)) if ids else ()
+
+    def renew(self, held: Sequence[Delivery], who: str, *, now: float, lease_s: float) -> None:
+        """Keep the lease of deliveries that are still being sent."""
+        with self._database.write() as connection:
+            connection.execute(update(delivery).where(*_held(held, who)).values(lease_until=now + lease_s))
+
+    def sent(self, one: Delivery, who: str, *, now: float, status: int, reason: str = "") -> bool:
+        """Record that the destination answered success, or a warning, which is kept; False when the lease was lost."""
+        why = reason or "success"
+        return self._move(one, who, DeliveryState.SENT, now=now, why=why, sent_at=now, status=status, reason=reason, attempts=one.attempts + 1)
+
+    def put_off(self, one: Delivery, who: str, *, now: float, until: float, reason: str, status: int | None = None, counts: bool = True) -> bool:
+        """Record a failure and when to try again; `counts` is False when the peer was not reached and the attempt says nothing of the object."""
+        attempts = one.attempts + 1 if counts else one.attempts
+        return self._move(one, who, DeliveryState.PENDING, now=now, why=reason, not_before=until, reason=reason, status=status, attempts=attempts)
+
+    def give_up(self, one: Delivery, who: str, *, now: float, reason: str, status: int | None = None) -> bool:
+        """Record that it is not tried any more: a dead letter, until a person replays it."""
+        return self._move(one, who, DeliveryState.DEAD, now=now, why=reason, reason=reason, status=status, attempts=one.attempts + 1)
+
+    def _move(self, one: Delivery, who: str, to: DeliveryState, *, now: float, why: str, **values: Any) -> bool:
+        with self._database.write() as connection:
+            row = connection.execute(select(delivery).where(*_held((one,), who)).with_for_update()).first()
+            if row is None:
+                return False
+            _change(connection, row, one.result, to, who=who, why=why, now=now, **values)
+            return True
+
+    def take_back(self, now: float) -> int:
+        """Make deliveries whose sender has been silent beyond its lease due again; return how many. The same bytes are sent again."""
+        silent = update(delivery).where(delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now)
+        with self._database.write() as connection:
+            return int(connection.execute(silent.values(state=DeliveryState.PENDING, lease_until=None, sender="", not_before=now)).rowcount)
+
+    def replay(self, *, who: str, now: float, delivery_id: int | None = None, job_id: int | None = None, name: str | None = None) -> int:
+        """Make dead or canceled deliveries due again: one, those of a job, or all of a destination; return how many."""
+        ended = (DeliveryState.DEAD, DeliveryState.CANCELED)
+        return self._by_person(ended, DeliveryState.PENDING, delivery_id, job_id, name, who=who, why="a person asked for it again", now=now)
+
+    def cancel(self, delivery_id: int, *, who: str, now: float) -> None:
+        """Cancel a delivery that waits.
+
+        Raises
+        ------
+        Rejected: there is no such delivery, or it does not wait.
+        """
+        waiting = (DeliveryState.PENDING, DeliveryState.DEAD)
+        if not self._by_person(waiting, DeliveryState.CANCELED, delivery_id, None, None, who=who, why="a person canceled it", now=now):
+            raise Rejected(f"delivery {delivery_id} does not wait, or does not exist", hint="dicom-node deliveries lists them.")
+
+    def _by_person(
+        self,
+        states: Sequence[DeliveryState],
+        to: DeliveryState,
+        delivery_id: int | None,
+        job_id: int | None,
+        name: str | None,
+        *,
+        who: str,
+        why: str,
+        now: float,
+    ) -> int:
+        conditions: list[Any] = [delivery.c.state.in_(states)]
+        conditions += [delivery.c.id == delivery_id] if delivery_id is not None else []
+        conditions += [delivery.c.destination == name] if name is not None else []
+        conditions += [delivery.c.result_id.in_(select(result.c.id).where(result.c.job_id == job_id))] if job_id is not None else []
+        with self._database.write() as connection:
+            rows = connection.execute(select(delivery).where(*conditions).with_for_update()).all()
+            for row in rows:
+                made = connection.execute(select(result).where(result.c.id == row.result_id)).mappings().one()
+                values = {"not_before": now, "attempts": 0} if to is DeliveryState.PENDING else {}
+                _change(connection, row, Result(**made), to, who=who, why=why, now=now, **values)
+            return len(rows)
+
+    def send(self, job_id: int, name: str, *, who: str, now: float) -> int:
+        """Queue a job's valid results for one more destination; return how many deliveries are new."""
+        with self._database.write() as connection:
+            rows = connection.execute(select(result).where(result.c.job_id == job_id, result.c.problem == "")).mappings().all()
+            has = set(connection.execute(select(delivery.c.result_id).where(delivery.c.destination == name)).scalars())
+            fixed = {
+                "state": DeliveryState.PENDING,
+                "attempts": 0,
+                "sender": "",
+                "reason": "",
+                "created_at": now,
+                "not_before": now,
+                "destination": name,
+            }
+            new = [row for row in rows if row["id"] not in has]
+            for row in new:
+                connection.execute(insert(delivery).values(result_id=row["id"], **fixed))
+            if new:
+                why = f"{len(new)} results to {name}"
+                note(connection, Event(at=now, study_instance_uid=new[0]["study_instance_uid"], job_id=job_id, kind="queued", who=who, why=why))
+            return len(new)
+
+    def list(
+        self, *, limit: int = 50, state: DeliveryState | None = None, name: str = "", job_id: int | None = None, study_instance_uid: str = ""
+    ) -> tuple[Delivery, ...]:
+        """Return deliveries, newest first."""
+        conditions = [] if state is None else [delivery.c.state == state]
+        conditions += [delivery.c.destination == name] if name else []
+        conditions += [result.c.job_id == job_id] if job_id is not None else []
+        conditions += [result.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
+        with self._database.read() as connection:
+            return _deliveries(connection, *conditions, newest_first=True, limit=limit)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return, for each destination, how many deliveries are in each state."""
+        found: dict[str, dict[str, int]] = {}
+        grouped = select(delivery.c.destination, delivery.c.state, func.count()).group_by(delivery.c.destination, delivery.c.state)
+        with self._database.read() as connection:
+            for name, state, number in connection.execute(grouped):
+                found.setdefault(name, {})[state] = number
+        return found
+
+    # -------------------------------------------------------------------------------------------------------- destinations
+
+    def destination(self, name: str) -> Destination:
+        """Return how a destination is doing."""
+        with self._database.read() as connection:
+            row = connection.execute(select(destination).where(destination.c.name == name)).mappings().first()
+            return Destination(**row) if row else Destination(name=name)
+
+    def unreachable(self, name: str, *, until: float, reason: str) -> None:
+        """Open the circuit: nothing is sent to this destination before `until`."""
+        self._destination(name, {"failures": destination.c.failures + 1, "not_before": until, "reason": reason}, {"failures": 1})
+
+    def reached(self, name: str, *, now: float) -> None:
+        """Close the circuit: the destination answered."""
+        self._destination(name, {"failures": 0, "not_before": 0.0, "succeeded_at": now, "reason": ""}, {})
+
+    def _destination(self, name: str, values: dict[str, Any], first: dict[str, Any]) -> None:
+        with self._database.write() as connection:
+            if connection.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
+                connection.execute(insert(destination).values(name=name, **(values | first)))
+
+
+def _held(held: Sequence[Delivery], who: str) -> tuple[Any, ...]:
+    return delivery.c.id.in_([one.id for one in held]), delivery.c.state == DeliveryState.SENDING, delivery.c.sender == who
+
+
+def _change(connection: Connection, row: Row[Any], of: Result, to: DeliveryState, *, who: str, why: str, now: float, **values: Any) -> None:
+    if to not in DELIVERY_TRANSITIONS[DeliveryState(row.state)]:
+        raise ValueError(f"delivery {row.id} cannot go from {row.state} to {to}")
+    connection.execute(update(delivery).where(delivery.c.id == row.id).values(state=to, lease_until=None, sender="", **values))
+    kind = f"delivery {to.lower()}"
+    detail = {"delivery": row.id, "kind": of.kind, "destination": row.destination}
+    note(connection, Event(at=now, study_instance_uid=of.study_instance_uid, job_id=of.job_id, kind=kind, who=who, why=why, detail=detail))
+
+
+def _deliveries(connection: Connection, *conditions: Any, newest_first: bool = False, limit: int = 1000) -> tuple[Delivery, ...]:
+    of_result = [column.label(f"result_{column.name}") for column in result.columns]
+    wanted = select(delivery, *(c for c in of_result if c.name != "result_id")).join(result, result.c.id == delivery.c.result_id).where(*conditions)
+    order = (delivery.c.created_at.desc(), delivery.c.id.desc()) if newest_first else (delivery.c.created_at, delivery.c.id)
+    return tuple(_delivery(row) for row in connection.execute(wanted.order_by(*order).limit(limit)).mappings())
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    of = Result(id=row["result_id"], **{c.name: row[f"result_{c.name}"] for c in result.columns if c.name != "id"})
+    kept = ("id", "destination", "attempts", "not_before", "created_at", "sent_at", "status", "reason")
+    return Delivery(result=of, state=DeliveryState(row["state"]), **{name: row[name] for name in kept})

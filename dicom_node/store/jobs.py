@@ -1,0 +1,351 @@
+"""Jobs: claimed by lease, changed through one table of transitions, each change in one transaction with who and why."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from dicom_node.domain import (
+    JOB_TRANSITIONS,
+    DeliveryState,
+    Discontinuation,
+    Job,
+    JobState,
+    Priority,
+    Rejected,
+    Result,
+    job_identity,
+)
+from dicom_node.store.database import Database
+from dicom_node.store.intake import instance_of
+from dicom_node.store.journal import Event, note
+from dicom_node.store.tables import delivery, instance, job, quarantine, result, worker
+
+# How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.
+HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 24 * 3600.0}
+
+
+class Jobs:
+    """The jobs of the ledger. Whatever a worker reports is taken only while it holds the job's lease for that very attempt."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ------------------------------------------------------------------------------------------------------- by workers
+
+    def claim(self, who: str, models: Sequence[str], *, now: float, lease_s: float) -> Job | None:
+        """Take the next job of one of these models: by priority, then age; exactly one claimant gets it."""
+        chosen = (
+            select(job.c.id)
+            .where(job.c.state == JobState.SCHEDULED, job.c.not_before <= now, job.c.model.in_(models))
+            .order_by(job.c.due, job.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        taken = {"state": JobState.IN_PROGRESS, "worker": who, "lease_until": now + lease_s, "attempts": job.c.attempts + 1, "progress": 0.0}
+        claim = update(job).where(job.c.id == chosen).values(**taken, started_at=now, note="", reason="").returning(*job.columns)
+        with self._database.write() as connection:
+            row = connection.execute(claim).mappings().first()
+            if row is None:
+                return None
+            claimed = job_of(row)
+            _tell(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
+            return claimed
+
+    def beat(self, held: Job, *, now: float, lease_s: float, progress: float, note: str) -> bool | None:
+        """Renew the lease and report progress; return False to go on, True when the job is to stop, None when the lease is lost."""
+        renew = update(job).where(*_held(held)).values(lease_until=now + lease_s, progress=progress, note=note)
+        with self._database.write() as connection:
+            asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
+            return asked
+
+    def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
+        """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost."""
+        with self._database.write() as connection:
+            if not _still_held(connection, held):
+                return False
+            for one in results:
+                key = _insert_result(connection, one)
+                for destination in held.deliver:
+                    connection.execute(insert(delivery).values(_new_delivery(key, destination, now)))
+            move(connection, held, JobState.COMPLETED, who=held.worker, why=why, now=now, progress=1.0, note=why)
+            return True
+
+    def reject(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
+        """Record results that did not pass the check as quarantined, and the job as CANCELED; nothing of it is delivered."""
+        with self._database.write() as connection:
+            if not _still_held(connection, held):
+                return False
+            for one in results:
+                _insert_result(connection, one)
+                values = {
+                    "at": now,
+                    "path": one.path,
+                    "source": held.model,
+                    "job_id": held.id,
+                    "reason": one.problem or "another result of the job is invalid",
+                }
+                uids = {"sop_instance_uid": one.sop_instance_uid, "study_instance_uid": one.study_instance_uid}
+                connection.execute(insert(quarantine).values(**values, **uids))
+            move(connection, held, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.INVALID)
+            return True
+
+    def decline(self, held: Job, *, now: float, why: str) -> bool:
+        """Record that the analysis declined this input: CANCELED, with its sentence."""
+        return self._end(held, Discontinuation.DECLINED, now=now, why=why)
+
+    def stop(self, held: Job, *, now: float) -> bool:
+        """Record that the worker stopped because it was asked to."""
+        with self._database.write() as connection:
+            current = _still_held(connection, held)
+            if current is None:
+                return False
+            kind = current.discontinuation or Discontinuation.STOPPED
+            move(connection, held, JobState.CANCELED, who=held.worker, why=current.reason or "a person asked for it", now=now, discontinuation=kind)
+            return True
+
+    def fail(self, held: Job, *, now: float, why: str, retry_at: float | None) -> bool:
+        """Record that an attempt failed: scheduled again at `retry_at`, or CANCELED when that is None."""
+        if retry_at is None:
+            return self._end(held, Discontinuation.FAILED, now=now, why=why)
+        with self._database.write() as connection:
+            if not _still_held(connection, held):
+                return False
+            move(connection, held, JobState.SCHEDULED, who=held.worker, why=why, now=now, not_before=retry_at)
+            return True
+
+    def _end(self, held: Job, kind: Discontinuation, *, now: float, why: str) -> bool:
+        with self._database.write() as connection:
+            if not _still_held(connection, held):
+                return False
+            move(connection, held, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=kind)
+            return True
+
+    def seen(self, who: str, models: Sequence[str], *, started_at: float, now: float) -> None:
+        """Record that a worker is alive and which models it runs."""
+        values = {"started_at": started_at, "seen_at": now, "models": list(models)}
+        with self._database.write() as connection:
+            if connection.execute(update(worker).where(worker.c.name == who).values(**values)).rowcount == 0:
+                connection.execute(insert(worker).values(name=who, **values))
+
+    def forget(self, who: str) -> None:
+        """Record that a worker has ended."""
+        with self._database.write() as connection:
+            connection.execute(delete(worker).where(worker.c.name == who))
+
+    def workers(self) -> tuple[dict[str, Any], ...]:
+        """Return the workers that were seen, latest first."""
+        with self._database.read() as connection:
+            return tuple(dict(row) for row in connection.execute(select(worker).order_by(worker.c.seen_at.desc())).mappings())
+
+    # -------------------------------------------------------------------------------------------------------- by the clock
+
+    def expired(self, now: float) -> tuple[Job, ...]:
+        """Return the jobs whose worker has been silent beyond its lease."""
+        return self._select(job.c.state == JobState.IN_PROGRESS, job.c.lease_until < now)
+
+    def take_back(self, silent: Job, *, now: float, why: str, retry_at: float | None) -> bool:
+        """Take a job back from a silent worker, to be claimed again at `retry_at`, or CANCELED when that is None."""
+        with self._database.write() as connection:
+            current = _still_held(connection, silent)
+            if current is None or (current.lease_until or 0.0) >= now:
+                return False
+            if current.cancel_requested:
+                kind = current.discontinuation or Discontinuation.STOPPED
+                move(connection, current, JobState.CANCELED, who="clock", why=current.reason or why, now=now, discontinuation=kind)
+            elif retry_at is None:
+                move(connection, current, JobState.CANCELED, who="clock", why=why, now=now, discontinuation=Discontinuation.FAILED)
+            else:
+                move(connection, current, JobState.SCHEDULED, who="clock", why=why, now=now, not_before=retry_at)
+            return True
+
+    # ---------------------------------------------------------------------------------------------------------- by people
+
+    def cancel(self, job_id: int, *, who: str, why: str, now: float) -> JobState:
+        """Cancel a job: at once while it waits, through its worker while it runs; return its state now.
+
+        Raises
+        ------
+        Rejected: there is no such job, or it has ended.
+        """
+        with self._database.write() as connection:
+            found = _get(connection, job_id)
+            if found.state is JobState.SCHEDULED:
+                move(connection, found, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.STOPPED)
+                return JobState.CANCELED
+            if found.state is not JobState.IN_PROGRESS:
+                raise Rejected(f"job {job_id} is {found.state}: it has ended", hint="Only a job that waits or runs can be canceled.")
+            asked = {"cancel_requested": True, "discontinuation": Discontinuation.STOPPED, "reason": why}
+            connection.execute(update(job).where(job.c.id == job_id).values(**asked))
+            _tell(connection, found, "cancel requested", who, why, now)
+            return JobState.IN_PROGRESS
+
+    def again(self, job_id: int, *, who: str, now: float, device_uid: str = "", model_version: str = "") -> Job:
+        """Make a new job of the same inputs, with the model's present build; the old one is its predecessor.
+
+        Raises
+        ------
+        Rejected: there is no such job, it has not ended, or its instances are gone.
+        """
+        with self._database.write() as connection:
+            old = _get(connection, job_id)
+            if old.state not in (JobState.COMPLETED, JobState.CANCELED):
+                raise Rejected(f"job {job_id} is {old.state}: it has not ended", hint="Wait for it, or cancel it first.")
+            made = _repeated(connection, replace(old, device_uid=device_uid or old.device_uid, model_version=model_version or old.model_version), now)
+            _tell(connection, made, "asked for", who, f"again, after job {job_id}", now)
+            return made
+
+    def get(self, job_id: int) -> Job:
+        """Return a job.
+
+        Raises
+        ------
+        Rejected: there is no such job.
+        """
+        with self._database.read() as connection:
+            return _get(connection, job_id)
+
+    def list(self, *, limit: int = 50, state: JobState | None = None, study_instance_uid: str = "", model: str = "") -> tuple[Job, ...]:
+        """Return jobs, newest first."""
+        conditions = [] if state is None else [job.c.state == state]
+        conditions += [job.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
+        conditions += [job.c.model == model] if model else []
+        return self._select(*conditions, limit=limit)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs are in each state."""
+        with self._database.read() as connection:
+            return {state: number for state, number in connection.execute(select(job.c.state, func.count()).group_by(job.c.state))}
+
+    def results(self, job_id: int) -> tuple[Result, ...]:
+        """Return what a job made."""
+        with self._database.read() as connection:
+            return tuple(
+                Result(**row) for row in connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.id)).mappings()
+            )
+
+    def predecessors(self, successor: Job) -> tuple[Result, ...]:
+        """Return the results of the nearest earlier job in the chain that completed: what this job's results replace."""
+        with self._database.read() as connection:
+            key = successor.predecessor_id
+            while key is not None:
+                before = connection.execute(select(job.c.state, job.c.predecessor_id).where(job.c.id == key)).first()
+                if before is None:
+                    return ()
+                if before.state == JobState.COMPLETED:
+                    rows = connection.execute(select(result).where(result.c.job_id == key, result.c.problem == "")).mappings()
+                    return tuple(Result(**row) for row in rows)
+                key = before.predecessor_id
+        return ()
+
+    def _select(self, *conditions: Any, limit: int = 1000) -> tuple[Job, ...]:
+        with self._database.read() as connection:
+            rows = connection.execute(select(job).where(*conditions).order_by(job.c.id.desc()).limit(limit)).mappings()
+            return tuple(job_of(row) for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------- in somebody's transaction
+
+
+def move(connection: Connection, current: Job, to: JobState, *, who: str, why: str, now: float, **values: Any) -> None:
+    """Change a job's state, by the table and in the caller's transaction, and write who and why.
+
+    Raises
+    ------
+    ValueError: the table has no such transition.
+    """
+    if to not in JOB_TRANSITIONS[current.state]:
+        raise ValueError(f"job {current.id} cannot go from {current.state} to {to}")
+    ended = {"ended_at": now} if not JOB_TRANSITIONS[to] else {}
+    reason = {} if to is JobState.COMPLETED else {"reason": why}
+    connection.execute(update(job).where(job.c.id == current.id).values(state=to, lease_until=None, **reason, **ended, **values))
+    how = values.get("discontinuation")
+    _tell(connection, current, f"{to.lower()} ({how})" if how else to.lower(), who, why, now)
+
+
+def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
+    """Insert a job as SCHEDULED, in the caller's transaction, and return it with its id."""
+    made = replace(wanted, state=JobState.SCHEDULED, **values)
+    row = {c.name: getattr(made, c.name) for c in job.columns if c.name not in ("id", "due")}
+    row |= {"inputs": {name: list(ids) for name, ids in made.inputs.items()}, "deliver": list(made.deliver), "priority": int(made.priority)}
+    key = connection.execute(insert(job).values(**row, due=made.created_at + HEAD_START_S[made.priority])).inserted_primary_key
+    made = replace(made, id=int(key[0]) if key else 0)
+    _tell(connection, made, "scheduled", "node", made.why, made.created_at)
+    return made
+
+
+def job_of(row: RowMapping) -> Job:
+    """Build the noun from its row."""
+    values = {column: value for column, value in row.items() if column != "due"}
+    values["inputs"] = {name: tuple(ids) for name, ids in values["inputs"].items()}
+    values["deliver"] = tuple(values["deliver"])
+    values["priority"] = Priority(values["priority"])
+    values["state"] = JobState(values["state"])
+    values["discontinuation"] = Discontinuation(values["discontinuation"]) if values["discontinuation"] else None
+    return Job(**values)
+
+
+def _held(held: Job) -> tuple[Any, ...]:
+    return job.c.id == held.id, job.c.state == JobState.IN_PROGRESS, job.c.worker == held.worker, job.c.attempts == held.attempts
+
+
+def _still_held(connection: Connection, held: Job) -> Job | None:
+    row = connection.execute(select(job).where(*_held(held)).with_for_update()).mappings().first()
+    return job_of(row) if row else None
+
+
+def _get(connection: Connection, job_id: int) -> Job:
+    row = connection.execute(select(job).where(job.c.id == job_id).with_for_update()).mappings().first()
+    if row is None:
+        raise Rejected(f"there is no job {job_id}", hint="dicom-node jobs lists them.")
+    return job_of(row)
+
+
+def _repeated(connection: Connection, old: Job, now: float) -> Job:
+    ids = [i for members in old.inputs.values() for i in members]
+    rows = connection.execute(select(instance).where(instance.c.id.in_(ids))).mappings()
+    found = {row["id"]: instance_of(row) for row in rows}
+    if len(found) < len(set(ids)):
+        raise Rejected(f"job {old.id} cannot be repeated: {len(set(ids)) - len(found)} of its instances are gone", hint="Send the study again.")
+    repeat = old.repeat
+    while True:
+        inputs = {name: [found[i] for i in members] for name, members in old.inputs.items()}
+        identity = job_identity(inputs, old.device_uid, repeat)
+        if connection.execute(select(job.c.id).where(job.c.identity == identity)).first() is None:
+            break
+        repeat += 1
+    fresh = Job(
+        study_instance_uid=old.study_instance_uid,
+        model=old.model,
+        model_version=old.model_version,
+        device_uid=old.device_uid,
+        identity=identity,
+        inputs=old.inputs,
+        why=old.why,
+        deliver=old.deliver,
+        created_at=now,
+        priority=old.priority,
+        revision=old.revision,
+        repeat=repeat,
+        predecessor_id=old.id,
+    )
+    return insert_job(connection, fresh)
+
+
+def _insert_result(connection: Connection, one: Result) -> int:
+    key = connection.execute(insert(result).values(**{c.name: getattr(one, c.name) for c in result.columns if c.name != "id"})).inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def _new_delivery(result_id: int, destination: str, now: float) -> dict[str, Any]:
+    fixed = {"state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": ""}
+    return {"result_id": result_id, "destination": destination, "created_at": now, "not_before": now, **fixed}
+
+
+def _tell(connection: Connection, about: Job, kind: str, who: str, why: str, now: float) -> None:
+    note(
+        connection,
+        Event(at=now, study_instance_uid=about.study_instance_uid, job_id=about.id, kind=kind, who=who, why=why, detail={"model": about.model}),
+    )

@@ -1,0 +1,1 @@
+"""The ledger's history: one file a change, in order."""

@@ -1,0 +1,178 @@
+"""The ledger's tables. A change here is a migration in `migrations/versions`, and a test holds the two together."""
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+_Id = BigInteger().with_variant(Integer, "sqlite")
+_Uid = String(64)
+_Ae = String(16)
+_Moment = Float(53)  # seconds since the epoch
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("sop_instance_uid", _Uid, nullable=False),
+    Column("sop_class_uid", _Uid, nullable=False),
+    Column("transfer_syntax_uid", _Uid, nullable=False),
+    Column("study_instance_uid", _Uid, nullable=False),
+    Column("series_instance_uid", _Uid, nullable=False),
+    Column("path", String(200), nullable=False, unique=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("calling_ae", _Ae, nullable=False),
+    Column("received_at", _Moment, nullable=False),
+    Column("header", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("current", Boolean, nullable=False),
+    Index("uq_instance_content", "study_instance_uid", "sop_instance_uid", "digest", unique=True),
+    Index(
+        "uq_instance_current",
+        "study_instance_uid",
+        "sop_instance_uid",
+        unique=True,
+        sqlite_where=text("current = 1"),
+        postgresql_where=text("current"),
+    ),
+)
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", _Uid, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False),  # how often it was judged complete
+    Column("changes", Integer, nullable=False),  # how often its content changed: the guard of "complete and jobs exist"
+    Column("first_received_at", _Moment, nullable=False),
+    Column("last_received_at", _Moment, nullable=False),
+    Column("look_at", _Moment, nullable=False),  # when to judge it next, while it is OPEN
+    Column("completed_at", _Moment),
+    Column("why", Text, nullable=False),
+    Index("ix_study_state_look_at", "state", "look_at"),
+)
+
+job = Table(
+    "job",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("identity", String(64), nullable=False, unique=True),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("model", String(40), nullable=False),
+    Column("model_version", String(16), nullable=False),
+    Column("device_uid", _Uid, nullable=False),
+    Column("repeat", Integer, nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("deliver", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("due", _Moment, nullable=False),  # the order of claims: creation plus what its priority waits
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("lease_until", _Moment),
+    Column("worker", String(80), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("discontinuation", String(16)),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("started_at", _Moment),
+    Column("ended_at", _Moment),
+    Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL")),
+    Index("ix_job_state_due", "state", "due"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("job_id", _Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("sop_class_uid", _Uid, nullable=False),
+    Column("sop_instance_uid", _Uid, nullable=False, unique=True),
+    Column("series_instance_uid", _Uid, nullable=False),
+    Column("study_instance_uid", _Uid, nullable=False),
+    Column("transfer_syntax_uid", _Uid, nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("problem", Text, nullable=False),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("result_id", _Id, ForeignKey("result.id", ondelete="CASCADE"), nullable=False),
+    Column("destination", String(80), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("lease_until", _Moment),
+    Column("sender", String(80), nullable=False),
+    Column("sent_at", _Moment),
+    Column("status", Integer),
+    Column("reason", Text, nullable=False),
+    Index("uq_delivery_result_destination", "result_id", "destination", unique=True),
+    Index("ix_delivery_destination_state", "destination", "state"),
+)
+
+destination = Table(
+    "destination",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("failures", Integer, nullable=False),  # in a row; above 0 the circuit is open until `not_before`
+    Column("not_before", _Moment, nullable=False),
+    Column("succeeded_at", _Moment),
+    Column("reason", Text, nullable=False),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("started_at", _Moment, nullable=False),
+    Column("seen_at", _Moment, nullable=False),
+    Column("models", JSON, nullable=False),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", _Moment, nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("source", String(80), nullable=False),  # calling AE, "import", or the model that made it
+    Column("sop_instance_uid", String(64), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("job_id", _Id),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("at", _Moment, nullable=False),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("job_id", _Id, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("who", String(80), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("detail", JSON),
+)
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("path", String(200), primary_key=True),  # a file whose rows are gone: to be unlinked
+)

@@ -1,0 +1,327 @@
+"""Left and right lung on chest CT, without trachea and main bronchi: volume and densities.
+
+The shape is found on a coarse grid of about 2 mm (body, airways, what is lung, where the lungs part), the edge on the scan's own grid.
+Everything works on a view whose axes run to the patient's head, back and left, so that "slice" below is axial however the scan was cut.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from dicom_node import Findings, Unsuitable
+
+Mask = NDArray[np.bool_]
+Image = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Progress = Callable[[float, str], None]
+
+LEFT, RIGHT, OTHER = 1, 2, 3  # OTHER: airways, and gas that is not lung; never leaves this file
+SIDES = {LEFT: "left", RIGHT: "right"}
+
+GRID_MM = 2.0  # of the coarse grid; a direction sampled more coarsely stays as it is
+THICK_MM = 5.05  # slices further apart than this blur the walls between lung and airways
+SHORT_MM = 80.0  # along the body; fewer centimetres cannot hold both lungs of an adult
+LUNG_HU = -400.0  # below: lung or air; above: soft tissue
+BODY_HU = -500.0
+EDGE_HU = -350.0  # at the lung's surface, half way between lung and soft tissue
+GAS_HU = -965.0  # a space with a lower median holds free gas: bowel, stomach, the room
+AIRWAY_HU = -800.0
+AIRWAY_MM2 = (40.0, 700.0)  # of one airway in an axial slice, from a lobar bronchus to a wide trachea
+AIRWAY_LENGTH_MM = 25.0
+AIRWAY_OFF_CENTRE_MM = 50.0  # of the trachea from the middle of the body
+ONE_LUNG_ML = 150.0  # less is no adult lung
+PART_ML = 60.0  # a piece of lung that stands alone, behind a thick fissure or an effusion
+BESIDE_MM = 60.0  # between the middles of left and right lung
+APART_MM = (2.5, 4.0, 6.0, 8.0, 10.0, 13.0)  # how much is peeled off before both lungs stand apart
+CLOSE_MM = 8.0  # vessels up to about twice this wide are part of the lung
+CUT_OFF = 0.5  # of the largest cross-section, on the first or last slice: more is not a whole lung
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The coarse grid: blocks of `factors` voxels of the scan, shape and spacing as (slice, row, column) and (z, y, x) in mm."""
+
+    factors: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+
+    @property
+    def ml(self) -> float:
+        """The volume of one voxel."""
+        return float(np.prod(self.spacing_mm)) / 1000
+
+    def voxels(self, mm: float) -> list[int]:
+        """Return a radius in voxels, in SimpleITK's order (x, y, z)."""
+        return [max(0, round(mm / s)) for s in self.spacing_mm[::-1]]
+
+
+def load(folder: Path, device: str) -> Callable[..., Findings]:
+    """Return the analysis; it needs neither files nor an accelerator."""
+    return analyse
+
+
+def analyse(ct: Any, progress: Progress = lambda fraction, sentence: None) -> Findings:
+    """Segment both lungs and measure them.
+
+    ct: a volume in HU with an affine to patient coordinates (LPS), in any orientation.
+
+    Raises
+    ------
+    Unsuitable: the volume shows no lungs, not enough of them, or is cut too coarsely.
+    """
+    axial = ct.to_patient_orientation("HPL")
+    spacing_mm = tuple(float(s) for s in axial.spacing)
+    _check_geometry(axial.array.shape, spacing_mm)
+    grid = Grid(factors := tuple(max(1, round(GRID_MM / s)) for s in spacing_mm), tuple(f * s for f, s in zip(factors, spacing_mm, strict=True)))
+    progress(0.05, "looking for the body")
+    hu = _coarse(axial.array, grid)
+    sides, notes = _find(hu, grid, progress)
+    progress(0.5, "drawing the edge of the lungs")
+    segments = _refine(axial.array, sides, grid)
+    progress(0.8, "measuring")
+    notes += _check_ends(segments)
+    measurements = _measure(axial.array, segments, float(np.prod(spacing_mm)) / 1000)
+    return Findings(segments=axial.with_array(segments), measurements=measurements, notes=notes)
+
+
+def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> None:
+    coarsest = max(spacing_mm)
+    if coarsest > THICK_MM:
+        raise Unsuitable(
+            f"The slices are {coarsest:.1f} mm apart; the lungs cannot be measured on more than 5 mm.", hint="Send the series with thin slices."
+        )
+    if min(shape) < 8 or shape[0] * spacing_mm[0] < SHORT_MM:
+        raise Unsuitable(
+            f"The series covers {shape[0] * spacing_mm[0]:.0f} mm of the body, which cannot hold both lungs.", hint="Send the whole chest, not a part of it."
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- the coarse shape
+
+
+def _averaging(length: int, factor: int) -> Image:
+    """Return the matrix that averages blocks of `factor` samples; the last block may be short."""
+    blocks = np.arange(length) // factor
+    matrix = np.zeros((blocks[-1] + 1, length), np.float32)
+    matrix[blocks, np.arange(length)] = 1
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def _clean(hu: Any) -> Image:
+    """Return values between air and dense bone; what is no number counts as air outside the patient."""
+    return np.clip(np.nan_to_num(hu, nan=-1024), -1024, 1024).astype(np.float32, copy=False)
+
+
+def _coarse(hu: Any, grid: Grid) -> Image:
+    """Return block means on the coarse grid, made slab by slab to bound the memory."""
+    deep, rows, columns = grid.factors
+    down, across = _averaging(hu.shape[1], rows), _averaging(hu.shape[2], columns).T
+    return np.stack([down @ _clean(hu[k : k + deep]).mean(0) @ across for k in range(0, hu.shape[0], deep)])
+
+
+def _find(hu: Image, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
+    """Return LEFT and RIGHT on the coarse grid, and what was noticed."""
+    body = _body(hu)
+    air = (hu < LUNG_HU) & body
+    progress(0.15, "following the airways")
+    middle = float(np.median(np.nonzero(body)[2])) if body.any() else 0.0
+    airways = _airways((hu < AIRWAY_HU) & body, middle, grid)
+    walls = ndimage.binary_dilation(airways)  # the bronchial wall is as thin as a voxel
+    progress(0.25, "parting left from right")
+    cores = _cores(hu, air & ~walls, middle, grid)
+    cores[airways] = OTHER
+    sides = watershed(np.zeros(hu.shape, np.uint8), cores, mask=air).astype(np.uint8)
+    sides[walls & air] = OTHER
+    progress(0.4, "closing the vessels")
+    missing = [name for side, name in SIDES.items() if not (cores == side).any()]
+    notes = tuple(f"No {name} lung was found: only the other one is measured." for name in missing)
+    return _closed(sides, grid), notes
+
+
+def _body(hu: Image) -> Mask:
+    """Return the patient without the table: the largest solid, opened to part it from thin shells, its spaces filled slice by slice."""
+    solid = ndimage.binary_opening(hu > BODY_HU)
+    pieces, count = ndimage.label(solid)
+    if not count:
+        raise Unsuitable("The volume is empty: no body was found in it.", hint="Send a CT of the chest in Hounsfield units.")
+    largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    return np.stack([ndimage.binary_fill_holes(one) for one in largest])
+
+
+def _airways(dark: Mask, middle: float, grid: Grid) -> Mask:
+    """Return trachea and main bronchi: dark spots of an airway's size in axial slices that stand on one another along the body.
+
+    A bronchus that opens into lung joins a spot too large for an airway, so that this cannot leak into the lung.
+    """
+    in_slice = np.zeros((3, 3, 3), bool)
+    in_slice[1] = ndimage.generate_binary_structure(2, 1)
+    spots, _ = ndimage.label(dark, structure=in_slice)
+    area_mm2 = np.bincount(spots.ravel()) * grid.spacing_mm[1] * grid.spacing_mm[2]
+    fits = (area_mm2 >= AIRWAY_MM2[0]) & (area_mm2 <= AIRWAY_MM2[1])
+    fits[0] = False
+    tubes, _ = ndimage.label(fits[spots])
+    best, length = 0, AIRWAY_LENGTH_MM
+    for number, box in enumerate(ndimage.find_objects(tubes), start=1):
+        long = (box[0].stop - box[0].start) * grid.spacing_mm[0]
+        if long >= length and _top_is_central(tubes[box] == number, box, middle, grid):
+            best, length = number, long
+    return np.asarray(tubes == best) if best else np.zeros(dark.shape, bool)
+
+
+def _top_is_central(tube: Mask, box: tuple[slice, ...], middle: float, grid: Grid) -> bool:
+    column = float(np.nonzero(tube[-1])[1].mean()) + box[2].start
+    return abs(column - middle) * grid.spacing_mm[2] <= AIRWAY_OFF_CENTRE_MM
+
+
+def _cores(hu: Image, air: Mask, middle: float, grid: Grid) -> Labels:
+    """Return the hearts of both lungs and of other gas: air peeled until two large pieces stand beside each other.
+
+    Raises
+    ------
+    Unsuitable: nothing in the body is as large and as dense as a lung.
+    """
+    depth_mm = _depth(air, grid)
+    first = np.zeros(0, np.uint8)
+    for peel_mm in APART_MM:
+        pieces, count = ndimage.label(depth_mm > peel_mm)
+        kind = _kinds(hu, pieces, count, middle, grid)
+        cores = kind[pieces]
+        if {LEFT, RIGHT} <= set(kind.tolist()):
+            return cores
+        first = cores if not first.size else first
+    if not np.isin(first, (LEFT, RIGHT)).any():
+        raise Unsuitable("No lungs were found in this volume.", hint="Send a CT of the chest in Hounsfield units.")
+    return first
+
+
+def _depth(air: Mask, grid: Grid) -> Image:
+    """Return each voxel's distance in mm from the nearest tissue; zero in tissue."""
+    image = sitk.GetImageFromArray(air.astype(np.uint8))
+    image.SetSpacing(grid.spacing_mm[::-1])
+    return -sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)).clip(max=0)
+
+
+def _kinds(hu: Image, pieces: NDArray[Any], count: int, middle: float, grid: Grid) -> Labels:
+    """Return for each piece LEFT or RIGHT where it is lung, OTHER where it holds gas, 0 where a neighbour shall have it."""
+    kind = np.zeros(count + 1, np.uint8)
+    size_ml = np.bincount(pieces.ravel(), minlength=count + 1) * grid.ml
+    column = {}  # of each piece of lung: how far to the patient's left its middle lies
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        inside = pieces[box] == number
+        if np.median(hu[box][inside]) < GAS_HU:
+            kind[number] = OTHER
+        elif size_ml[number] >= PART_ML:
+            column[number] = float(np.nonzero(inside)[2].mean()) + box[2].start
+    largest = max(column, key=lambda n: size_ml[n], default=0)
+    if not largest or size_ml[largest] < ONE_LUNG_ML:
+        return kind
+    across = [n for n in column if abs(column[n] - column[largest]) * grid.spacing_mm[2] > BESIDE_MM]
+    if across:
+        middle = (column[largest] + column[max(across, key=lambda n: size_ml[n])]) / 2
+    for number, place in column.items():
+        kind[number] = LEFT if place > middle else RIGHT
+    return kind
+
+
+def _closed(sides: Labels, grid: Grid) -> Labels:
+    """Return both lungs with their vessels: closed each by itself, and never over an airway or the other lung."""
+    result = np.zeros_like(sides)
+    for side in SIDES:
+        image = sitk.GetImageFromArray((sides == side).astype(np.uint8))
+        closed = sitk.GetArrayViewFromImage(sitk.BinaryMorphologicalClosing(image, grid.voxels(CLOSE_MM), sitk.sitkBall, 1, True))
+        result[(closed == 1) & (result == 0) & ((sides == 0) | (sides == side))] = side
+    return result
+
+
+# ---------------------------------------------------------------------------------------------------- the edge, in detail
+
+
+def _weights(length: int, factor: int) -> Image:
+    """Return the matrix that interpolates linearly from blocks of `factor` samples back to `length` samples."""
+    blocks = -(-length // factor)
+    place = np.clip((np.arange(length) + 0.5) / factor - 0.5, 0, blocks - 1)
+    low = np.minimum(place.astype(int), max(0, blocks - 2))
+    matrix = np.zeros((length, blocks), np.float32)
+    matrix[np.arange(length), low] = 1 - (place - low)
+    matrix[np.arange(length), np.minimum(low + 1, blocks - 1)] += place - low
+    return matrix
+
+
+def _fine(mask: Mask, shape: tuple[int, ...], grid: Grid) -> Iterator[Mask]:
+    """Yield a coarse mask's slices on the scan's grid, its surface interpolated linearly."""
+    between, down, across = (_weights(length, factor) for length, factor in zip(shape, grid.factors, strict=True))
+    across = across.T
+    planes = mask.astype(np.float32)
+    for row in between:
+        used = np.nonzero(row)[0]
+        plane = np.tensordot(row[used], planes[used], 1)
+        yield (down @ plane @ across) > 0.5 if plane.any() else np.zeros(shape[1:], bool)
+
+
+def _refine(hu: Any, sides: Labels, grid: Grid) -> Labels:
+    """Return the lungs on the scan's grid: deep inside as found, in a shell about the surface as the scan itself shows it."""
+    segments = np.zeros(hu.shape, np.uint8)
+    for side in SIDES:
+        lung = sides == side
+        outer = ndimage.binary_dilation(lung) & ((sides == 0) | lung)
+        inner = ndimage.binary_erosion(lung, border_value=1)
+        for k, (may, must) in enumerate(zip(_fine(outer, hu.shape, grid), _fine(inner, hu.shape, grid), strict=True)):
+            if may.any():
+                segments[k][must | (may & (_clean(hu[k]) < EDGE_HU) & (segments[k] == 0))] = side
+    return segments
+
+
+# ----------------------------------------------------------------------------------------------------------- the numbers
+
+
+def _check_ends(segments: Labels) -> tuple[str, ...]:
+    """Return notes on lungs that reach the first or last slice.
+
+    Raises
+    ------
+    Unsuitable: so much is cut off that the rest says nothing about the lungs.
+    """
+    lung = segments > 0
+    area = np.count_nonzero(lung, axis=(1, 2))
+    if not area.any():
+        raise Unsuitable("No lungs were found in this volume.", hint="Send a CT of the chest in Hounsfield units.")
+    notes = []
+    for end, name in ((0, "lowest"), (-1, "highest")):
+        if area[end] > CUT_OFF * area.max():
+            raise Unsuitable(f"The {name} slice still cuts through the middle of the lungs: this is only a part of the chest.", hint="Send the whole chest.")
+        if area[end]:
+            notes.append(f"The lungs reach the {name} slice: their volume is a lower bound.")
+    if lung[:, [0, -1]].any() or lung[:, :, [0, -1]].any():
+        notes.append("The lungs reach the edge of the image: their volume is a lower bound.")
+    return tuple(notes)
+
+
+def _measure(hu: Any, segments: Labels, voxel_ml: float) -> Mapping[str, float | Mapping[int, float]]:
+    """Return the measurements of the manifest, from one histogram in steps of 1 HU for each lung."""
+    counts = {side: np.zeros(2049) for side in SIDES}  # from -1024 HU
+    for k in np.flatnonzero(segments.any(axis=(1, 2))):
+        whole_hu = np.rint(_clean(hu[k])).astype(np.int16) + 1024
+        for side in SIDES:
+            counts[side] += np.bincount(whole_hu[segments[k] == side], minlength=2049)
+    each = {side: _densities(count, voxel_ml) for side, count in counts.items() if count.any()}
+    both = _densities(sum(counts.values()), voxel_ml)
+    by_side = {f"{name}_by_side": {side: values[name] for side, values in each.items()} for name in both}
+    return both | by_side
+
+
+def _densities(counts: NDArray[Any], voxel_ml: float) -> dict[str, float]:
+    hu = np.arange(-1024, 1025)
+    total = counts.sum()
+    return {
+        "volume": total * voxel_ml,
+        "density": float(counts @ hu / total),
+        "laa950": float(100 * counts[hu < -950].sum() / total),
+        "perc15": float(hu[np.searchsorted(np.cumsum(counts), 0.15 * total)]),
+        "haa": float(100 * counts[(hu >= -600) & (hu <= -250)].sum() / total),
+    }
