@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _KEEP = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "XDG_CACHE_HOME"})
-_KEEP_PREFIXES = ("LC_", "LD_", "DYLD_", "PYTHON", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "TORCH", "PYTORCH_", "ONNX", "OPENVINO", "KMP_", "OMP_")
+_KEEP_PREFIXES = ("LC_", "LD_", "DYLD_", "PYTHON", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "TORCH", "PYTORCH_", "ONNX", "OPENVINO", "KMP_")
 _THREADS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -53,7 +53,7 @@ def confine(parent: int) -> None:
 
 def _die_with(parent: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
     if os.getppid() != parent:  # it died before this was asked for
@@ -106,6 +106,11 @@ def _filter_sockets(machine: int, call: int) -> None:
         (_RETURN, 0, 0, _SECCOMP_EACCES),
     )
     instructions = (_Instruction * len(steps))(*(_Instruction(*step) for step in steps))
-    prctl = ctypes.CDLL(None).prctl
-    prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(len(steps), instructions)), 0, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(_Program(len(steps), instructions)))
+
+
+def _prctl(option: int, value: int, pointer: Any = None) -> None:
+    call = ctypes.CDLL(None).prctl
+    call.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+    call(option, value, pointer, 0, 0)

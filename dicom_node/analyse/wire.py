@@ -120,11 +120,11 @@ def unpack_copied(file: int, one: Mapping[str, Any]) -> Volume:
     ValueError: what the file is said to hold is no volume, or is not what it holds.
     """
     dtype, shape = np.dtype(one["dtype"]), tuple(int(n) for n in one["shape"])
-    if dtype.kind not in "biuf" or len(shape) != 3 or min(shape) < 1:  # noqa: PLR2004 - an object array would be made of pointers
+    if dtype.kind not in "biuf" or len(shape) != 3 or min(shape) < 1:  # an object array would be made of pointers
         raise ValueError(f"{dtype} of shape {shape} is no volume")
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > os.fstat(file).st_size:
         raise ValueError("the array is larger than its file")
-    array = np.empty(shape, dtype)
+    array: Any = np.empty(shape, dtype)
     rest, offset = memoryview(array).cast("B"), int(one["offset"])
     while rest:
         count = os.preadv(file, [rest], offset)

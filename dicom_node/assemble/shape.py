@@ -1,7 +1,7 @@
 """How slices lie: plane, number, spacing and extent, as plain numbers, and what a model's input has against them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dicom_node.config import Input
@@ -66,12 +66,10 @@ def shape_of(series: Series) -> Shape | None:
     length = math.hypot(*normal)
     if not length:
         return None
-    places = _distinct(math.sumprod(position, normal) / length for position in positions) if hasattr(math, "sumprod") else _distinct(
-        sum(p * n for p, n in zip(position, normal, strict=True)) / length for position in positions
-    )
+    places = _distinct(sum(p * n for p, n in zip(position, normal, strict=True)) / length for position in positions)
     steps = sorted(after - before for before, after in zip(places, places[1:], strict=False))
-    thickness_mm = number(series.header.get("SpacingBetweenSlices")) or number(series.header.get("SliceThickness"))
-    return Shape(slices=len(places), plane=plane_of(normal), spacing_mm=steps[len(steps) // 2] if steps else thickness_mm)
+    stated_mm = number(series.header.get("SpacingBetweenSlices")) or number(series.header.get("SliceThickness"))
+    return Shape(slices=len(places), plane=plane_of(normal), spacing_mm=steps[len(steps) // 2] if steps else stated_mm)
 
 
 def number(value: object) -> float | None:
@@ -81,3 +79,30 @@ def number(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
+
+
+def _placed(instance: Instance) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return orientation (rounded, so that slices that differ in the last digit stay together) and position, if it has both."""
+    orientation = _numbers(instance.header.get("ImageOrientationPatient"), 6)
+    position = _numbers(instance.header.get("ImagePositionPatient"), 3)
+    return (tuple(round(part, 2) + 0.0 for part in orientation), position) if orientation and position else None
+
+
+def _numbers(value: object, count: int) -> tuple[float, ...] | None:
+    if not isinstance(value, list | tuple) or len(value) != count:
+        return None
+    found = [number(part) for part in value]
+    return None if None in found else tuple(part for part in found if part is not None)
+
+
+def _cross(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _distinct(places: Iterable[float]) -> list[float]:
+    """Return places along the normal in order, those that are the same place once."""
+    found: list[float] = []
+    for place in sorted(places):
+        if not found or place - found[-1] > _SAME_PLACE_MM:
+            found.append(place)
+    return found

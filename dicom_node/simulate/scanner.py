@@ -10,7 +10,7 @@ Some misbehaviour needs no option: `push([*files, *files], …)` sends duplicate
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +26,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification
 
 from dicom_node.domain import AE, PeerUnavailable
 
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What became of a push: one answer for each file given, in the order in which they came."""
+    """What became of a push: one answer for each file given, in the order in which the answers came."""
 
     answers: tuple[Answer, ...]
     seconds: float
@@ -85,6 +85,28 @@ class _File:
         return self.sop_class_uid, self.transfer_syntax_uid
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """Who calls whom, and how."""
+
+    to: AE
+    calling_ae: str
+    called_ae: str
+    timeout_s: float
+    nagle: bool = False
+
+    def open(self, contexts: Iterable[PresentationContext]) -> Association:
+        """Establish an association, or raise PeerUnavailable."""
+        entity = ApplicationEntity(self.calling_ae)
+        entity.connection_timeout = min(self.timeout_s, 10.0)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.timeout_s
+        handlers: list[evt.EventHandlerType] = [] if self.nagle else [(evt.EVT_CONN_OPEN, _no_delay)]
+        association = entity.associate(self.to.host, self.to.port, list(contexts), self.called_ae, max_pdu=_MAX_PDU_BYTES, evt_handlers=handlers)
+        if not association.is_established:
+            raise PeerUnavailable(f"{self.to} {_refusal(association)}", hint="Is it running there, and does it know the AE title that calls?")
+        return association
+
+
 def push(
     files: Sequence[Path],
     to: AE,
@@ -105,13 +127,15 @@ def push(
 
     Raises
     ------
-    PeerUnavailable: an association could not be established.
+    PeerUnavailable: no association could be established.
     """
     _quick()
     started = time.monotonic()
     known = [_described(path) for path in files]
     shares = [known[first::associations] for first in range(associations)]
+    line = _Line(to=to, calling_ae=calling_ae, called_ae=called_ae or to.title, timeout_s=timeout_s, nagle=nagle)
     answers: list[Answer] = []
+    unavailable: list[PeerUnavailable] = []
     lock = threading.Lock()
 
     def note(answer: Answer) -> None:
@@ -121,11 +145,18 @@ def push(
 
     def send(share: Sequence[_File]) -> None:
         for batch in _batches(share):
-            _send(batch, to, calling_ae, called_ae or to.title, abort_after, nagle, timeout_s, note)
+            try:
+                _send(batch, line, abort_after, note)
+            except PeerUnavailable as error:
+                unavailable.append(error)
+                for file in batch:
+                    note(Answer(sop_instance_uid=file.sop_instance_uid, status=None))
 
     with ThreadPoolExecutor(associations) as pool:
         for _ in pool.map(send, shares):
             pass
+    if unavailable and all(answer.status is None for answer in answers):  # else what was answered is worth more than the error
+        raise unavailable[0]
     pushed = Pushed(answers=tuple(answers), seconds=time.monotonic() - started)
     _log.info("scanner.pushed", to=str(to), sent=pushed.sent, failed=len(pushed.failed), seconds=round(pushed.seconds, 3))
     return pushed
@@ -140,7 +171,7 @@ def echo(ae: AE, calling_ae: str = "SCANNER", *, timeout_s: float = 10.0) -> flo
     """
     _quick()
     started = time.monotonic()
-    association = _associate(ae, calling_ae, ae.title, [build_context(Verification)], False, timeout_s)
+    association = _Line(to=ae, calling_ae=calling_ae, called_ae=ae.title, timeout_s=timeout_s).open([build_context(Verification)])
     try:
         status = association.send_c_echo()
     finally:
@@ -174,31 +205,24 @@ def _batches(files: Sequence[_File]) -> Iterator[list[_File]]:
         yield batch
 
 
-def _send(
-    files: Sequence[_File],
-    to: AE,
-    calling_ae: str,
-    called_ae: str,
-    abort_after: int | None,
-    nagle: bool,
-    timeout_s: float,
-    note: Callable[[Answer], None],
-) -> None:
+def _send(files: Sequence[_File], line: _Line, abort_after: int | None, note: Callable[[Answer], None]) -> None:
     """Send files over one association and note every answer, and every answer that did not come."""
-    contexts = [build_context(*context) for context in dict.fromkeys(file.context for file in files)]
-    association = _associate(to, calling_ae, called_ae, contexts, nagle, timeout_s)
+    association = line.open(build_context(*context) for context in dict.fromkeys(file.context for file in files))
     accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]): cx.context_id for cx in association.accepted_contexts}
+    alive = True  # an answer that does not come ends it; `is_established` turns false a little later than that
     for count, file in enumerate(files):
         status: int | None = None
-        if association.is_established and count == abort_after:
+        if alive and count == abort_after:
             _abort_within(association, file, accepted.get(file.context, 1))
+            alive = False
         elif file.context not in accepted:
             status = SOP_CLASS_NOT_SUPPORTED
-        elif association.is_established:
+        elif alive and association.is_established:
             answer = association.send_c_store(file.path, msg_id=count % 65535 + 1)
             status = int(answer.Status) if "Status" in answer else None
+            alive = status is not None
         note(Answer(sop_instance_uid=file.sop_instance_uid, status=status))
-    if association.is_established:
+    if alive and association.is_established:
         association.release()
 
 
@@ -215,19 +239,6 @@ def _abort_within(association: Association, file: _File, context_id: int) -> Non
     for fragment in islice(message.encode_msg(context_id, 512), 4):  # small enough that four are never the whole of an image
         association.dul.send_pdu(fragment)
     association.abort()
-
-
-def _associate(
-    to: AE, calling_ae: str, called_ae: str, contexts: list[PresentationContext], nagle: bool, timeout_s: float
-) -> Association:
-    entity = ApplicationEntity(calling_ae)
-    entity.connection_timeout = min(timeout_s, 10.0)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
-    handlers: list[evt.EventHandlerType] = [] if nagle else [(evt.EVT_CONN_OPEN, _no_delay)]
-    association = entity.associate(to.host, to.port, contexts, called_ae, max_pdu=_MAX_PDU_BYTES, evt_handlers=handlers)
-    if not association.is_established:
-        raise PeerUnavailable(f"{to} {_refusal(association)}", hint="Is it running there, and does it know the AE title that calls?")
-    return association
 
 
 def _refusal(association: Association) -> str:

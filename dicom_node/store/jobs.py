@@ -116,6 +116,14 @@ class Jobs:
             move(connection, held, JobState.SCHEDULED, who=held.worker, why=why, now=now, not_before=retry_at)
             return True
 
+    def release(self, held: Job, *, now: float, why: str) -> bool:
+        """Give a job back unfinished because the worker stops: it is SCHEDULED again, and the attempt does not count."""
+        with self._database.write() as connection:
+            if not _still_held(connection, held):
+                return False
+            move(connection, held, JobState.SCHEDULED, who=held.worker, why=why, now=now, not_before=now, attempts=held.attempts - 1)
+            return True
+
     def _end(self, held: Job, kind: Discontinuation, *, now: float, why: str) -> bool:
         with self._database.write() as connection:
             if not _still_held(connection, held):

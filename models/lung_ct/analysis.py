@@ -4,7 +4,7 @@ The shape is found on a coarse grid of about 2 mm (body, airways, what is lung, 
 Everything works on a view whose axes run to the patient's head, back and left, so that "slice" below is axial however the scan was cut.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from dicom_node import Findings, Unsuitable
 
@@ -28,19 +27,22 @@ SIDES = {LEFT: "left", RIGHT: "right"}
 GRID_MM = 2.0  # of the coarse grid; a direction sampled more coarsely stays as it is
 THICK_MM = 5.05  # slices further apart than this blur the walls between lung and airways
 SHORT_MM = 80.0  # along the body; fewer centimetres cannot hold both lungs of an adult
-LUNG_HU = -400.0  # below: lung or air; above: soft tissue
+LUNG_HU = -400.0  # half way between lung and soft tissue: below is lung or air
 BODY_HU = -500.0
-EDGE_HU = -350.0  # at the lung's surface, half way between lung and soft tissue
-GAS_HU = -965.0  # a space with a lower median holds free gas: bowel, stomach, the room
+GAS_HU = (-965.0, -900.0)  # median and 95th percentile below these: free gas in bowel, stomach or the room; lung has vessels
+ROOM_HU = -940.0  # at the edge of the image: above is more than the air about the patient
 AIRWAY_HU = -800.0
 AIRWAY_MM2 = (40.0, 700.0)  # of one airway in an axial slice, from a lobar bronchus to a wide trachea
 AIRWAY_LENGTH_MM = 25.0
 AIRWAY_OFF_CENTRE_MM = 50.0  # of the trachea from the middle of the body
 ONE_LUNG_ML = 150.0  # less is no adult lung
 PART_ML = 60.0  # a piece of lung that stands alone, behind a thick fissure or an effusion
+CRUMB_ML = 1.0  # a speck smaller than this is no lung
 BESIDE_MM = 60.0  # between the middles of left and right lung
 APART_MM = (2.5, 4.0, 6.0, 8.0, 10.0, 13.0)  # how much is peeled off before both lungs stand apart
 CLOSE_MM = 8.0  # vessels up to about twice this wide are part of the lung
+NO_LUNGS = "No lungs were found in this volume."
+WANTED = "Send a CT of the chest in Hounsfield units."
 CUT_OFF = 0.5  # of the largest cross-section, on the first or last slice: more is not a whole lung
 
 
@@ -128,30 +130,56 @@ def _coarse(hu: Any, grid: Grid) -> Image:
 def _find(hu: Image, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
     """Return LEFT and RIGHT on the coarse grid, and what was noticed."""
     body = _body(hu)
-    air = (hu < LUNG_HU) & body
-    progress(0.15, "following the airways")
-    middle = float(np.median(np.nonzero(body)[2])) if body.any() else 0.0
+    middle = float(np.median(np.nonzero(body)[2]))  # of the patient, from right to left
+    box = _box((hu < LUNG_HU) & body)  # the rest holds no air: it need not be searched
+    sides = np.zeros(hu.shape, np.uint8)
+    sides[box], notes = _part(hu[box], body[box], middle - box[2].start, grid, progress)
+    return sides, notes
+
+
+def _box(mask: Mask) -> tuple[slice, slice, slice]:
+    """Return the smallest box about a mask.
+
+    Raises
+    ------
+    Unsuitable: the mask of air, or of lung, is empty.
+    """
+    ends = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)] if mask.any() else []
+    if not ends:
+        raise Unsuitable(NO_LUNGS, hint=WANTED)
+    z, y, x = (slice(int(first), int(last) + 1) for first, last in ends)
+    return z, y, x
+
+
+def _part(hu: Image, body: Mask, middle: float, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
+    """Return LEFT and RIGHT, parted from one another, from the airways and from other gas; and what was noticed."""
+    progress(0.2, "following the airways")
     airways = _airways((hu < AIRWAY_HU) & body, middle, grid)
-    walls = ndimage.binary_dilation(airways)  # the bronchial wall is as thin as a voxel
-    progress(0.25, "parting left from right")
-    cores = _cores(hu, air & ~walls, middle, grid)
-    cores[airways] = OTHER
-    sides = watershed(np.zeros(hu.shape, np.uint8), cores, mask=air).astype(np.uint8)
-    sides[walls & air] = OTHER
+    walls = ndimage.binary_dilation(airways)  # a bronchus' wall is about a voxel thick
+    air = (hu < LUNG_HU) & body & ~walls
+    progress(0.3, "parting left from right")
+    cores = _cores(hu, air, middle, grid)
+    sides = _flooded(air, cores)
+    sides[walls] = OTHER
     progress(0.4, "closing the vessels")
-    missing = [name for side, name in SIDES.items() if not (cores == side).any()]
-    notes = tuple(f"No {name} lung was found: only the other one is measured." for name in missing)
+    notes = tuple(f"No {name} lung was found: only the other one is measured." for side, name in SIDES.items() if not (cores == side).any())
     return _closed(sides, grid), notes
 
 
 def _body(hu: Image) -> Mask:
-    """Return the patient without the table: the largest solid, opened to part it from thin shells, its spaces filled slice by slice."""
-    solid = ndimage.binary_opening(hu > BODY_HU)
-    pieces, count = ndimage.label(solid)
+    """Return the patient without the table: the largest solid, opened to part it from thin shells, its spaces filled slice by slice.
+
+    Where the image ends inside the lungs, with the chest wall on both sides, its edge closes them.
+    """
+    pieces, count = ndimage.label(ndimage.binary_opening(hu > BODY_HU))
     if not count:
-        raise Unsuitable("The volume is empty: no body was found in it.", hint="Send a CT of the chest in Hounsfield units.")
-    largest = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
-    return np.stack([ndimage.binary_fill_holes(one) for one in largest])
+        raise Unsuitable("The volume is empty: no body was found in it.", hint=WANTED)
+    walls = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    for edge in (np.s_[:, 0], np.s_[:, -1], np.s_[:, :, 0], np.s_[:, :, -1]):
+        line = walls[edge]  # (slice, place along the edge)
+        between = np.logical_or.accumulate(line, 1) & np.logical_or.accumulate(line[:, ::-1], 1)[:, ::-1]
+        line |= between & (hu[edge] > ROOM_HU)
+    return np.stack([ndimage.binary_fill_holes(one) for one in walls])
 
 
 def _airways(dark: Mask, middle: float, grid: Grid) -> Mask:
@@ -196,8 +224,16 @@ def _cores(hu: Image, air: Mask, middle: float, grid: Grid) -> Labels:
             return cores
         first = cores if not first.size else first
     if not np.isin(first, (LEFT, RIGHT)).any():
-        raise Unsuitable("No lungs were found in this volume.", hint="Send a CT of the chest in Hounsfield units.")
+        raise Unsuitable(NO_LUNGS, hint=WANTED)
     return first
+
+
+def _flooded(air: Mask, cores: Labels) -> Labels:
+    """Return the air that is joined to a core, each voxel given to the core that reaches it first."""
+    markers, tissue = sitk.GetImageFromArray(cores), sitk.GetImageFromArray((~air).astype(np.uint8))
+    flooded = sitk.GetArrayFromImage(sitk.MorphologicalWatershedFromMarkers(tissue, markers, False, False))
+    joined = sitk.BinaryReconstructionByDilation(markers > 0, sitk.GetImageFromArray(air.astype(np.uint8)), 0, 1, False)
+    return flooded * sitk.GetArrayFromImage(joined)
 
 
 def _depth(air: Mask, grid: Grid) -> Image:
@@ -214,7 +250,7 @@ def _kinds(hu: Image, pieces: NDArray[Any], count: int, middle: float, grid: Gri
     column = {}  # of each piece of lung: how far to the patient's left its middle lies
     for number, box in enumerate(ndimage.find_objects(pieces), start=1):
         inside = pieces[box] == number
-        if np.median(hu[box][inside]) < GAS_HU:
+        if all(np.percentile(hu[box][inside], (50, 95)) < GAS_HU):
             kind[number] = OTHER
         elif size_ml[number] >= PART_ML:
             column[number] = float(np.nonzero(inside)[2].mean()) + box[2].start
@@ -234,7 +270,7 @@ def _closed(sides: Labels, grid: Grid) -> Labels:
     result = np.zeros_like(sides)
     for side in SIDES:
         image = sitk.GetImageFromArray((sides == side).astype(np.uint8))
-        closed = sitk.GetArrayViewFromImage(sitk.BinaryMorphologicalClosing(image, grid.voxels(CLOSE_MM), sitk.sitkBall, 1, True))
+        closed = sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(image, grid.voxels(CLOSE_MM), sitk.sitkBall, 1, True))
         result[(closed == 1) & (result == 0) & ((sides == 0) | (sides == side))] = side
     return result
 
@@ -273,7 +309,16 @@ def _refine(hu: Any, sides: Labels, grid: Grid) -> Labels:
         inner = ndimage.binary_erosion(lung, border_value=1)
         for k, (may, must) in enumerate(zip(_fine(outer, hu.shape, grid), _fine(inner, hu.shape, grid), strict=True)):
             if may.any():
-                segments[k][must | (may & (_clean(hu[k]) < EDGE_HU) & (segments[k] == 0))] = side
+                segments[k][must | (may & (_clean(hu[k]) < LUNG_HU) & (segments[k] == 0))] = side
+    return _without_crumbs(segments, grid)
+
+
+def _without_crumbs(segments: Labels, grid: Grid) -> Labels:
+    """Return the lungs without specks of air that stand alone, such as along the wall of the trachea."""
+    inside = segments[_box(segments > 0)]
+    pieces, _ = ndimage.label(inside)
+    small = np.bincount(pieces.ravel()) * grid.ml / np.prod(grid.factors) < CRUMB_ML
+    inside[small[pieces]] = 0
     return segments
 
 
@@ -289,8 +334,6 @@ def _check_ends(segments: Labels) -> tuple[str, ...]:
     """
     lung = segments > 0
     area = np.count_nonzero(lung, axis=(1, 2))
-    if not area.any():
-        raise Unsuitable("No lungs were found in this volume.", hint="Send a CT of the chest in Hounsfield units.")
     notes = []
     for end, name in ((0, "lowest"), (-1, "highest")):
         if area[end] > CUT_OFF * area.max():
@@ -302,24 +345,25 @@ def _check_ends(segments: Labels) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _measure(hu: Any, segments: Labels, voxel_ml: float) -> Mapping[str, float | Mapping[int, float]]:
+def _measure(hu: Any, segments: Labels, voxel_ml: float) -> dict[str, Any]:
     """Return the measurements of the manifest, from one histogram in steps of 1 HU for each lung."""
     counts = {side: np.zeros(2049) for side in SIDES}  # from -1024 HU
     for k in np.flatnonzero(segments.any(axis=(1, 2))):
         whole_hu = np.rint(_clean(hu[k])).astype(np.int16) + 1024
         for side in SIDES:
             counts[side] += np.bincount(whole_hu[segments[k] == side], minlength=2049)
-    each = {side: _densities(count, voxel_ml) for side, count in counts.items() if count.any()}
-    both = _densities(sum(counts.values()), voxel_ml)
-    by_side = {f"{name}_by_side": {side: values[name] for side, values in each.items()} for name in both}
-    return both | by_side
+    each = {side: _densities(count, voxel_ml) for side, count in counts.items()}
+    both = _densities(counts[LEFT] + counts[RIGHT], voxel_ml)
+    return {f"{name}_by_side": {side: values[name] for side, values in each.items()} for name in both} | both
 
 
-def _densities(counts: NDArray[Any], voxel_ml: float) -> dict[str, float]:
-    hu = np.arange(-1024, 1025)
-    total = counts.sum()
+def _densities(counts: NDArray[Any], voxel_ml: float) -> dict[str, Any]:
+    """Return the manifest's figures of a histogram that begins at -1024 HU; without a voxel there is a volume but no density."""
+    hu, total = np.arange(-1024, 1025), counts.sum()
+    if not total:
+        return {"volume": 0.0, "density": None, "laa950": None, "perc15": None, "haa": None}
     return {
-        "volume": total * voxel_ml,
+        "volume": float(total * voxel_ml),
         "density": float(counts @ hu / total),
         "laa950": float(100 * counts[hu < -950].sum() / total),
         "perc15": float(hu[np.searchsorted(np.cumsum(counts), 0.15 * total)]),

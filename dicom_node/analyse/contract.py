@@ -1,0 +1,171 @@
+"""What a model returned, settled against what its manifest says: the grid, the segments, the names and the numbers.
+
+The decision is made here and nowhere else, so `report` may rely on it.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from highdicom import Volume
+
+from dicom_node.config import Manifest, Measurement
+from dicom_node.domain import Findings, ModelFailed
+
+_OFF_GRID_VOXELS = 0.01  # how far a corner of the mask may lie from a voxel's centre: rounding, not resampling
+
+
+def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume]) -> Findings:
+    """Return the findings as the manifest promises them.
+
+    segments: a Volume of segment numbers (uint8, or uint16 above 255 segments) on the exact grid of the manifest's first input, with its frame
+    of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments.
+    measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
+    What could not be measured because its segment is empty (None) is left out. evaluations: every name of the manifest, with a known answer.
+
+    Raises
+    ------
+    ModelFailed: the findings and the manifest do not agree; the message says in which point.
+    """
+    volume, notes = _segments(findings.segments, manifest, inputs[next(iter(manifest.inputs))])
+    empty = _Empty(volume, len(manifest.segments))
+    _same_names("measurement", findings.measurements, manifest.measurements)
+    _same_names("evaluation", findings.evaluations, manifest.evaluations)
+    measured = {name: _measured(name, findings.measurements[name], m, empty) for name, m in manifest.measurements.items()}
+    return Findings(
+        segments=volume,
+        measurements={name: value for name, value in measured.items() if value is not None},
+        evaluations={name: _answer(name, findings.evaluations[name], e.answers) for name, e in manifest.evaluations.items()},
+        notes=(*findings.notes, *notes),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- segments
+
+
+def _segments(mask: Volume | None, manifest: Manifest, grid: Volume) -> tuple[Volume | None, tuple[str, ...]]:
+    count = len(manifest.segments)
+    if mask is None:
+        if count:
+            raise ModelFailed("the model gave no segments, though its manifest describes them", hint="Where nothing is found, give an empty mask.")
+        return None, ()
+    if not count:
+        raise ModelFailed("the model gave segments, though its manifest describes none", hint="Describe them as [[segments]] in model.toml.")
+    array, outside = on_grid(mask, grid)
+    numbers = _numbers(array, count)
+    notes = (f"{outside} voxels of the segmentation lay outside the image and were left out.",) if outside else ()
+    return grid.with_array(numbers), notes
+
+
+def _numbers(array: Any, count: int) -> Any:
+    """Return an array of segment numbers in the smallest type that its manifest needs, or raise when it holds a number nobody described."""
+    if array.dtype.kind == "b":
+        if count > 1:
+            raise ModelFailed(f"the model gave a boolean mask, but its manifest describes {count} segments", hint="Give segment numbers.")
+        return array.view(np.uint8)
+    if array.dtype.kind not in "iu":
+        raise ModelFailed(f"the model gave segments of type {array.dtype}", hint="Give a boolean mask or whole segment numbers.")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > count:
+        wrong = low if low < 0 else high
+        raise ModelFailed(f"the model's mask holds the number {wrong}; its manifest describes segments 1 to {count}")
+    return array.astype(np.uint8 if count <= 255 else np.uint16, copy=False)
+
+
+def on_grid(mask: Volume, grid: Volume) -> tuple[Any, int]:
+    """Return the mask's array on another volume's grid, and how many voxels above 0 did not fit there.
+
+    Only what loses nothing is undone: permuted and flipped axes, a crop (the rest becomes 0), a pad. highdicom's `match_geometry` also
+    leaves out every second voxel of a finer mask and does not cut a pad at the end of an axis (0.28), hence this.
+
+    Raises
+    ------
+    ModelFailed: the mask was resampled, shifted by part of a voxel, or turned.
+    """
+    to_grid = np.nan_to_num(np.linalg.inv(grid.affine) @ mask.affine, nan=0.5)  # index in the mask -> index in the grid; 0.5 is on no grid
+    turn, shift = np.rint(to_grid[:3, :3]).astype(int), np.rint(to_grid[:3, 3]).astype(int)
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in mask.spatial_shape))]).T
+    off = np.abs(to_grid[:3] @ corners - (turn @ corners[:3] + shift[:, None])).max()
+    is_permutation = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
+    if off > _OFF_GRID_VOXELS or not is_permutation:
+        raise ModelFailed(
+            "the model's mask is not on its input's grid: it was resampled, shifted by part of a voxel, or turned",
+            hint="Bring the mask back to the input's grid (nearest neighbour) before returning it; flips, crops and pads are undone here.",
+        )
+    axes = np.abs(turn).argmax(axis=1)  # of the mask, in the grid's order
+    array = np.transpose(mask.array, axes)
+    backward = turn[range(3), axes] < 0
+    start = shift - np.where(backward, np.array(array.shape) - 1, 0)
+    return _placed(np.flip(array, tuple(np.flatnonzero(backward))), start, grid.spatial_shape)
+
+
+def _placed(array: Any, start: Any, shape: tuple[int, ...]) -> tuple[Any, int]:
+    """Return zeros of `shape` with the array laid in at `start`, and how many of its voxels above 0 fell outside."""
+    if array.shape == tuple(shape) and not start.any():
+        return array, 0
+    spans = [(max(s, 0), max(min(s + n, full), s, 0)) for s, n, full in zip(start, array.shape, shape, strict=True)]
+    inner = array[tuple(slice(low - s, high - s) for (low, high), s in zip(spans, start, strict=True))]
+    placed = np.zeros(shape, array.dtype)
+    placed[tuple(slice(low, high) for low, high in spans)] = inner
+    return placed, int(np.count_nonzero(array)) - int(np.count_nonzero(inner))
+
+
+class _Empty:
+    """Which segments have no voxel; looked up only when a measurement is missing."""
+
+    def __init__(self, volume: Volume | None, count: int) -> None:
+        self._volume = volume
+        self._all = tuple(range(1, count + 1))
+
+    def any_of(self, numbers: tuple[int, ...]) -> bool:
+        """Say whether one of these segments is empty; with no number, one of all."""
+        return self._volume is not None and any(not (self._volume.array == n).any() for n in numbers or self._all)
+
+
+# --------------------------------------------------------------------------------------------------- names and numbers
+
+
+def _same_names(kind: str, given: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    for name in given:
+        if name not in described:
+            raise ModelFailed(f"the model gave {kind} '{name}', which its manifest does not describe", hint=f"Describe it as [{kind}s.{name}].")
+    for name in described:
+        if name not in given:
+            raise ModelFailed(f"the model gave no {kind} '{name}', though its manifest describes it")
+
+
+def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> Any:
+    on = described.on
+    if not isinstance(value, Mapping):
+        if len(on) > 1:
+            raise ModelFailed(f"measurement '{name}' is one number, but is described on segments {_list(on)}", hint="Give {segment number: value}.")
+        return _finite(f"measurement '{name}'", value, on, empty)
+    if set(value) != set(on):
+        raise ModelFailed(f"measurement '{name}' is given for segments {_list(value)}, but is described on {_list(on) or 'none'}")
+    each = {n: _finite(f"measurement '{name}' of segment {n}", value[n], (n,), empty) for n in on}
+    left = {n: number for n, number in each.items() if number is not None}
+    if len(on) == 1:
+        return left.get(on[0])
+    return left or None
+
+
+def _finite(what: str, value: float | None, on: tuple[int, ...], empty: _Empty) -> float | None:
+    if value is None:
+        if empty.any_of(on):
+            return None
+        raise ModelFailed(f"{what} has no value, though no segment it depends on is empty")
+    if not math.isfinite(value):
+        raise ModelFailed(f"{what} is {value}", hint="Where an empty segment leaves nothing to measure, give None.")
+    return float(value)
+
+
+def _answer(name: str, given: str, answers: Mapping[str, Any]) -> str:
+    if given not in answers:
+        raise ModelFailed(f"evaluation '{name}' is '{given}', which is none of its answers: {', '.join(answers)}")
+    return given
+
+
+def _list(numbers: Any) -> str:
+    return ", ".join(str(n) for n in numbers)

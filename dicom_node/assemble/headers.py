@@ -1,0 +1,248 @@
+"""What the files' headers say: an `Image` for each file, a `Frame` for each slice in it, and no pixel read yet.
+
+Single-frame images and the functional groups of multi-frame ones (PS3.3 C.7.6.16) are told apart here and nowhere after.
+"""
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from dicom_node.domain import Unsuitable
+
+SEND_AGAIN = "Send the series again from the scanner or the PACS."
+
+# What reading bytes that are not what they claim to be raises, in pydicom, its decoders and here.
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    InvalidDicomError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+_MAX_INFLATED = 2**30  # bytes of one deflated file, once inflated: a few kilobytes can inflate to a thousand times as much
+_MAX_FRAMES = 65536  # of one image
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # Float Pixel Data, Double Float Pixel Data, Pixel Data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Image:
+    """One file: its header without pixels, and where in it the pixels begin."""
+
+    path: Path
+    header: Dataset
+    uid: str
+    number: int | None  # InstanceNumber
+    pixels_at: int  # offset of the element that holds the pixels; in a deflated file, after inflating
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def name(self) -> str:
+        """What a radiographer would call it: never its path."""
+        return "an image without number" if self.number is None else f"image {self.number}"
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """How its bytes are encoded."""
+        return str(self.header.file_meta.TransferSyntaxUID)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is a classic image, whose header itself describes its one slice."""
+        return "PerFrameFunctionalGroupsSequence" not in self.header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """One slice, where it lies, and how it looks from outside."""
+
+    image: Image
+    index: int  # in its image, from 0
+    position: tuple[float, ...]  # of the first pixel's centre, mm (LPS)
+    orientation: tuple[float, ...]  # direction cosines along a row, then along a column
+    spacing_mm: tuple[float, ...]  # between rows, between columns
+
+    @property
+    def name(self) -> str:
+        """What a radiographer would call it."""
+        return self.image.name if self.image.single else f"frame {self.index + 1} of {self.image.name}"
+
+    @property
+    def normal(self) -> np.ndarray[Any, Any]:
+        """The direction in which slices are counted: with rows and columns it makes a right-handed system, as highdicom orders volumes."""
+        along_row, along_column = np.array(self.orientation[:3]), np.array(self.orientation[3:])
+        crossed = np.cross(along_column, along_row)
+        return np.asarray(crossed / np.linalg.norm(crossed))
+
+    def get(self, keyword: str, *groups: str) -> Any:
+        """Return an attribute: of a multi-frame image from the first of these functional groups that has it, else from the header.
+
+        Raises
+        ------
+        Unsuitable: its value is not of its type.
+        """
+        try:
+            for group in () if self.image.single else groups:
+                item = functional_group(self.image.header, self.index, group)
+                if item is not None and keyword in item:
+                    return item[keyword].value
+            return self.image.header.get(keyword)
+        except UNREADABLE as error:
+            raise Unsuitable(f"{keyword} of {self.name} cannot be understood", hint=SEND_AGAIN) from error
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """Image Type, or Frame Type of a multi-frame image."""
+        stated = self.get("FrameType", "CTImageFrameTypeSequence", "MRImageFrameTypeSequence", "PETFrameTypeSequence") or self.get("ImageType") or ()
+        return (stated,) if isinstance(stated, str) else tuple(map(str, stated))
+
+
+def read(paths: Sequence[Path]) -> tuple[Image, ...]:
+    """Read the headers of some files, in order of InstanceNumber then UID, whatever the order of the paths.
+
+    Raises
+    ------
+    Unsuitable: a file cannot be read as DICOM, or two different files carry the same UID.
+    """
+    images: dict[str, Image] = {}
+    for path in sorted(paths):
+        try:
+            image = _read_one(path)
+        except UNREADABLE as error:
+            raise Unsuitable(f"one of the {len(paths)} files of this series cannot be read as DICOM", hint=SEND_AGAIN) from error
+        if image is not None:
+            known = images.setdefault(image.uid, image)
+            if known is not image and known.path.read_bytes() != path.read_bytes():
+                raise Unsuitable(f"{image.name} came twice with different content under one UID", hint="Ask the sender which of the two is right.")
+    return tuple(sorted(images.values(), key=_by_number))
+
+
+def frames_of(image: Image) -> tuple[Frame, ...]:
+    """Return an image's slices, in the order in which they are stored; none of an image that is no slice (it states no place).
+
+    Raises
+    ------
+    Unsuitable: the header contradicts itself or cannot be understood.
+    """
+    try:
+        if image.single:
+            return () if image.frames > 1 or "ImagePositionPatient" not in image.header else (_frame(image, 0),)
+        if len(image.header.PerFrameFunctionalGroupsSequence) != image.frames:
+            described = len(image.header.PerFrameFunctionalGroupsSequence)
+            raise Unsuitable(f"{image.name} has {image.frames} frames but describes {described}", hint=SEND_AGAIN)
+        return tuple(_frame(image, index) for index in range(image.frames))
+    except UNREADABLE as error:
+        raise Unsuitable(f"where {image.name} lies in the patient cannot be understood from its header", hint=SEND_AGAIN) from error
+
+
+def functional_group(header: Dataset, index: int, keyword: str) -> Any:
+    """Return a functional group's item (a Dataset) of one frame: its own, else the one all frames share (PS3.3 C.7.6.16.1); None without."""
+    for group in (header.PerFrameFunctionalGroupsSequence[index], *(header.get("SharedFunctionalGroupsSequence") or ())):
+        items = group.get(keyword)
+        if items:
+            return items[0]
+    return None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a DICOM file for reading; of a deflated one (PS3.5 A.5), its inflated content, so that offsets mean the same."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+        file.seek(0)
+        if DeflatedExplicitVRLittleEndian.encode() in start and read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+            yield _inflated(path, file)
+        else:
+            yield file
+
+
+def _inflated(path: Path, file: BinaryIO) -> BinaryIO:
+    """Return File Meta Information as it is and the data set inflated, up to a limit."""
+    length = 132 + 12 + int(read_file_meta_info(path).FileMetaInformationGroupLength)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = io.BytesIO(file.read(length))
+    content.seek(length)
+    content.write(inflater.decompress(file.read(), _MAX_INFLATED))
+    if inflater.unconsumed_tail:
+        raise ValueError("inflates to more than is allowed")
+    content.seek(0)
+    return content
+
+
+def _read_one(path: Path) -> Image | None:
+    """Read one header; None when the object holds no pixels."""
+    with opened(path) as file:
+        if isinstance(file, io.BytesIO):
+            meta = read_file_meta_info(path)
+            file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+            header = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag in _PIXELS)
+            header.file_meta = meta
+        else:
+            header = dcmread(file, stop_before_pixels=True)
+        pixels_at = file.tell()
+        has_pixels = bool(file.read(1))
+    if not has_pixels or not header.get("Rows") or not header.get("Columns"):
+        return None
+    frames = int(header.get("NumberOfFrames") or 1)
+    if not 0 < frames <= _MAX_FRAMES:
+        raise ValueError(f"{frames} frames")
+    number = header.get("InstanceNumber")
+    return Image(
+        path=path,
+        header=header,
+        uid=str(header.SOPInstanceUID),
+        number=None if number is None else int(number),
+        pixels_at=pixels_at,
+        frames=frames,
+        rows=int(header.Rows),
+        columns=int(header.Columns),
+    )
+
+
+def _frame(image: Image, index: int) -> Frame:
+    if image.single:
+        position, orientation, spacing = image.header.ImagePositionPatient, image.header.ImageOrientationPatient, image.header.PixelSpacing
+    else:
+        place = functional_group(image.header, index, "PlanePositionSequence")
+        plane = functional_group(image.header, index, "PlaneOrientationSequence")
+        measures = functional_group(image.header, index, "PixelMeasuresSequence")
+        if place is None or plane is None or measures is None:
+            raise ValueError("a frame without a place")
+        position, orientation, spacing = place.ImagePositionPatient, plane.ImageOrientationPatient, measures.PixelSpacing
+    frame = Frame(image=image, index=index, position=_numbers(position, 3), orientation=_numbers(orientation, 6), spacing_mm=_numbers(spacing, 2))
+    if not (min(frame.spacing_mm) > 0 and np.isfinite(frame.normal).all()):
+        raise ValueError("spacing or orientation of nothing")
+    return frame
+
+
+def _numbers(values: Any, count: int) -> tuple[float, ...]:
+    found = tuple(float(value) for value in values)
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise ValueError(f"{count} numbers expected")
+    return found
+
+
+def _by_number(image: Image) -> tuple[float, str]:
+    return float("inf") if image.number is None else image.number, image.uid

@@ -1,0 +1,139 @@
+"""The files of one series in, one volume in the patient's millimetres out, with its sources in the same order.
+
+Geometry is `highdicom.Volume`'s: array (slice, row, column), affine to LPS, right-handed, so that the first slice of an axial series is the
+highest. One float32 array is set aside and filled slice by slice.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+
+from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, frames_of, read
+from dicom_node.assemble.pixels import check, same_pixels, stored_values
+from dicom_node.assemble.shape import Shape, misfits, plane_of
+from dicom_node.assemble.stack import Stack, stack
+from dicom_node.assemble.values import Scale, scale_of
+from dicom_node.config import Input
+from dicom_node.domain import Assembled, Unsuitable
+
+_MAX_VOXELS = 2**30  # 4 GiB as float32: 1024 slices of 1024 x 1024
+
+
+def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
+    """Return the volume that the files of one series make, in the order that geometry gives, whatever the order of the paths.
+
+    Values are float32: Hounsfield units where the input asks for them, else real-world values where the images map them, else as rescaled.
+    A missing slice is interpolated only if the input allows gaps; it then has no source. Pixel padding is left as it is.
+
+    Raises
+    ------
+    Unsuitable: the files make no such volume; the message says what is wrong, and where.
+    """
+    images = read(paths)
+    frames, notes = _slices(images)
+    found = stack(frames, wanted, same_pixels)
+    _meets(found, wanted)
+    scales = {frame: scale_of(frame, wanted) for frame in found.present}
+    notes += [*found.notes, *_noticed(found.present[0], scales)]
+    array = _allocated(found)
+    notes += _fill(array, found, scales)
+    volume = _placed(array, found)
+    sources = dict.fromkeys(frame.image for frame in found.present)
+    return Assembled(volume=volume, sources=tuple(image.header for image in sources), notes=tuple(notes))
+
+
+def _slices(images: Sequence[Image]) -> tuple[list[Frame], list[str]]:
+    """Return the frames that may be slices, and a note on images that cannot be."""
+    if not images:
+        raise Unsuitable("the series holds no images", hint="Choose a series of slices.")
+    grey = [image for image in images if int(image.header.get("SamplesPerPixel") or 1) == 1]
+    parts = [frames_of(image) for image in grey]
+    frames = [frame for part in parts for frame in part]
+    if not frames:
+        why = "its images carry no position in the patient" if grey else "its images are in colour"
+        raise Unsuitable(f"the series cannot be stacked: {why}", hint="Choose a series of slices.")
+    left_out = len(images) - sum(1 for part in parts if part)
+    return frames, [f"{left_out} objects left out: in colour, or without a position in the patient"] if left_out else []
+
+
+def _meets(found: Stack, wanted: Input) -> None:
+    first = found.present[0]
+    spacing_mm = found.spacing_mm
+    said = misfits(Shape(slices=len(found.frames), plane=plane_of(tuple(first.normal)), spacing_mm=spacing_mm), wanted)
+    if said:
+        raise Unsuitable("; ".join(said), hint="Choose another series, or change what the model's manifest asks for.")
+
+
+def _noticed(first: Frame, scales: dict[Frame, Scale]) -> list[str]:
+    """Return what a reader of the result should know about the values."""
+    units = {scale.unit for scale in scales.values()}
+    if len(units) > 1:
+        raise Unsuitable(f"slices state different units: {', '.join(sorted(unit or 'none' for unit in units))}", hint=SEND_AGAIN)
+    said = [f"values are in {unit}" for unit in units if unit]
+    kernel = first.get("ConvolutionKernel", "CTReconstructionSequence")
+    if kernel:
+        said.append(f"reconstruction kernel {kernel if isinstance(kernel, str) else '/'.join(map(str, kernel))}")
+    padding = first.get("PixelPaddingValue")
+    if padding is not None:
+        said.append(f"stored values of {padding} are padding outside of what was imaged; they are left as they are")
+    if first.get("PhotometricInterpretation") == "MONOCHROME1":
+        said.append("the images are meant to be shown inverted (MONOCHROME1); values are not inverted")
+    if first.get("LossyImageCompression") == "01":
+        said.append("the images were compressed with loss")
+    return said
+
+
+def _allocated(found: Stack) -> np.ndarray[Any, Any]:
+    """Set the array aside, once it is known that the files have the pixels for it."""
+    image = found.present[0].image
+    shape = (len(found.frames), image.rows, image.columns)
+    if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
+        raise Unsuitable(f"the volume is too large: {shape[0]} slices of {shape[2]} x {shape[1]} pixels", hint="Send a smaller reconstruction.")
+    for one in {frame.image for frame in found.present}:
+        check(one)
+    return np.empty(shape, dtype=np.float32)
+
+
+def _fill(array: np.ndarray[Any, Any], found: Stack, scales: dict[Frame, Scale]) -> list[str]:
+    """Write every slice into its place, then what is missing from its neighbours."""
+    slots: dict[Image, dict[int, int]] = {}
+    for slot, frame in enumerate(found.frames):
+        if frame is not None:
+            slots.setdefault(frame.image, {})[frame.index] = slot
+    outside = 0
+    for image, places in slots.items():
+        for index, stored in stored_values(image, tuple(places)):
+            frame = found.frames[places[index]]
+            if frame is not None:
+                scales[frame].apply(stored, array[places[index]])
+                outside += not scales[frame].covers(stored)
+    _interpolate(array, [slot for slot, frame in enumerate(found.frames) if frame is None])
+    return [f"{outside} slices hold values that the real-world value mapping is not defined for"] if outside else []
+
+
+def _interpolate(array: np.ndarray[Any, Any], missing: Sequence[int]) -> None:
+    """Write the missing slices as the weighted mean of the nearest slices there are."""
+    for slot in missing:
+        before = next(index for index in range(slot, -1, -1) if index not in missing)
+        after = next(index for index in range(slot, len(array)) if index not in missing)
+        weight = (slot - before) / (after - before)
+        array[slot] = array[before] * (1 - weight) + array[after] * weight
+
+
+def _placed(array: np.ndarray[Any, Any], found: Stack) -> Any:
+    first = found.present[0]
+    try:
+        return hd.Volume.from_attributes(
+            array=array,
+            image_position=first.position,
+            image_orientation=first.orientation,
+            pixel_spacing=first.spacing_mm,
+            spacing_between_slices=found.spacing_mm,
+            coordinate_system="PATIENT",
+            frame_of_reference_uid=first.get("FrameOfReferenceUID"),
+        )
+    except ValueError as error:
+        raise Unsuitable("rows and columns of the images are not at right angles in the patient", hint=SEND_AGAIN) from error

@@ -1,0 +1,53 @@
+"""The verbs: verbs act, plural nouns list, and every listing has `--json`.
+
+Nothing heavy is imported here: each verb imports what it needs when it is called, so that `dicom-node --help` answers at once.
+"""
+
+import sys
+
+import typer
+
+from dicom_node.cli import act, demo, develop, look, operate
+from dicom_node.domain import NodeError
+
+app = typer.Typer(
+    name="dicom-node",
+    help="A DICOM node that analyses studies beside a PACS. Research use only; not for diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for panel, module in (("operate", operate), ("look", look), ("act", act), ("develop", develop), ("develop", demo)):
+    for verb, function in module.VERBS.items():
+        app.command(verb, rich_help_panel=panel)(function)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    context: typer.Context,
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", help="Show the version and end."),
+) -> None:
+    context.obj = debug
+    if version:
+        from dicom_node import __version__
+
+        typer.echo(f"dicom-node {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a verb; an error is one sentence, its cause and what to do next."""
+    try:
+        app()
+    except NodeError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        if error.hint:
+            typer.echo(f"hint: {error.hint}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,165 @@
+"""The verbs for those who develop and test: try, explain, echo, simulate."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dicom_node.cli.look import _show_routing
+from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, one_study, plain, site_of, table, write
+from dicom_node.domain import AE, ConfigError, Rejected
+
+
+def try_(
+    model: Annotated[Path, typer.Argument(help="A model's folder.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with the study's DICOM files.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where SEG, SR and the picture are written.")] = Path("out"),
+    device: Annotated[str, typer.Option(help="cpu, or cuda:0 and so on.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model on a folder of DICOM files: no server, no ledger; writes SEG and SR and prints the findings."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from dicom_node.config import load_model
+    from dicom_node.simulate.viewer import picture
+    from dicom_node.work import try_model
+
+    chosen = load_model(model)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        trial = try_model(chosen, files, out, device=device, say=lambda done, what: bar.update(task, completed=done, description=what))
+    seg = next((path for path in trial.objects if path.name.endswith("seg.dcm")), None)
+    pictures = [picture(trial.sources, seg, out / "picture.png")] if seg else []
+    rows = _measured(chosen, trial.findings)
+    if as_json:
+        said = {"chosen": trial.chosen, "findings": rows, "notes": trial.findings.notes, "objects": trial.objects, "pictures": pictures}
+        write(plain(said | {"problems": trial.problems, "seconds": trial.seconds}))
+    else:
+        for name, why in trial.chosen.items():
+            typer.echo(f"{name}: {why}")
+        table(f"findings of {chosen.name} {chosen.manifest.version} (research use; unverified)", ("what", "of", "#value", "unit"), [tuple(r.values()) for r in rows])
+        for note in trial.findings.notes:
+            typer.echo(f"note: {note}")
+        table("written", ("file",), [(path,) for path in (*trial.objects, *pictures)])
+        typer.echo("took " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in trial.seconds.items()))
+    for problem in trial.problems:
+        typer.echo(f"NOT VALID: {problem}", err=True)
+    raise typer.Exit(1 if trial.problems else 0)
+
+
+def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:
+    manifest = model.manifest
+    labels = {segment.number: segment.label for segment in manifest.segments}
+    rows = []
+    for name, value in findings.measurements.items():
+        said = manifest.measurements[name]
+        values = value if hasattr(value, "items") else {said.segment: value}
+        for number, one in values.items():
+            of = labels.get(number, said.site.meaning if said.site else "")
+            rows.append({"what": said.concept.meaning, "of": of, "value": None if one is None else round(one, said.digits), "unit": said.unit.value})
+    for name, answer in findings.evaluations.items():
+        said = manifest.evaluations[name]
+        rows.append({"what": said.concept.meaning, "of": said.site.meaning if said.site else "", "value": said.answers[answer].meaning, "unit": ""})
+    return rows
+
+
+def explain(
+    what: Annotated[str, typer.Argument(help="A study's UID or the end of it, or a folder of DICOM files.")],
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say for a study, or a folder, which rules match, what would run, and for every no the reason."""
+    from dicom_node.receive import study_of
+    from dicom_node.route import route
+    from dicom_node.serve import routing_of, select
+    from dicom_node.store import Store
+
+    site = site_of(config, storage)
+    if Path(what).is_dir():
+        study = study_of([path for path in sorted(Path(what).rglob("*")) if path.is_file()], site.keywords)
+        routing = route(study, site.config.rules, site.models, select, now=time.time())
+    else:
+        store = Store.of(site.config.node)
+        try:
+            found = store.studies.view(one_study(store.studies.find(what), what))
+            if found is None:
+                raise Rejected(f"the study {what} is gone", hint="Send it again.")
+            study, routing = found, routing_of(site, store, found, time.time())
+        finally:
+            store.close()
+    if as_json:
+        write({"study_instance_uid": study.study_instance_uid, "why": routing.why, **routing.as_detail()})
+        return
+    held = [(s.series_instance_uid[-12:], s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), len(s.instances)) for s in study.series]
+    table(f"study {study.study_instance_uid}", ("series", "#number", "modality", "#instances"), held)
+    _show_routing(routing.as_detail()["rules"], "how the rules answer")
+    typer.echo(routing.why)
+
+
+def echo(
+    remote: Annotated[str, typer.Argument(help="A remote's name, or TITLE@host:port.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send C-ECHO to a remote, and say what is wrong when it does not answer."""
+    from dicom_node import deliver
+
+    site = site_of(config, None)
+    known = site.config.remotes.get(remote)
+    try:
+        ae = known.ae if known else AE.parse(remote)
+    except ValueError as error:
+        raise ConfigError(f"'{remote}' is neither a remote's name nor an address: {error}", hint=f"Remotes: {', '.join(site.config.remotes) or 'none'}.") from error
+    seconds = deliver.echo(ae, site.config.node.ae_title, timeout_s=10.0)
+    if as_json:
+        write({"ae": str(ae), "seconds": seconds})
+    else:
+        typer.echo(f"{ae} answered in {seconds * 1000:.0f} ms")
+
+
+def simulate(
+    what: Annotated[Literal["scanner", "pacs"], typer.Argument(help="scanner: send a sample study; pacs: receive and keep.")],
+    to: Annotated[str, typer.Option(help="scanner: where to, TITLE@host:port.")] = "DICOM_NODE@127.0.0.1:11112",
+    study: Annotated[str, typer.Option(help="scanner: chest-ct or head-mr.")] = "chest-ct",
+    run: Annotated[str, typer.Option(help="scanner: a new name makes a new study; the same name sends the same one again.")] = "1",
+    ae: Annotated[str, typer.Option(help="The AE title that it has.")] = "",
+    port: Annotated[int, typer.Option(help="pacs: the port it listens on.")] = 11113,
+    folder: Annotated[Path, typer.Option(help="pacs: where it keeps what it received.")] = Path("simulated-pacs"),
+) -> None:
+    """Be a scanner that sends a sample study, or a PACS that receives."""
+    if what == "scanner":
+        _scan(AE.parse(to), study, run, ae or "SCANNER")
+    else:
+        _keep(folder, ae or "PACS", port)
+
+
+def _scan(to: AE, study: str, run: str, title: str) -> None:
+    from dicom_node.config import weights_home
+    from dicom_node.simulate.samples import sample_files
+    from dicom_node.simulate.scanner import push
+
+    files = sample_files(study, run=run, into=weights_home() / "studies", say=lambda said: typer.echo(said, err=True))
+    pushed = push(files, to, calling_ae=title)
+    typer.echo(f"sent {pushed.sent} of {len(files)} instances to {to} in {pushed.seconds:.1f} s")
+    raise typer.Exit(0 if pushed.sent == len(files) else 1)
+
+
+def _keep(folder: Path, title: str, port: int) -> None:
+    from dicom_node.simulate.pacs import Pacs
+
+    with Pacs(folder, ae_title=title, port=port) as pacs:
+        typer.echo(f"{pacs.ae} receives into {folder}; stop with Ctrl-C")
+        count = -1
+        while True:
+            held = len(pacs.instances())
+            if held != count:
+                typer.echo(f"{held} instances")
+                count = held
+            time.sleep(1.0)
+
+
+VERBS = {"try": try_, "explain": explain, "echo": echo, "simulate": simulate}

@@ -1,0 +1,254 @@
+"""The verbs that look: status, studies, jobs, deliveries, show, models."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dicom_node.cli.page import ConfigOption, JsonOption, LimitOption, StorageOption, ago, moment, one_study, plain, site_of, table, write
+from dicom_node.domain import DeliveryState, Job, JobState, StudyState
+
+if TYPE_CHECKING:
+    from dicom_node.store import Store
+
+_ALIVE_S = 20.0  # a worker is alive that was seen this recently
+
+
+def status(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Show how the node is doing: what waits, what is stuck, who works, who is reached."""
+    site = site_of(config, storage)
+    store = _store(site)
+    now = time.time()
+    destinations = [store.deliveries.destination(name) for name, remote in site.config.remotes.items() if "receive" in remote.may]
+    facts = {
+        "free_mb": store.archive.free_mb(),
+        "reserve_mb": site.config.node.disk_reserve_mb,
+        "studies": store.studies.counts(),
+        "jobs": store.jobs.counts(),
+        "deliveries": store.deliveries.counts(),
+        "quarantined": len(store.instances.quarantined(limit=1000)),
+        "workers": [dict(one) | {"alive": now - one["seen_at"] < _ALIVE_S} for one in store.jobs.workers()],
+        "destinations": plain(destinations),
+        "stuck": _stuck(store, now),
+    }
+    store.close()
+    if as_json:
+        write(facts)
+    else:
+        _show_status(facts, now)
+
+
+def _show_status(facts: Mapping[str, Any], now: float) -> None:
+    counted = [("studies", _counts(facts["studies"])), ("jobs", _counts(facts["jobs"]))]
+    counted += [(f"deliveries to {name}", _counts(states)) for name, states in facts["deliveries"].items()]
+    counted += [("quarantine", facts["quarantined"]), ("disk", f"{facts['free_mb']} MB free, reserve {facts['reserve_mb']} MB")]
+    table("status", ("what", "how many"), counted)
+    workers = [(one["name"], "alive" if one["alive"] else "silent", ago(one["seen_at"], now), ", ".join(one["models"])) for one in facts["workers"]]
+    table("workers", ("worker", "", "seen", "models"), workers, empty="none: `dicom-node serve` starts one")
+    doing = [
+        (one["name"], "waits until " + moment(one["not_before"]) if one["failures"] else "ok", ago(one["succeeded_at"], now), one["reason"])
+        for one in facts["destinations"]
+    ]
+    if doing:
+        table("destinations", ("destination", "", "last success", "last problem"), doing)
+    if facts["stuck"]:
+        table("stuck", ("what", "since", "why"), [(one["what"], ago(one["since"], now), one["why"]) for one in facts["stuck"]])
+
+
+def _stuck(store: "Store", now: float) -> list[dict[str, Any]]:
+    """Name what waits longer than it should: jobs that nobody claims or that run over an hour, dead letters, held studies."""
+    found = []
+    for job in store.jobs.list(limit=1000, state=JobState.SCHEDULED):
+        if now - job.created_at > 600:
+            found.append({"what": f"job {job.id} ({job.model})", "since": job.created_at, "why": job.reason or "no worker has claimed it"})
+    for job in store.jobs.list(limit=1000, state=JobState.IN_PROGRESS):
+        if now - (job.started_at or now) > 3600:
+            found.append({"what": f"job {job.id} ({job.model})", "since": job.started_at, "why": f"still runs: {job.note}"})
+    for one in store.deliveries.list(limit=1000, state=DeliveryState.DEAD):
+        found.append({"what": f"delivery {one.id} to {one.destination}", "since": one.created_at, "why": one.reason})
+    for row in store.studies.list(limit=1000, state=StudyState.CONFLICT):
+        found.append({"what": f"study {row['study_instance_uid']}", "since": row["last_received_at"], "why": row["why"]})
+    return found
+
+
+def studies(config: ConfigOption = None, storage: StorageOption = None, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """List studies, most recent first."""
+    store = _store(site_of(config, storage))
+    rows = store.studies.list(limit=limit)
+    store.close()
+    if as_json:
+        write(rows)
+        return
+    shown = [
+        (r["study_instance_uid"], r["state"], r["revision"], r["series"], r["instances"], moment(r["last_received_at"]), _counts(r["jobs"]), _counts(r["deliveries"]))
+        for r in rows
+    ]
+    table("studies", ("study", "state", "#rev.", "#series", "#instances", "last received", "jobs", "deliveries"), shown)
+
+
+def jobs(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    limit: LimitOption = 50,
+    state: Annotated[JobState | None, typer.Option(help="Only those in this state.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List jobs, newest first."""
+    store = _store(site_of(config, storage))
+    found = store.jobs.list(limit=limit, state=state)
+    store.close()
+    if as_json:
+        write([plain(job) for job in found])
+        return
+    shown = [(j.id, j.model, _state(j), j.priority.name, j.attempts, moment(j.created_at), _took(j), _says(j)) for j in found]
+    table("jobs", ("#job", "model", "state", "priority", "#attempts", "created", "#took", "says"), shown)
+
+
+def deliveries(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    limit: LimitOption = 50,
+    state: Annotated[DeliveryState | None, typer.Option(help="Only those in this state.")] = None,
+    destination: Annotated[str, typer.Option(help="Only those to this remote.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List deliveries, newest first."""
+    store = _store(site_of(config, storage))
+    found = store.deliveries.list(limit=limit, state=state, name=destination)
+    store.close()
+    if as_json:
+        write([plain(one) for one in found])
+        return
+    shown = [(d.id, d.result.job_id, d.result.kind, d.destination, d.state, d.attempts, moment(d.sent_at), _status(d.status), d.reason) for d in found]
+    table("deliveries", ("#delivery", "#job", "kind", "to", "state", "#attempts", "sent", "status", "says"), shown)
+
+
+def show(
+    what: Annotated[str, typer.Argument(help="A study's UID or the end of it, a job's number, or 'quarantine'.")],
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a study's walk, step by step with times and reasons; or a job; or what is in quarantine."""
+    store = _store(site_of(config, storage))
+    try:
+        if what == "quarantine":
+            _show_quarantine(store, as_json)
+        elif what.isdecimal() and len(what) < 10:
+            _show_job(store, int(what), as_json)
+        else:
+            _show_study(store, one_study(store.studies.find(what), what), as_json)
+    finally:
+        store.close()
+
+
+def _show_quarantine(store: "Store", as_json: bool) -> None:
+    rows = store.instances.quarantined()
+    if as_json:
+        write(rows)
+    else:
+        table("quarantine", ("#", "at", "from", "reason", "file"), [(r["id"], moment(r["at"]), r["source"], r["reason"], r["path"]) for r in rows])
+
+
+def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
+    job = store.jobs.get(job_id)
+    results, sent = store.jobs.results(job_id), store.deliveries.list(job_id=job_id)
+    if as_json:
+        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent)})
+        return
+    facts = [("model", f"{job.model} {job.model_version}"), ("study", job.study_instance_uid), ("state", _state(job)), ("priority", job.priority.name)]
+    facts += [("why", job.why), ("attempts", job.attempts), ("progress", f"{job.progress:.0%} {job.note}"), ("reason", job.reason), ("took", _took(job))]
+    facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
+    table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
+    table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
+    table("deliveries", ("#", "kind", "to", "state", "status", "says"), [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent])
+
+
+def _show_study(store: "Store", uid: str, as_json: bool) -> None:
+    study, events = store.studies.view(uid), store.journal.of_study(uid)
+    if as_json:
+        series = [{"series_instance_uid": s.series_instance_uid, "instances": len(s.instances), "modality": s.header.get("Modality")} for s in study.series] if study else []
+        write({"study_instance_uid": uid, "series": series, "events": plain(events), "jobs": plain(store.jobs.list(study_instance_uid=uid))})
+        return
+    if study is not None:
+        held = [(s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), s.header.get("SeriesDescription", ""), len(s.instances)) for s in study.series]
+        table(f"study {uid}", ("#series", "modality", "description", "#instances"), held)
+    start = events[0].at if events else 0.0
+    table("its walk", ("at", "#+s", "step", "#job", "who", "why"), [(moment(e.at), f"{e.at - start:.2f}", e.kind, e.job_id or "", e.who, e.why) for e in events])
+    for event in events:
+        if event.kind == "complete" and event.detail and event.detail.get("rules"):
+            _show_routing(event.detail["rules"], f"how the rules answered, revision {event.detail.get('revision')}")
+
+
+def _show_routing(rules: Any, title: str) -> None:
+    rows = []
+    for rule in rules:
+        for uid in rule["matched"]:
+            rows.append((rule["rule"], uid[-12:], "matches", ""))
+        rows += [(rule["rule"], uid[-12:], "no", "; ".join(said)) for uid, said in rule["objections"].items()]
+        for model in rule["models"]:
+            rows.append((rule["rule"], "", f"{model['model']} {'runs' if model['runs'] else 'does not run'}", model["why"]))
+            rows += [(rule["rule"], uid[-12:], f"not for {model['model']}", why) for uid, why in model["rejected"].items()]
+    table(title, ("rule", "series", "answer", "why"), rows, empty="there are no rules")
+
+
+def models(
+    config: ConfigOption = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch the weights that are missing, by package name and hash.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models; with --fetch, fetch the weights they lack."""
+    site = site_of(config, None)
+    if fetch:
+        from dicom_node.analyse import fetch_weights
+
+        for model in site.models.values():
+            fetch_weights(model, lambda said: typer.echo(said, err=True))
+    rows = [
+        {
+            "name": name,
+            "version": model.manifest.version,
+            "build": model.build,
+            "device_uid": model.device_uid,
+            "device": site.config.models[name].device,
+            "weights": "missing" if model.missing_weights else "ready" if model.manifest.weights else "none needed",
+            "task": model.manifest.task,
+            "folder": str(model.folder),
+        }
+        for name, model in site.models.items()
+    ]
+    if as_json:
+        write(rows)
+    else:
+        shown = [(r["name"], r["version"], r["build"][:12], r["device"], r["weights"], r["task"]) for r in rows]
+        table("models", ("model", "version", "build", "device", "weights", "task"), shown)
+
+
+def _store(site: Any) -> "Store":
+    from dicom_node.store import Store
+
+    return Store.of(site.config.node)
+
+
+def _counts(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "none"
+
+
+def _state(job: Job) -> str:
+    return f"{job.state} ({job.discontinuation})" if job.discontinuation else str(job.state)
+
+
+def _took(job: Job) -> str:
+    return f"{job.ended_at - job.started_at:.1f} s" if job.ended_at and job.started_at else ""
+
+
+def _says(job: Job) -> str:
+    return job.reason or (f"{job.progress:.0%} {job.note}" if job.state is JobState.IN_PROGRESS else job.note)
+
+
+def _status(status: int | None) -> str:
+    return "" if status is None else f"{status:04X}"
+
+
+VERBS = {"status": status, "studies": studies, "jobs": jobs, "deliveries": deliveries, "show": show, "models": models}

@@ -1,0 +1,169 @@
+"""The verbs that run the node: check, serve, work."""
+
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, site_of, table, write
+from dicom_node.domain import ConfigError, PeerUnavailable
+
+if TYPE_CHECKING:
+    from dicom_node.config import Site
+
+UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
+
+
+def serve(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0: any free one.")] = None,
+) -> None:
+    """Listen, decide, send; and keep the analysing process running."""
+    from dicom_node.serve import Server
+    from dicom_node.store import Store
+
+    site = site_of(config, storage, host=host, port=port)
+    _logging()
+    store = Store.of(site.config.node)
+    server = Server(site, store, work_command=_work_command(config, storage))
+    stop = _stop_event()
+    server.start()
+    if sys.stderr.isatty():
+        node = site.config.node
+        typer.echo(f"{node.ae_title}@{node.host}:{server.port} serves; results and ledger in {node.storage.resolve()}; stop with Ctrl-C", err=True)
+    stop.wait()
+    server.stop()
+    store.close()
+
+
+def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin_closes: UntilOption = False) -> None:
+    """Claim and perform jobs; `serve` starts one of these itself unless work.start is false."""
+    from dicom_node.store import Store
+    from dicom_node.work import Worker
+
+    site = site_of(config, storage)
+    _logging()
+    store = Store.of(site.config.node)
+    worker = Worker(site, store)
+    stop = _stop_event()
+    if until_stdin_closes:
+        threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
+    threading.Thread(target=lambda: (stop.wait(), worker.stop()), daemon=True).start()
+    worker.run()
+    store.close()
+
+
+def check(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:
+    """Try everything the node needs, and say what is wrong and what to do."""
+    site = site_of(config, storage)
+    rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_remotes(site)]
+    if as_json:
+        write([{"what": what, "ok": ok, "says": says, "hint": hint} for what, ok, says, hint in rows])
+    else:
+        shown = [(what, "ok" if ok else "FAILS", says, hint) for what, ok, says, hint in rows]
+        table("checked", ("what", "", "says", "what to do"), shown)
+    raise typer.Exit(0 if all(ok for _, ok, _, _ in rows) else 1)
+
+
+Row = tuple[str, bool, str, str]
+
+
+def _check_storage(site: "Site") -> list[Row]:
+    from dicom_node.store import Store
+
+    node = site.config.node
+    try:
+        store = Store.of(node)
+    except (ConfigError, OSError) as error:
+        return [("storage", False, str(error), "Give a folder that this user may write to.")]
+    free_mb = store.archive.free_mb()
+    store.close()
+    enough = free_mb > node.disk_reserve_mb
+    says = f"{store.archive.root}: {free_mb} MB free, reserve {node.disk_reserve_mb} MB"
+    return [("storage", enough, says, "" if enough else "Free space: below the reserve every C-STORE is answered A700.")]
+
+
+def _check_port(site: "Site") -> list[Row]:
+    node = site.config.node
+    what = f"port {node.port}"
+    with socket.socket(socket.AF_INET6 if ":" in node.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((node.host, node.port))
+        except OSError as error:
+            return [(what, False, f"{node.host}:{node.port}: {error.strerror}", "Another program, or this node, listens there already.")]
+    return [(what, True, f"{node.host}:{node.port} is free", "")]
+
+
+def _check_models(site: "Site") -> list[Row]:
+    rows = []
+    for name, model in site.models.items():
+        missing = model.missing_weights
+        says = f"version {model.manifest.version}, build {model.build[:12]}" if not missing else f"weights missing: {', '.join(w.file for w in missing)}"
+        rows.append((f"model {name}", not missing, says, "dicom-node models --fetch" if missing else ""))
+    return rows
+
+
+def _check_remotes(site: "Site") -> list[Row]:
+    from dicom_node.deliver import echo
+
+    rows = []
+    for name, remote in site.config.remotes.items():
+        if "receive" not in remote.may:
+            rows.append((f"remote {name}", True, f"{remote.ae}: only sends to us; not tried", ""))
+            continue
+        try:
+            seconds = echo(remote.ae, site.config.node.ae_title, timeout_s=min(remote.timeout_s, 10.0))
+            rows.append((f"remote {name}", True, f"{remote.ae} answered in {seconds * 1000:.0f} ms", ""))
+        except PeerUnavailable as error:
+            rows.append((f"remote {name}", False, str(error), error.hint))
+    return rows
+
+
+def _work_command(config: Path | None, storage: Path | None) -> list[str]:
+    command = ["work", "--until-stdin-closes"]
+    command += ["--config", str(config)] if config else []
+    command += ["--storage", str(storage)] if storage else []
+    return command
+
+
+def _stop_event() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _wait_for_stdin(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        time.sleep(0.01)
+    stop.set()
+
+
+def _logging() -> None:
+    """One event a line: JSON, or coloured where a person looks."""
+    import structlog
+
+    shown: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+VERBS = {"check": check, "serve": serve, "work": work}

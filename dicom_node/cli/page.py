@@ -1,0 +1,101 @@
+"""How a verb shows things: a table where a person looks, JSON where a program reads."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dicom_node.config import Site, load_site
+from dicom_node.domain import Rejected
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
+StorageOption = Annotated[Path | None, typer.Option("--storage", envvar="DICOM_NODE_STORAGE", help="The storage folder, instead of the configured one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
+
+
+def site_of(config: Path | None, storage: Path | None, **node: Any) -> Site:
+    """Load the site that a verb's options name."""
+    said = {key: value for key, value in {"storage": storage, **node}.items() if value is not None}
+    return load_site(config, node=said) if said else load_site(config)
+
+
+def write(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
+    """Print rows, or one thing, as JSON."""
+    typer.echo(json.dumps(plain(rows), indent=2, ensure_ascii=False))
+
+
+def plain(value: Any) -> Any:
+    """Turn nouns into what JSON can say."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "nothing") -> None:
+    """Print a table; columns that begin with `#` hold numbers and stand to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    # A pipe has no width of its own: wide enough that nothing a script greps for is cut.
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if not rows:
+        console.print(f"{title}: {empty}", highlight=False)
+        return
+    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        shown.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(str(cell) for cell in row))
+    console.print(shown, highlight=False, markup=False)
+
+
+def moment(at: float | None) -> str:
+    """Write a moment in this machine's time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
+
+
+def ago(at: float | None, now: float) -> str:
+    """Write how long ago a moment is."""
+    if not at:
+        return "never"
+    seconds = max(now - at, 0.0)
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def one_study(found: Sequence[str], text: str) -> str:
+    """Return the one study that a person meant by a UID or its end.
+
+    Raises
+    ------
+    Rejected: no study, or more than one, ends with it.
+    """
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise Rejected(f"no study's UID is or ends with '{text}'", hint="dicom-node studies lists them.")
+    raise Rejected(f"{len(found)} studies end with '{text}'", hint="Type more of the UID.")
+
+
+def person() -> str:
+    """Name the person at the keyboard, for the journal."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"

@@ -1,0 +1,169 @@
+"""One association with a destination: opened, used for C-STORE or C-ECHO, and, when it fails, a sentence that says what is wrong.
+
+The first association sets two of pynetdicom's process-wide switches: files are sent as they lie on disk, without being decoded
+(`STORE_SEND_CHUNKED_DATASET`, which concerns only data sets given as paths), and its per-message log handlers stay unbound (`LOG_HANDLER_LEVEL`).
+"""
+
+import contextlib
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pynetdicom import AE as ApplicationEntity
+from pynetdicom import _config, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicom_node.deliver.decisions import Context, patience_s, rejection
+from dicom_node.domain import AE, PeerUnavailable, Result
+
+CONNECT_TIMEOUT_S = 10.0
+_LOOK_AGAIN_TIMEOUT_S = 2.0
+_MEDIUM = 0  # Priority (0000,0700)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a peer answered to one object."""
+
+    status: int
+    comment: str = ""
+
+
+def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s: float, max_pdu_bytes: int = 131072) -> Association:
+    """Request an association (PS3.8 7.1) that proposes these contexts in their order; it may come back with none of them accepted, and ended.
+
+    Raises
+    ------
+    PeerUnavailable: nobody listens, the request was rejected or aborted, or no answer came in time.
+    """
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    connected: list[float] = []
+
+    def on_open(event: evt.Event) -> None:
+        connected.append(time.monotonic())
+        _tune(event.assoc, timeout_s)
+
+    entity = ApplicationEntity(calling_ae)
+    entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
+    contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
+    started = time.monotonic()
+    try:
+        association = entity.associate(to.host, to.port, contexts, to.title, max_pdu_bytes, evt_handlers=[(evt.EVT_CONN_OPEN, on_open)])
+    except OSError as error:
+        raise _unconnected(to, error) from error
+    if not connected:
+        late = time.monotonic() - started >= entity.connection_timeout
+        raise _unconnected(to, TimeoutError() if late else _connection_error(to))
+    if not association.is_established and not (association.accepted_contexts or association.rejected_contexts):
+        raise _unassociated(to, association, time.monotonic() - connected[0] >= timeout_s)
+    return association
+
+
+def accepted(association: Association) -> frozenset[Context]:
+    """Return the contexts that the peer accepted."""
+    return frozenset((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts)
+
+
+def refused(association: Association) -> Mapping[Context, int]:
+    """Return the contexts that the peer did not accept, with its result by PS3.8 Table 9-18."""
+    return {(str(cx.abstract_syntax), str(cx.transfer_syntax[0])): int(cx.result or 0) for cx in association.rejected_contexts}
+
+
+def store(association: Association, path: Path, result: Result, syntax: str, *, message_id: int, timeout_s: float) -> Answer | None:
+    """Send one object by C-STORE (PS3.7 9.1.1) and return the answer; None when there was none: the association is then at its end.
+
+    In its own transfer syntax the file's bytes go out as they are; in another the data set is encoded anew, each time the same way.
+
+    Raises
+    ------
+    ValueError: the file cannot be encoded in this transfer syntax, or is not what its row says.
+    """
+    association.dimse_timeout = patience_s(path.stat().st_size, timeout_s)
+    what = path if syntax == result.transfer_syntax_uid else dcmread(path)
+    try:
+        status = association.send_c_store(what, msg_id=message_id, priority=_MEDIUM)
+    except RuntimeError:  # the peer ended the association since the last object
+        return None
+    if "Status" not in status:
+        return None
+    return Answer(status=int(status.Status), comment=str(status.get("ErrorComment", "")))
+
+
+def echo(to: AE, calling_ae: str, *, timeout_s: float = 10.0) -> float:
+    """Ask a peer whether it is there (C-ECHO, PS3.4 Annex A) and return how many seconds association and answer took.
+
+    Raises
+    ------
+    PeerUnavailable: no association, or no success; the message says which, the hint what to do.
+    """
+    started = time.monotonic()
+    association = associate(to, calling_ae, [(str(Verification), "1.2.840.10008.1.2")], timeout_s=timeout_s)
+    if not association.is_established:
+        raise PeerUnavailable(f"{to} did not accept Verification", hint="It is a DICOM application that does not answer C-ECHO: look at its own log.")
+    try:
+        status = association.send_c_echo()
+    finally:
+        close(association)
+    if "Status" not in status:
+        raise PeerUnavailable(f"{to} accepted the association but did not answer C-ECHO", hint="Look at the peer's own log.")
+    if status.Status != 0:
+        raise PeerUnavailable(f"{to} answered C-ECHO with {status.Status:04X}", hint="Look at the peer's own log.")
+    return time.monotonic() - started
+
+
+def close(association: Association) -> None:
+    """Release an association; nothing happens when it has ended."""
+    if association.is_established:
+        association.release()
+
+
+def cut(association: Association) -> None:
+    """End the connection under an association at once, so that whoever waits for an answer on it hears that there is none."""
+    transport = association.dul.socket
+    if transport is not None and transport.socket is not None:
+        with contextlib.suppress(OSError):
+            transport.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _tune(association: Association, timeout_s: float) -> None:
+    """Send each packet at once (header and body of a PDU are written apart), and never wait for ever for a peer that has stopped reading."""
+    transport = association.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.socket.settimeout(timeout_s)
+
+
+def _connection_error(to: AE) -> OSError:
+    """Connect once more to learn why it failed: pynetdicom only writes that to its log."""
+    try:
+        socket.create_connection((to.host, to.port), _LOOK_AGAIN_TIMEOUT_S).close()
+    except OSError as error:
+        return error
+    return ConnectionAbortedError("Connection ended at once")
+
+
+def _unconnected(to: AE, error: OSError) -> PeerUnavailable:
+    if isinstance(error, TimeoutError):
+        return PeerUnavailable(f"{to} does not answer: timed out", hint="Is the host up and the address right, and does a firewall stand between?")
+    if isinstance(error, ConnectionRefusedError):
+        return PeerUnavailable(f"{to} refuses the connection: nobody listens on port {to.port}", hint="Start the peer, or correct the port.")
+    if isinstance(error, socket.gaierror):
+        return PeerUnavailable(f"{to} cannot be found: the host name is not known", hint="Correct the host name, or look at the name service.")
+    return PeerUnavailable(f"{to} cannot be reached: {error.strerror or error}", hint="Look at the network between, and at the peer's own log.")
+
+
+def _unassociated(to: AE, association: Association, late: bool) -> PeerUnavailable:
+    said = association.acceptor.primitive
+    calling_ae = association.requestor.ae_title
+    if said is not None and said.result in (1, 2):
+        why, hint = rejection(said.result_source, said.diagnostic)
+        return PeerUnavailable(f"{to} rejected the association of {calling_ae}: {why}", hint=hint)
+    if late:
+        return PeerUnavailable(f"{to} took the connection but did not answer the association request: timed out", hint="Is it DICOM that listens there?")
+    return PeerUnavailable(f"{to} ended the association of {calling_ae} before answering it", hint="Look at the peer's own log.")

@@ -1,0 +1,181 @@
+"""What an object says of patient, study and equipment: copied from the images as it stands there, or the run's own (IHE RAD App. V)."""
+
+from highdicom import ContributingEquipment
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.sr.codedict import codes
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.domain import derived_uid
+from dicom_node.report.run import Run
+from dicom_node.report.words import Words, private_schemes
+
+# The attributes of General Study and Patient Study (PS3.3 C.7.2) outside the groups 0010 and 0012.
+_STUDY = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "IssuerOfAccessionNumberSequence",
+    "ReferringPhysicianName",
+    "ReferringPhysicianIdentificationSequence",
+    "ConsultingPhysicianName",
+    "ConsultingPhysicianIdentificationSequence",
+    "StudyDescription",
+    "ProcedureCodeSequence",
+    "PhysiciansOfRecord",
+    "PhysiciansOfRecordIdentificationSequence",
+    "NameOfPhysiciansReadingStudy",
+    "PhysiciansReadingStudyIdentificationSequence",
+    "AdmittingDiagnosesDescription",
+    "AdmittingDiagnosesCodeSequence",
+    "ReferencedStudySequence",
+    "StudyInstanceUID",
+    "StudyID",
+    "RequestingService",
+    "RequestingServiceCodeSequence",
+    "ReasonForVisit",
+    "ReasonForVisitCodeSequence",
+    "AdmissionID",
+    "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID",
+    "ServiceEpisodeDescription",
+    "IssuerOfServiceEpisodeIDSequence",
+    "PatientState",
+)
+_STUDY_TAGS = frozenset(int(tag_for_keyword(keyword)) for keyword in _STUDY)
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+    "StudyID",
+    "AccessionNumber",
+)
+_CLINICAL_TRIAL_SERIES = frozenset({0x00120060, 0x00120071, 0x00120072, 0x00120073})
+_DEVICE = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber", "StationName", "InstitutionName")
+_TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
+_FIRST_SERIES_NUMBER, _KINDS = 9000, ("SEG", "SR")
+
+
+def is_copied(tag: int) -> bool:
+    """Say whether an attribute at the top of an object is the study's: copied from the images, never written by us."""
+    return (tag >> 16 in (0x0010, 0x0012) and tag not in _CLINICAL_TRIAL_SERIES) or tag in _STUDY_TAGS
+
+
+def settle(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
+    """Replace what was written of patient, study, series, equipment and origin by what holds for this source and run.
+
+    Texts of patient and study are copied as bytes where they were never decoded, so that a character set that a name does not keep to
+    cannot change the name (PS3.3 C.7.1, C.7.2). The Manufacturer of the object is the model's; the scanner appears as contributing
+    equipment. PS3.3 C.7.3.1, C.7.5.2, C.12.1; IHE AIR 6.5.3.1.
+    """
+    words = Words.of(source)
+    for tag in [tag for tag in dataset.keys() if is_copied(tag)]:
+        del dataset[tag]
+    copy_elements(source, dataset, [tag for tag in source.keys() if is_copied(tag) and not tag.is_private])
+    for keyword in _TYPE_2:
+        if keyword not in dataset:
+            setattr(dataset, keyword, None)
+    _character_set(dataset, source)
+    _series(dataset, source, run, kind)
+    _equipment(dataset, source, run, words)
+    _origin(dataset, source, run, words)
+    _file_meta(dataset)
+
+
+def copy_elements(source: Dataset, target: Dataset, tags: list[BaseTag]) -> None:
+    """Copy elements as they stand: a text that nobody has decoded yet keeps its bytes, whatever its character set."""
+    for tag in tags:
+        element = source.get_item(tag)
+        vr = (element.VR or dictionary_VR(tag)) if isinstance(element, RawDataElement) else ""
+        if isinstance(element, RawDataElement) and vr in _TEXT:
+            target[tag] = element._replace(VR=vr, is_implicit_VR=False)
+            continue
+        decoded = source[tag]
+        for _ in decoded.value[0].iterall() if decoded.VR == "SQ" and decoded.value else ():
+            pass  # reading decodes: raw elements of an implicit source have no VR to write
+        target[tag] = DataElement(tag, decoded.VR, decoded.value)
+
+
+def series_number(run: Run, kind: str) -> int:
+    """Return a number from 9000 to 9999 that belongs to this run and kind: results stand behind the images and apart from one another."""
+    place = int(derived_uid(run.identity, "series number")[5:]) % (1000 // len(_KINDS))
+    return _FIRST_SERIES_NUMBER + place * len(_KINDS) + _KINDS.index(kind)
+
+
+def _character_set(dataset: Dataset, source: Dataset) -> None:
+    if source.get("SpecificCharacterSet"):
+        dataset.SpecificCharacterSet = source.SpecificCharacterSet
+    elif "SpecificCharacterSet" in dataset:
+        del dataset.SpecificCharacterSet
+
+
+def _series(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
+    dataset.SeriesInstanceUID = run.uid(f"{kind} series")
+    dataset.SeriesNumber = series_number(run, kind)
+    dataset.SeriesDescription = f"{run.model.name} AI research use {kind}"  # at most 40 + 16 + 4 characters
+    if "Laterality" in dataset:  # an empty one is worse than none
+        del dataset.Laterality
+
+
+def _equipment(dataset: Dataset, source: Dataset, run: Run, words: Words) -> None:
+    manifest = run.model.manifest
+    dataset.Manufacturer = words.say(manifest.manufacturer, 64)
+    dataset.ManufacturerModelName = manifest.name
+    dataset.SoftwareVersions = words.say(manifest.version, 64)
+    dataset.DeviceSerialNumber = serial_number(run)
+    if run.station:
+        dataset.StationName = words.say(run.station, 16)
+    algorithm = ContributingEquipment(
+        manufacturer=dataset.Manufacturer,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=dataset.ManufacturerModelName,
+        software_versions=dataset.SoftwareVersions,
+        device_serial_number=dataset.DeviceSerialNumber,
+        contribution_description=words.say(manifest.intended_use, 1024),
+    )
+    algorithm.DeviceUID = run.model.device_uid
+    # One item for each algorithm (AIR 6.5.3.1): the library that writes the object would count as another.
+    dataset.ContributingEquipmentSequence = [*_scanner(source), algorithm]
+
+
+def serial_number(run: Run) -> str:
+    """Return the model build's serial number: the beginning of its hash."""
+    return run.model.build[:16]
+
+
+def _scanner(source: Dataset) -> list[Dataset]:
+    if not source.get("Manufacturer"):
+        return []
+    scanner = Dataset()
+    copy_elements(source, scanner, [Tag(keyword) for keyword in _DEVICE if source.get(keyword)])
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109101", "DCM", "Acquisition Equipment"
+    scanner.PurposeOfReferenceCodeSequence = [purpose]
+    return [scanner]
+
+
+def _origin(dataset: Dataset, source: Dataset, run: Run, words: Words) -> None:
+    offset = str(source.get("TimezoneOffsetFromUTC") or "")
+    date, time = run.moment(offset)
+    for prefix in ("Series", "Content", "InstanceCreation"):
+        setattr(dataset, f"{prefix}Date", date)
+        setattr(dataset, f"{prefix}Time", time)
+    if offset:
+        dataset.TimezoneOffsetFromUTC = offset
+    dataset.InstanceCreatorUID = run.model.device_uid
+    dataset.ContentQualification = "RESEARCH"
+    schemes = private_schemes(run.model.manifest, words)
+    if schemes:
+        dataset.CodingSchemeIdentificationSequence = schemes
+
+
+def _file_meta(dataset: Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = derived_uid("implementation", "dicom-node")
+    dataset.file_meta.ImplementationVersionName = "DICOM_NODE"

@@ -1,0 +1,149 @@
+"""Findings read with the manifest beside them: what each number, mask and answer means, what is missing, what is implausible."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dicom_node.config import Code, Evaluation, Manifest, Measurement, Segment
+from dicom_node.domain import Assembled, Findings, ModelFailed
+from dicom_node.report.words import spelled
+
+_SAME = 1e-3  # relative: how far a spacing may be off and still be the same
+_VOLUME_UNITS = {"mL": 1.0, "ml": 1.0, "cm3": 1.0, "mm3": 0.001, "L": 1000.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One number, and what it was measured on."""
+
+    name: str
+    meaning: Measurement
+    segment: int | None  # the manifest's number
+    value: float  # in the manifest's unit; not finite when there was nothing to measure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All that is to be said."""
+
+    labels: np.ndarray | None  # (slice, row, column) on the grid of the first input, the manifest's segment numbers; none: not segmented
+    present: tuple[Segment, ...]  # segments with at least one voxel
+    absent: tuple[Segment, ...]  # segments that were looked for and not found
+    volumes_ml: Mapping[int, str]  # of each present segment, as it is written
+    readings: tuple[Reading, ...]
+    answers: tuple[tuple[Evaluation, Code], ...]
+    missing: tuple[str, ...]  # outputs that the manifest describes and the analysis did not give
+    remarks: tuple[str, ...]  # sentences for the reader
+
+
+def interpret(findings: Findings, inputs: Mapping[str, Assembled], manifest: Manifest) -> Outcome:
+    """Read findings with the manifest beside them.
+
+    Raises
+    ------
+    ModelFailed: the findings hold something that the manifest does not describe, or a mask that is not on the input's grid.
+    """
+    _known(findings, manifest)
+    assembled = inputs[next(iter(manifest.inputs))]
+    labels = _labels(findings, assembled, manifest)
+    counts = np.zeros(len(manifest.segments) + 1, int) if labels is None else np.bincount(labels.ravel(), minlength=len(manifest.segments) + 1)
+    readings = tuple(reading for name in manifest.measurements for reading in _readings(name, findings, manifest))
+    present = tuple(s for s in manifest.segments if counts[s.number])
+    voxel_ml = float(assembled.volume.voxel_volume) / 1000
+    return Outcome(
+        labels=labels,
+        present=present,
+        absent=() if labels is None else tuple(s for s in manifest.segments if not counts[s.number]),
+        volumes_ml={s.number: _volume(readings, s.number, counts[s.number] * voxel_ml) for s in present},
+        readings=readings,
+        answers=tuple(_answer(name, findings, evaluation) for name, evaluation in manifest.evaluations.items() if name in findings.evaluations),
+        missing=_missing(findings, manifest, readings),
+        remarks=(*findings.notes, *(note for a in inputs.values() for note in a.notes), *_implausible(readings, manifest)),
+    )
+
+
+def _known(findings: Findings, manifest: Manifest) -> None:
+    for kind, given, described in (
+        ("measurements", findings.measurements, manifest.measurements),
+        ("evaluations", findings.evaluations, manifest.evaluations),
+    ):
+        unknown = [name for name in given if name not in described]
+        if unknown:
+            raise ModelFailed(f"the analysis returned {kind} '{unknown[0]}', which its model.toml does not describe", hint=f"Describe it under [{kind}].")
+    if findings.segments is not None and not manifest.segments:
+        raise ModelFailed("the analysis returned segments, and its model.toml describes none", hint="Describe them under [[segments]].")
+
+
+def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.ndarray | None:
+    """Return the segment numbers on the input's grid (slice, row, column): flips, crops and padding are undone, nothing is resampled."""
+    segments = findings.segments
+    if segments is None:
+        return None
+    if segments.array.ndim != 3:
+        raise ModelFailed(f"the segments have {segments.array.ndim} dimensions, not slice, row and column", hint="Return one volume of segment numbers.")
+    if not np.allclose(sorted(segments.spacing), sorted(assembled.volume.spacing), rtol=_SAME):
+        raise ModelFailed("the segments have another voxel size than the input", hint="Resample them to the input's grid inside the model.")
+    low, high = segments.array.min(initial=0), segments.array.max(initial=0)
+    if low < 0 or high > len(manifest.segments) or not np.array_equal(segments.array, segments.array.astype(np.int32)):
+        raise ModelFailed(f"the segments hold values from {low} to {high}; model.toml describes 1 to {len(manifest.segments)}", hint="0 is background.")
+    numbers = segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16))
+    try:
+        return np.ascontiguousarray(numbers.match_geometry(assembled.volume).array)
+    except RuntimeError as error:
+        raise ModelFailed(f"the segments do not lie on the input's grid: {error}", hint="Return them with `volume.with_array`.") from error
+
+
+def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading]:
+    if name not in findings.measurements:
+        return []
+    meaning, given = manifest.measurements[name], findings.measurements[name]
+    if isinstance(given, Mapping):
+        strange = [number for number in given if number not in meaning.on]
+        if strange:
+            raise ModelFailed(f"measurement '{name}' is given for segment {strange[0]}, for which model.toml does not describe it", hint="See [measurements].")
+        return [Reading(name=name, meaning=meaning, segment=number, value=float(given[number])) for number in meaning.on if number in given]
+    if len(meaning.on) > 1:
+        raise ModelFailed(f"measurement '{name}' is one number for {len(meaning.on)} segments", hint="Return a mapping: segment number to value.")
+    return [Reading(name=name, meaning=meaning, segment=meaning.on[0] if meaning.on else None, value=float(given))]
+
+
+def _answer(name: str, findings: Findings, evaluation: Evaluation) -> tuple[Evaluation, Code]:
+    answer = findings.evaluations[name]
+    if answer not in evaluation.answers:
+        listed = ", ".join(evaluation.answers)
+        raise ModelFailed(f"evaluation '{name}' is answered '{answer}'; model.toml lists {listed}", hint="Add it to the answers, or return one of them.")
+    return evaluation, evaluation.answers[answer]
+
+
+def _missing(findings: Findings, manifest: Manifest, readings: tuple[Reading, ...]) -> tuple[str, ...]:
+    given = {(reading.name, reading.segment) for reading in readings}
+    missing = ["segments"] if manifest.segments and findings.segments is None else []
+    for name, meaning in manifest.measurements.items():
+        for number in meaning.on or (None,):
+            if (name, number) not in given:
+                missing.append(name if number is None else f"{name} of segment {number}")
+    return (*missing, *(name for name in manifest.evaluations if name not in findings.evaluations))
+
+
+def _volume(readings: tuple[Reading, ...], number: int, counted_ml: float) -> str:
+    """Write a segment's volume: as the model measured it, so that two places never disagree; else as its voxels count."""
+    for reading in readings:
+        factor = _VOLUME_UNITS.get(reading.meaning.unit.value)
+        if reading.segment == number and factor is not None and math.isfinite(reading.value):
+            return f"{spelled(reading.value, reading.meaning.digits)} {reading.meaning.unit.value}"
+    return f"{spelled(counted_ml, 0 if counted_ml >= 100 else 1)} mL"
+
+
+def _implausible(readings: tuple[Reading, ...], manifest: Manifest) -> list[str]:
+    said = []
+    for reading in readings:
+        limits, digits = reading.meaning.plausible, reading.meaning.digits
+        if limits is not None and math.isfinite(reading.value) and not limits[0] <= reading.value <= limits[1]:
+            where = "" if reading.segment is None else f" of {manifest.segments[reading.segment - 1].label}"
+            said.append(
+                f"{reading.meaning.concept.meaning}{where} is {spelled(reading.value, digits)} {reading.meaning.unit.value}, outside of what is plausible "
+                f"({spelled(limits[0], digits)} to {spelled(limits[1], digits)}): the input or the result may be at fault."
+            )
+    return said

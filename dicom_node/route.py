@@ -1,0 +1,158 @@
+"""A pure function: study × rules → jobs, and for every no a reason.
+
+Nothing here reads a file, a socket, the ledger or the clock. Which series suits a model's input is decided by the function that is passed in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from dicom_node.config import Input, Model, Rule, objections
+from dicom_node.domain import Job, Series, Study, job_identity
+
+
+class Choice(Protocol):
+    """The series chosen for one input, and why; or None, with a reason for each that was not."""
+
+    @property
+    def series(self) -> Series | None:
+        """The series, or None."""
+
+    @property
+    def why(self) -> str:
+        """What speaks for it, or against all of them."""
+
+    @property
+    def rejected(self) -> Mapping[str, str]:
+        """Series UID → why it was not chosen."""
+
+
+Choose = Callable[[Sequence[Series], Input], Choice]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTrace:
+    """What a rule that matched made of one of its models."""
+
+    model: str
+    runs: bool
+    why: str
+    rejected: Mapping[str, str] = field(default_factory=dict)  # series UID → why it is not the input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleTrace:
+    """What one rule made of a study."""
+
+    rule: str
+    matched: tuple[str, ...]  # UIDs of the series that meet it
+    objections: Mapping[str, tuple[str, ...]]  # series UID → why it does not
+    models: tuple[ModelTrace, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the rule starts anything."""
+        return any(trace.runs for trace in self.models)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The jobs of a study, and how every rule came to its answer."""
+
+    jobs: tuple[Job, ...]
+    traces: tuple[RuleTrace, ...]
+
+    @property
+    def why(self) -> str:
+        """One sentence for a person."""
+        if self.jobs:
+            return "; ".join(f"{job.model}: {job.why}" for job in self.jobs)
+        if not self.traces:
+            return "no analysis: there are no rules"
+        declined = [f"'{t.rule}' matched, but {m.model} does not run: {m.why}" for t in self.traces for m in t.models]
+        return f"no analysis: {'; '.join(declined) or 'no rule matches this study'}"
+
+    def as_detail(self) -> dict[str, Any]:
+        """The same for the journal: plain values."""
+        return {
+            "rules": [
+                {
+                    "rule": trace.rule,
+                    "matched": list(trace.matched),
+                    "objections": {uid: list(said) for uid, said in trace.objections.items()},
+                    "models": [{"model": m.model, "runs": m.runs, "why": m.why, "rejected": dict(m.rejected)} for m in trace.models],
+                }
+                for trace in self.traces
+            ]
+        }
+
+
+def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choose: Choose, *, now: float) -> Routing:
+    """Decide which jobs a study gets, asking every rule.
+
+    Two rules that ask for the same analysis of the same series make one job, with the higher priority and the destinations of both.
+    """
+    jobs: dict[str, Job] = {}
+    traces = []
+    for rule in rules:
+        against = {series.series_instance_uid: _objections(rule, series) for series in study.series}
+        candidates = [series for series in study.series if not against[series.series_instance_uid]]
+        asked = []
+        for name in rule.analyse if candidates else ():
+            trace, job = _ask(study, rule, models[name], candidates, choose, now)
+            asked.append(trace)
+            if job is not None:
+                jobs[job.identity] = _merged(jobs.get(job.identity), job)
+        traces.append(
+            RuleTrace(
+                rule=rule.name,
+                matched=tuple(series.series_instance_uid for series in candidates),
+                objections={uid: said for uid, said in against.items() if said},
+                models=tuple(asked),
+            )
+        )
+    return Routing(jobs=tuple(jobs.values()), traces=tuple(traces))
+
+
+def _objections(rule: Rule, series: Series) -> tuple[str, ...]:
+    said = objections(rule.when, series.header)
+    if series.derived and not rule.derived:
+        return (*said, "it is derived from images, and the rule does not ask for derived objects")
+    return said
+
+
+def _ask(study: Study, rule: Rule, model: Model, candidates: Sequence[Series], choose: Choose, now: float) -> tuple[ModelTrace, Job | None]:
+    chosen: dict[str, Series] = {}
+    reasons = []
+    for name, wanted in model.manifest.inputs.items():
+        taken = {series.series_instance_uid for series in chosen.values()}
+        choice = choose([series for series in candidates if series.series_instance_uid not in taken], wanted)
+        if choice.series is None:
+            return ModelTrace(model=model.name, runs=False, why=choice.why, rejected=choice.rejected), None
+        chosen[name] = choice.series
+        reasons.append(choice.why)
+    job = Job(
+        study_instance_uid=study.study_instance_uid,
+        model=model.name,
+        model_version=model.manifest.version,
+        device_uid=model.device_uid,
+        identity=job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid),
+        inputs={name: tuple(instance.id for instance in series.instances) for name, series in chosen.items()},
+        why=f"rule '{rule.name}'; {'; '.join(reasons)}",
+        deliver=rule.deliver,
+        created_at=now,
+        priority=rule.priority,
+        revision=study.revision + 1,
+    )
+    return ModelTrace(model=model.name, runs=True, why="; ".join(reasons)), job
+
+
+def _merged(first: Job | None, second: Job) -> Job:
+    if first is None:
+        return second
+    return replace(
+        first,
+        deliver=tuple(dict.fromkeys(first.deliver + second.deliver)),
+        priority=max(first.priority, second.priority),
+        why=first.why if first.why == second.why else f"{first.why}; also {second.why}",
+    )

@@ -1,0 +1,168 @@
+"""The listening process: builds the rooms that listen, send and decide, joins them, and owns nothing. It never reaches torch.
+
+What arrives goes through `receive` into the ledger; the clock asks `assemble` whether a study is whole and `route` what to make of it;
+`deliver` sends what the analysing process made. That process is started and kept alive from here.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from dicom_node.assemble.completeness import Evidence, Policy, judge
+from dicom_node.assemble.selection import select
+from dicom_node.config import Site
+from dicom_node.deliver import Deliverer
+from dicom_node.domain import HEADER_KEYWORDS, Header, Study
+from dicom_node.receive import Receiver, read_header
+from dicom_node.route import Routing, route
+from dicom_node.schedule import Ticks, retire, take_back
+from dicom_node.store import Store
+
+log = structlog.get_logger()
+
+_JUDGE_EVERY_S = 0.2
+_TAKE_BACK_EVERY_S = 2.0
+_RETIRE_EVERY_S = 600.0
+_WORK_BACK_AFTER_S = 1.0
+_GRACE_S = 10.0
+
+
+class Server:
+    """The node as it listens."""
+
+    def __init__(self, site: Site, store: Store, *, work_command: Sequence[str] = (), clock: Callable[[], float] = time.time) -> None:
+        self._site = site
+        self._store = store
+        self._clock = clock
+        self._receiver = Receiver(site.config, store, clock=clock)
+        self._deliverer = Deliverer(site.config, store, clock=clock)
+        self._ticks = Ticks()
+        self._work = _Kept(work_command) if work_command and site.config.work.start else None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._receiver.port
+
+    def start(self) -> None:
+        """Put in order what a crash left, then listen, decide, send, and start the analysing process.
+
+        Raises
+        ------
+        ConfigError: the port cannot be listened on.
+        """
+        moved, removed = self._store.instances.sweep()
+        buried = self._store.studies.bury()
+        taken = take_back(self._store, self._site.config.work, self._clock())
+        log.info("swept", moved=moved, unacknowledged=removed, buried=buried, taken_back=taken)
+        self._receiver.start()
+        self._deliverer.start()
+        if self._work is not None:
+            self._work.start()
+        self._ticks.every(_JUDGE_EVERY_S, lambda: judge_due(self._site, self._store, self._clock()), "completeness")
+        self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
+        self._ticks.every(_RETIRE_EVERY_S, lambda: retire(self._store, self._site.config.node.retain_days, self._clock()), "retention")
+        self._ticks.start()
+        node = self._site.config.node
+        log.info("serving", ae_title=node.ae_title, host=node.host, port=self.port, models=sorted(self._site.models), rules=len(self._site.config.rules))
+
+    def stop(self) -> None:
+        """Take no more associations, let those under way finish, and end."""
+        self._receiver.stop(_GRACE_S)
+        self._ticks.stop()
+        if self._work is not None:
+            self._work.stop()
+        self._deliverer.stop()
+        log.info("stopped")
+
+
+def judge_due(site: Site, store: Store, now: float) -> int:
+    """Judge every study whose time has come: complete with its jobs, held, or looked at again later; return how many were judged complete."""
+    completed = 0
+    for uid in store.studies.due(now):
+        study = store.studies.view(uid)
+        if study is not None and judge_one(site, store, study, now):
+            completed += 1
+    return completed
+
+
+def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
+    """Judge one study on the evidence there is; return whether it is complete now."""
+    evidence = Evidence(instances=study.instances, first_received_at=study.first_received_at, last_received_at=study.last_received_at)
+    verdict = judge(evidence, Policy(complete_after_s=site.config.node.complete_after_s), now)
+    if not verdict.complete:
+        store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now)
+        return False
+    if len(study.patients) > 1:
+        store.studies.hold(study, why=f"its instances name {len(study.patients)} patients; no analysis runs until it is put right at the source", now=now)
+        log.warning("study held", study=study.study_instance_uid, patients=len(study.patients))
+        return False
+    routing = routing_of(site, store, study, now)
+    jobs = store.studies.complete(
+        study, why=verdict.why, jobs=routing.jobs, detail=routing.as_detail() | {"routing": routing.why}, now=now, max_reruns=site.config.node.max_reruns
+    )
+    if jobs is not None:
+        log.info("study complete", study=study.study_instance_uid, why=verdict.why, jobs=[job.id for job in jobs], routing=routing.why)
+    return jobs is not None
+
+
+def routing_of(site: Site, store: Store, study: Study, now: float) -> Routing:
+    """Ask every rule what to make of a study."""
+    return route(_with_keywords(study, store, site.keywords - set(HEADER_KEYWORDS)), site.config.rules, site.models, select, now=now)
+
+
+def _with_keywords(study: Study, store: Store, keywords: frozenset[str]) -> Study:
+    """Add to each series the keywords that the ledger does not keep, read from its first instance's file."""
+    if not keywords:
+        return study
+    more: dict[str, Header] = {}
+    for series in study.series:
+        more[series.series_instance_uid] = read_header(store.archive.path(series.instances[0].path), keywords)
+    return replace(study, more=more)
+
+
+class _Kept:
+    """A process that is started again when it ends, and that ends when this one does: its standard input closes."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._process: subprocess.Popen[Any] | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="work", daemon=True)
+
+    def start(self) -> None:
+        self._spawn()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            try:
+                process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._thread.join()
+
+    def _spawn(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-m", "dicom_node", *self._command], stdin=subprocess.PIPE)
+
+    def _keep(self) -> None:
+        while not self._stopping.is_set():
+            code = self._process.wait() if self._process is not None else None
+            if self._stopping.wait(_WORK_BACK_AFTER_S):
+                return
+            log.error("the analysing process ended and is started again", code=code)
+            try:
+                self._spawn()
+            except OSError as error:
+                self._process = None
+                log.error("the analysing process cannot be started; it is tried again", reason=error.strerror)

@@ -1,0 +1,353 @@
+"""The analysing process: builds assemble, analyse and report, joins them, and owns nothing.
+
+It claims one job after another, puts the job's series together, lets the model's own process analyse it, says the findings in DICOM, checks
+every object, and records results and deliveries in one commit. Whatever goes wrong ends in the ledger, with its reason.
+"""
+
+import contextlib
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+
+import structlog
+
+from dicom_node.analyse import Pool
+from dicom_node.assemble.selection import select
+from dicom_node.assemble.volume import assemble
+from dicom_node.config import Model, Site
+from dicom_node.domain import (
+    Assembled,
+    Canceled,
+    Findings,
+    Job,
+    ModelFailed,
+    NodeError,
+    Progress,
+    Reference,
+    Rejected,
+    Result,
+    Series,
+    Transient,
+    Unsuitable,
+    job_identity,
+)
+from dicom_node.receive import study_of
+from dicom_node.report import Draft, Run, build, check, encode
+from dicom_node.schedule import retry_at
+from dicom_node.store import Store
+
+log = structlog.get_logger()
+
+_SEEN_EVERY_S = 5.0
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job under way, as the heart sees it."""
+
+    job: Job
+    progress: float = 0.0
+    note: str = ""
+    stop: bool = False  # a person, or a newer job, asked for it
+    lost: bool = False  # the ledger gave the job to somebody else
+    last_beat: float = field(default=0.0)
+
+    @property
+    def canceled(self) -> bool:
+        return self.stop or self.lost
+
+
+class Worker:
+    """Performs jobs until it is stopped; everything that a job needs afterwards is in the ledger, so it may die at any moment."""
+
+    def __init__(self, site: Site, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        work = site.config.work
+        self._site = site
+        self._store = store
+        self._clock = clock
+        self._work = work
+        self._threads = work.threads or max(1, (os.cpu_count() or 1) // work.at_once)
+        self._pool = Pool(self._threads)
+        self._running: dict[int, _Running] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._freed = threading.Event()
+        self._started_at = clock()
+        self._seen_at = 0.0
+        self.name = f"{platform.node()[:40]}:{os.getpid()}:{int(self._started_at)}"
+
+    def run(self) -> None:
+        """Claim and perform jobs until `stop`."""
+        heart = threading.Thread(target=self._beat, name="heart", daemon=True)
+        heart.start()
+        log.info("worker started", worker=self.name, models=sorted(self._site.models), at_once=self._work.at_once, threads=self._threads)
+        with ThreadPoolExecutor(self._work.at_once, thread_name_prefix="job") as executor:
+            while not self._stopping.is_set():
+                job = self._claim()
+                if job is None:
+                    self._freed.wait(self._work.poll_s)
+                    self._freed.clear()
+                    continue
+                executor.submit(self._perform, job)
+        heart.join()
+        self._pool.close()
+        with contextlib.suppress(Transient):
+            self._store.jobs.forget(self.name)
+        log.info("worker stopped", worker=self.name)
+
+    def stop(self) -> None:
+        """Give running jobs back to the ledger and end `run`."""
+        self._stopping.set()
+        self._freed.set()
+
+    # --------------------------------------------------------------------------------------------------------------- claims
+
+    def _claim(self) -> Job | None:
+        with self._lock:
+            busy = {running.job.model for running in self._running.values()}
+            free = [name for name in self._site.models if name not in busy]
+            if not free or len(self._running) >= self._work.at_once:
+                return None
+        try:
+            job = self._store.jobs.claim(self.name, free, now=self._clock(), lease_s=self._work.lease_s)
+        except Transient as error:
+            log.error("no job could be claimed", reason=str(error))
+            return None
+        if job is not None:
+            with self._lock:
+                self._running[job.id] = _Running(job=job, last_beat=self._clock())
+        return job
+
+    def _beat(self) -> None:
+        interval_s = min(1.0, self._work.lease_s / 4)
+        while not (self._stopping.is_set() and not self._running):
+            with self._lock:
+                running = list(self._running.values())
+            with contextlib.suppress(Transient):  # the next beat is the retry; if none comes through in time, the lease ends, as it should
+                for one in running:
+                    self._renew(one)
+                self._show()
+            time.sleep(interval_s)
+
+    def _renew(self, one: _Running) -> None:
+        answer = self._store.jobs.beat(one.job, now=self._clock(), lease_s=self._work.lease_s, progress=one.progress, note=one.note)
+        if answer is None:
+            one.lost = True
+        elif answer:
+            one.stop = True
+
+    def _show(self) -> None:
+        now = self._clock()
+        if now - self._seen_at >= _SEEN_EVERY_S:
+            self._store.jobs.seen(self.name, sorted(self._site.models), started_at=self._started_at, now=now)
+            self._seen_at = now
+
+    # ----------------------------------------------------------------------------------------------------------------- a job
+
+    def _perform(self, job: Job) -> None:
+        running = self._running[job.id]
+        with structlog.contextvars.bound_contextvars(study=job.study_instance_uid, job=job.id, model=job.model):
+            try:
+                self._analyse_and_report(job, running)
+            except Exception as error:  # the outermost loop of this process: whatever it was belongs on record, with the job
+                self._record_failure(job, running, error)
+            finally:
+                with self._lock:
+                    del self._running[job.id]
+                self._freed.set()
+
+    def _analyse_and_report(self, job: Job, running: _Running) -> None:
+        model = self._site.models[job.model]
+        if model.device_uid != job.device_uid:
+            self._reschedule(job, model)
+            return
+        say = _progress(running)
+        say(0.0, "reading the images")
+        inputs = self._assemble(job, model)
+        findings = self._analyse(job, model, inputs, running)
+        say(0.95, "writing the report")
+        results = self._write(job, build(findings, inputs, self._describe(job, model)))
+        problems = "; ".join(f"{one.kind}: {one.problem}" for one in results if one.problem)
+        now = self._clock()
+        if running.canceled:
+            raise Canceled("the job was canceled")
+        if problems:
+            self._store.jobs.reject(job, results, now=now, why=f"a result is not valid DICOM and is in quarantine: {problems}")
+            log.error("results quarantined", problems=problems)
+            return
+        made = ", ".join(one.kind for one in results)
+        notes = [*findings.notes, *(note for one in inputs.values() for note in one.notes)]
+        if self._store.jobs.complete(job, results, now=now, why="; ".join([f"made {made}", *notes])):
+            log.info("job completed", results=made, seconds=round(now - (job.started_at or now), 3))
+
+    def _reschedule(self, job: Job, model: Model) -> None:
+        """Let a job that was made for another build of the model give way to one for this build."""
+        why = f"the model changed since the job was made: a new job for version {model.manifest.version} takes its place"
+        if self._store.jobs.fail(job, now=self._clock(), why=why, retry_at=None):
+            self._store.jobs.again(
+                job.id, who=self.name, now=self._clock(), device_uid=model.device_uid, model_version=model.manifest.version
+            )
+            log.info("job rescheduled for another build")
+
+    def _assemble(self, job: Job, model: Model) -> Mapping[str, Assembled]:
+        inputs = {}
+        for name, ids in job.inputs.items():
+            instances = self._store.instances.by_ids(ids)
+            if len(instances) < len(ids):
+                raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
+            paths = [self._store.archive.path(instance.path) for instance in instances]
+            inputs[name] = assemble(paths, model.manifest.inputs[name])
+        return inputs
+
+    def _analyse(self, job: Job, model: Model, inputs: Mapping[str, Assembled], running: _Running) -> Findings:
+        choice = self._site.config.models[job.model]
+        limits = model.manifest.resources
+        return self._pool.run(
+            model,
+            choice.device,
+            {name: one.volume for name, one in inputs.items()},
+            timeout_s=choice.timeout_s or limits.timeout_s,
+            memory_mb=choice.memory_mb or limits.memory_mb,
+            progress=_progress(running, upto=0.95),
+            canceled=lambda: running.canceled or self._stopping.is_set(),
+        )
+
+    def _describe(self, job: Job, model: Model) -> Run:
+        before = tuple(
+            Reference(
+                sop_class_uid=one.sop_class_uid,
+                sop_instance_uid=one.sop_instance_uid,
+                series_instance_uid=one.series_instance_uid,
+                study_instance_uid=one.study_instance_uid,
+            )
+            for one in self._store.jobs.predecessors(job)
+        )
+        return Run(identity=job.identity, made_at=job.created_at, model=model, predecessors=before, station=self._site.config.node.ae_title)
+
+    def _write(self, job: Job, drafts: tuple[Draft, ...]) -> tuple[Result, ...]:
+        results = []
+        for number, draft in enumerate(drafts, 1):
+            data = encode(draft.dataset)
+            path = self._store.archive.write_result(data, job.identity, f"{number}-{draft.kind}", made_at=job.created_at)
+            results.append(
+                Result(
+                    job_id=job.id,
+                    kind=draft.kind,
+                    sop_class_uid=str(draft.dataset.SOPClassUID),
+                    sop_instance_uid=str(draft.dataset.SOPInstanceUID),
+                    series_instance_uid=str(draft.dataset.SeriesInstanceUID),
+                    study_instance_uid=job.study_instance_uid,
+                    path=path,
+                    digest=sha256(data).hexdigest(),
+                    transfer_syntax_uid=str(draft.dataset.file_meta.TransferSyntaxUID),
+                    problem="; ".join(check(self._store.archive.path(path))),
+                )
+            )
+        return tuple(results)
+
+    def _record_failure(self, job: Job, running: _Running, error: Exception) -> None:
+        now = self._clock()
+        with contextlib.suppress(Transient):  # the ledger is away: the lease ends, and the clock takes the job back
+            if isinstance(error, Canceled) or running.canceled:
+                self._record_stop(job, running, now)
+            elif isinstance(error, Unsuitable):
+                self._store.jobs.decline(job, now=now, why=str(error))
+                log.info("job declined", reason=str(error))
+            else:
+                final = isinstance(error, NodeError) and not isinstance(error, Transient | ModelFailed)
+                again = None if final else retry_at(job, self._work, now)
+                why = str(error) if isinstance(error, NodeError) else _where(error)
+                self._store.jobs.fail(job, now=now, why=why, retry_at=again)
+                log.error("job failed", reason=why, attempt=job.attempts, retry=again is not None)
+
+    def _record_stop(self, job: Job, running: _Running, now: float) -> None:
+        if running.stop:
+            self._store.jobs.stop(job, now=now)
+        elif not running.lost:
+            self._store.jobs.release(job, now=now, why="the worker was stopped")
+        log.info("job stopped", lost=running.lost)
+
+
+def _progress(running: _Running, upto: float = 1.0) -> Callable[[float, str], None]:
+    def say(fraction: float, note: str) -> None:
+        running.progress, running.note = min(max(fraction, 0.0), 1.0) * upto, note[:200]
+
+    return say
+
+
+def _where(error: Exception) -> str:
+    """Name an unexpected error and where it arose, without its text, which may quote a header."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else "an unknown place"
+    return f"unexpected {type(error).__name__} at {place}; this is a fault of the program"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What `try_model` made."""
+
+    findings: Findings
+    chosen: Mapping[str, str]  # the model's input name → why this series
+    sources: tuple[Path, ...]  # files of the first input
+    objects: tuple[Path, ...]  # files written
+    problems: tuple[str, ...]  # of the check, empty when every object is valid
+    seconds: Mapping[str, float]  # step → how long it took
+
+
+def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "cpu", say: Progress = lambda *_: None) -> Trial:
+    """Run a model on files, without a server or a ledger, and write what it would send into `out`.
+
+    Raises
+    ------
+    Unsuitable: no series suits the model's inputs, or the analysis declines; ModelFailed: it failed.
+    """
+    study = study_of(files, frozenset(k for i in model.manifest.inputs.values() for k in i.when))
+    chosen: dict[str, Series] = {}
+    why: dict[str, str] = {}
+    for name, wanted in model.manifest.inputs.items():
+        choice = select([series for series in study.series if series not in chosen.values()], wanted)
+        if choice.series is None:
+            reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in choice.rejected.items())
+            raise Unsuitable(f"no series suits input '{name}' of {model.name}: {choice.why}; {reasons}")
+        chosen[name], why[name] = choice.series, choice.why
+    marks = [("", time.perf_counter())]
+    say(0.0, "reading the images")
+    paths = {name: [Path(instance.path) for instance in series.instances] for name, series in chosen.items()}
+    inputs = {name: assemble(paths[name], wanted) for name, wanted in model.manifest.inputs.items()}
+    marks.append(("assemble", time.perf_counter()))
+    limits = model.manifest.resources
+    pool = Pool(os.cpu_count() or 1)
+    try:
+        volumes = {name: one.volume for name, one in inputs.items()}
+        bounds = {"timeout_s": limits.timeout_s, "memory_mb": limits.memory_mb}
+        findings = pool.run(model, device, volumes, progress=say, canceled=lambda: False, **bounds)
+    finally:
+        pool.close()
+    marks.append(("analyse", time.perf_counter()))
+    identity = job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid)
+    objects = _write_drafts(build(findings, inputs, Run(identity=identity, made_at=time.time(), model=model)), out)
+    marks.append(("report", time.perf_counter()))
+    problems = tuple(f"{path.name}: {problem}" for path in objects for problem in check(path))
+    marks.append(("check", time.perf_counter()))
+    seconds = {step: at - before for (_, before), (step, at) in pairwise(marks)}
+    sources = tuple(paths[next(iter(paths))])
+    return Trial(findings=findings, chosen=why, sources=sources, objects=objects, problems=problems, seconds=seconds)
+
+
+def _write_drafts(drafts: Sequence[Draft], out: Path) -> tuple[Path, ...]:
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for number, draft in enumerate(drafts, 1):
+        path = out / f"{number}-{draft.kind.lower()}.dcm"
+        path.write_bytes(encode(draft.dataset))
+        written.append(path)
+    return tuple(written)

@@ -1,0 +1,3 @@
+"""The second file."""
+
+ANSWER = 21.0

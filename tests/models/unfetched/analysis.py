@@ -1,0 +1,5 @@
+"""Its weights are nowhere."""
+
+
+def load(folder, device):
+    raise AssertionError("is never called")

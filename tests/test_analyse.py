@@ -1,0 +1,509 @@
+"""The analysing room: processes that fail in every way a model can, and findings that break every rule of the contract.
+
+The fakes in tests/models are whole models, each with one fault.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom import Volume
+from structlog.testing import capture_logs
+
+from dicom_node.analyse import Pool, fetch_weights, settle
+from dicom_node.config import Manifest, Model, load_model
+from dicom_node.domain import Canceled, Findings, ModelFailed, Transient, Unsuitable
+
+MODELS = Path(__file__).parent / "models"
+SHAPE = (4, 5, 6)  # (slice, row, column)
+FRAME_OF_REFERENCE = "1.2.826.0.1.3680043.8.498.1"
+
+
+def image() -> Volume:
+    """An oblique, anisotropic image with an asymmetric object above 0."""
+    turn = np.array([[0.0, 0.6, 0.8], [0.0, -0.8, 0.6], [1.0, 0.0, 0.0]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([2.5, 0.7, 0.9])
+    affine[:3, 3] = [-100.5, 33.25, 7.125]
+    array = np.full(SHAPE, -1000, np.float32)
+    array[1, 2:4, 3:] = 50
+    return Volume(array, affine, coordinate_system="PATIENT", frame_of_reference_uid=FRAME_OF_REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(1) as pool:
+        yield pool
+
+
+def fake(name: str) -> Model:
+    return load_model(MODELS / name)
+
+
+def run(pool: Pool, name: str, *, timeout_s=60.0, memory_mb=4096, progress=lambda *_: None, canceled=lambda: False, ct=None) -> Findings:
+    inputs = {"ct": image() if ct is None else ct}
+    return pool.run(fake(name), "cpu", inputs, timeout_s=timeout_s, memory_mb=memory_mb, progress=progress, canceled=canceled)
+
+
+def ended(pid: int, within_s: float = 10) -> bool:
+    """Whether a process ends within a time; of one that is gone already, yes."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], within_s)[0])
+    finally:
+        os.close(handle)
+
+
+# ------------------------------------------------------------------------------------------------------- a model that works
+
+
+def test_findings_come_back_on_the_inputs_grid_with_its_frame_of_reference(pool: Pool) -> None:
+    """PS3.3 C.7.4.1: what is derived from an image stays in its frame of reference. The caller's array is never written to."""
+    ct, said = image(), []
+    found = run(pool, "good", ct=ct, progress=lambda fraction, sentence: said.append((fraction, sentence)))
+    assert found.segments.array.dtype == np.uint8
+    assert (found.segments.array == (image().array > 0)).all()
+    assert found.segments.geometry_equal(ct)
+    assert found.segments.frame_of_reference_uid == FRAME_OF_REFERENCE
+    assert found.measurements["volume"] == pytest.approx(6 * 2.5 * 0.7 * 0.9 / 1000)
+    assert found.notes == ("a note",)
+    assert said == [(0.5, "half of it")]
+    assert (ct.array == image().array).all()
+
+
+def test_a_model_stays_warm_between_jobs(pool: Pool) -> None:
+    """Weights are loaded once, not once for each study."""
+    assert seen(pool)["pid"] == seen(pool)["pid"]
+
+
+def test_a_view_of_the_input_that_lost_nothing_is_turned_back(pool: Pool) -> None:
+    """Design: a mask may be a flip, a permutation, a crop or a pad of its input."""
+    assert (run(pool, "flipped").segments.array == (image().array > 0)).all()
+
+
+def test_two_files_of_a_model_find_each_other_and_no_other_models_files(pool: Pool) -> None:
+    """Every model has an analysis.py; each gets its own, its neighbours, and its weights folder if it asks."""
+    assert run(pool, "neighbour").measurements == {"volume": 42.0}
+    assert run(pool, "good").notes == ("a note",)
+
+
+def test_a_model_that_declines_is_asked_again_by_the_same_process(pool: Pool) -> None:
+    """To decline is no failure."""
+    with pytest.raises(Unsuitable, match="^The spleen is not in the image.$"):
+        run(pool, "declines")
+
+
+def seen(pool: Pool) -> dict[str, str]:
+    return dict(note.rsplit(" ", 1) if "shape" not in note else (note, "") for note in run(pool, "looks_around").notes)
+
+
+def test_a_model_sees_an_array_an_affine_and_nothing_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No UID, no password, no input from the terminal; threads bounded; hubs offline."""
+    monkeypatch.setenv("DICOM_NODE_PASSWORD", "secret")
+    with Pool(3, spare=False) as pool:
+        notes = run(pool, "looks_around").notes
+    assert notes[:-1] == (
+        "password None",
+        "threads 3",
+        "offline 1",
+        "stdin ''",
+        "frame of reference None",
+        f"float32 {SHAPE}",
+        "device cpu",
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
+def test_a_model_has_no_network(pool: Pool) -> None:
+    """Never downloaded during an analysis: Python code hears why, compiled code gets EACCES."""
+    found = run(pool, "calls_home")
+    assert "has no network" in found.notes[0]
+    assert found.measurements == {"volume": 13.0}
+
+
+def test_a_model_that_prints_more_than_a_pipe_holds_is_not_held_up(pool: Pool) -> None:
+    """Its first lines are logged under its name, without control characters; the rest is read and dropped."""
+    with capture_logs() as logs:
+        run(pool, "chatty")
+    lines = [entry for entry in logs if entry["event"] == "model_said"]
+    assert 0 < len(lines) <= 200
+    assert {entry["model"] for entry in lines} == {"chatty"}
+    assert not any("\x1b" in entry["line"] for entry in lines)
+
+
+# ------------------------------------------------------------------------------------------------------ a model that fails
+
+FAULTS = {
+    "raises": r"^the model raised LinAlgError: Singular matrix at analysis.py:8$",
+    "exits": r"^the model called sys.exit\(3\) at analysis.py:8$",
+    "vanishes": r"^the model's process ended itself with exit code 0$",
+    "crashes": r"^the model's process was killed by signal 11 \(SIGSEGV\) at analysis.py:8$",
+    "killed": r"^the model's process was killed by signal 9 \(SIGKILL\), probably by the system for lack of memory$",
+    "import_error": r"^the model raised ModuleNotFoundError: No module named 'a_library_that_nobody_has_written' at analysis.py:3$",
+    "unspeakable": r"^the model gave for measurement 'volume' a lock, not a number$",
+    "nan": r"^measurement 'volume' is nan$",
+    "off_grid": r"^the model's mask is not on its input's grid",
+    "unfetched": r"^the model's weights have not been fetched: net.safetensors$",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_costs_its_job_only_and_is_named(pool: Pool, name: str) -> None:
+    """Issue: a model that raises, exits or is killed costs that job only and says so; its neighbour works on in the same process."""
+    before = seen(pool)["pid"]
+    with pytest.raises(ModelFailed, match=FAULTS[name]):
+        run(pool, name)
+    assert seen(pool)["pid"] == before
+
+
+def test_a_model_works_again_after_it_died(pool: Pool) -> None:
+    """Restarted on death, also when it died while idle."""
+    before = int(seen(pool)["pid"])
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    assert int(seen(pool)["pid"]) != before
+
+
+def test_a_model_that_hangs_is_stopped_with_all_that_it_started(pool: Pool) -> None:
+    """Per-model time-out; its whole process group ends."""
+    others = []
+    with pytest.raises(ModelFailed, match=r"^the model did not finish within its 0.5 s; its process was stopped$"):
+        run(pool, "hangs", timeout_s=0.5, progress=lambda _, sentence: others.append(int(sentence)))
+    assert ended(others[0])
+
+
+def test_a_model_that_is_never_loaded_is_stopped(pool: Pool) -> None:
+    """The time to load is limited too, and the message tells the two apart."""
+    with pytest.raises(ModelFailed, match="was not loaded within its 1 s"):
+        run(pool, "slow_load", timeout_s=1)
+
+
+def test_a_canceled_job_stops_at_once(pool: Pool) -> None:
+    """A person's wish to stop ends the process, not only the wait for it."""
+    started = threading.Event()
+    others = []
+
+    def progress(_: float, sentence: str) -> None:
+        others.append(int(sentence))
+        started.set()
+
+    with pytest.raises(Canceled):
+        run(pool, "hangs", progress=progress, canceled=started.is_set)
+    assert ended(others[0])
+
+
+def test_a_job_that_waits_for_its_model_can_be_canceled(pool: Pool) -> None:
+    """Jobs of one model wait for each other; waiting, too, ends on request."""
+    started, stop = threading.Event(), threading.Event()
+    refused = []
+
+    def first() -> None:
+        with pytest.raises(Canceled):
+            run(pool, "hangs", progress=lambda *_: started.set(), canceled=stop.is_set)
+        refused.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert started.wait(30)
+    with pytest.raises(Canceled, match="while it waited"):
+        run(pool, "hangs", canceled=lambda: True)
+    stop.set()
+    thread.join()
+    assert refused == ["first"]
+
+
+def test_a_wait_that_breaks_off_leaves_no_process_at_work(pool: Pool) -> None:
+    """An error in the caller's own progress report ends the analysis it belongs to."""
+    others = []
+
+    def progress(_: float, sentence: str) -> None:
+        others.append(int(sentence))
+        raise KeyError("the lease is lost")
+
+    with pytest.raises(KeyError):
+        run(pool, "hangs", progress=progress)
+    assert ended(others[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_model_that_takes_too_much_memory_is_stopped_before_the_machine_suffers(pool: Pool) -> None:
+    """Per-model memory limit; the message names what was used and what was allowed."""
+    with pytest.raises(ModelFailed, match=r"^the model used \d+ MB, more than its 400 MB; its process was stopped$"):
+        run(pool, "hogs", memory_mb=400)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_a_model_that_leaks_is_replaced_before_a_job_dies_of_it(pool: Pool) -> None:
+    """A process that keeps a quarter of its limit more than after its first job makes way for a fresh one; no job fails."""
+    counts = [int(run(pool, "leaks", memory_mb=400).measurements["volume"]) for _ in range(7)]
+    assert counts[:4] == [1, 2, 3, 4]
+    assert counts.count(1) > 1
+
+
+def test_models_run_side_by_side(pool: Pool) -> None:
+    """One at a time of each model, different models at once."""
+    started, stop = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with pytest.raises(Canceled):
+            run(pool, "hangs", progress=lambda *_: started.set(), canceled=stop.is_set)
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert started.wait(30)
+    assert run(pool, "good").notes == ("a note",)
+    stop.set()
+    thread.join()
+
+
+def test_a_closed_pool_ends_what_runs_and_takes_no_more() -> None:
+    """The node is stopping: the job may be tried again later, so the model is not blamed."""
+    pool, others, outcome = Pool(1, spare=False), [], []
+    started = threading.Event()
+
+    def progress(_: float, sentence: str) -> None:
+        others.append(int(sentence))
+        started.set()
+
+    def hang() -> None:
+        with pytest.raises(Transient, match="stopping"):
+            run(pool, "hangs", progress=progress)
+        outcome.append("transient")
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    assert started.wait(30)
+    pool.close()
+    thread.join()
+    assert outcome == ["transient"]
+    assert ended(others[0])
+    with pytest.raises(Transient):
+        run(pool, "good")
+
+
+NODE = """
+from pathlib import Path
+from tests.test_analyse import Pool, run
+
+
+def tell():
+    print("processes", *(pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()), flush=True)
+
+
+with Pool(1) as pool:
+    run(pool, "good")
+    run(pool, "slow_load", canceled=tell)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them only on Linux; elsewhere they look each half second")
+def test_a_node_that_is_killed_leaves_no_process_and_no_memory_behind() -> None:
+    """kill -9 of the node ends idle, working and spare processes; shared arrays have no name that could stay."""
+    before = set(os.listdir("/dev/shm"))
+    root = Path(__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", NODE], stdout=subprocess.PIPE, text=True, cwd=root) as node:
+        assert node.stdout is not None
+        told = next(line for line in node.stdout if line.startswith("processes"))
+        node.kill()
+    pids = [int(pid) for pid in told.split()[1:]]
+    assert len(pids) >= 2  # one idle, one at work, and the spare if it has started
+    assert all(ended(pid) for pid in pids)
+    assert not {name for name in set(os.listdir("/dev/shm")) - before if "dicom" in name or "psm" in name}
+
+
+def test_weights_are_fetched_into_the_models_folder(tmp_path: Path) -> None:
+    """A model without weights needs nothing; nothing is downloaded for it."""
+    said: list[str] = []
+    fetch_weights(fake("good"), said.append)
+    assert said == []
+
+
+# ---------------------------------------------------------------------------------------------------------- the contract
+
+
+def manifest(**changes: object) -> Manifest:
+    """Two segments, one measurement on each of both, one on the first, one on the whole, one evaluation."""
+    term = {"category": "SCT.AnatomicalStructure", "type": "SCT.Lung"}
+    said = {
+        "name": "two",
+        "version": "1",
+        "task": "for the tests",
+        "inputs": {"ct": {}},
+        "segments": [{"number": 1, "label": "Left", **term}, {"number": 2, "label": "Right", **term}],
+        "measurements": {
+            "volume": {"concept": "SCT.Volume", "unit": "mL", "segments": [1, 2]},
+            "left": {"concept": "SCT.Volume", "unit": "mL", "segment": 1},
+            "whole": {"concept": "SCT.Volume", "unit": "mL"},
+        },
+        "evaluations": {"finding": {"concept": ["1", "99TEST", "Finding"], "answers": {"yes": ["2", "99TEST", "Yes"], "no": ["3", "99TEST", "No"]}}},
+    }
+    return Manifest.model_validate(said | changes)
+
+
+def labels() -> Volume:
+    array = np.zeros(SHAPE, np.int64)
+    array[1, 2:4, 3:] = 1
+    array[2, 1:, 0] = 2
+    return image().with_array(array)
+
+
+def found(**changes: object) -> Findings:
+    given = {
+        "segments": labels(),
+        "measurements": {"volume": {1: 5.0, 2: 6.0}, "left": 5.0, "whole": 11.0},
+        "evaluations": {"finding": "no"},
+    }
+    return Findings(**(given | changes))
+
+
+def measured(**changes: object) -> dict[str, object]:
+    return {"volume": {1: 5.0, 2: 6.0}, "left": 5.0, "whole": 11.0} | changes
+
+
+def test_settled_findings_are_what_the_manifest_promises() -> None:
+    """Small unsigned numbers on the grid; a measurement on several segments by number."""
+    settled = settle(found(), manifest(), {"ct": image()})
+    assert settled.segments.array.dtype == np.uint8
+    assert settled.measurements == measured()
+    assert settled.evaluations == {"finding": "no"}
+
+
+VIEWS = {
+    "the same": lambda v: v,
+    "flipped": lambda v: v.flip_spatial([0]),
+    "flipped twice": lambda v: v.flip_spatial([1, 2]),
+    "permuted": lambda v: v.permute_spatial_axes([2, 0, 1]),
+    "padded before": lambda v: v.pad([(2, 0), (1, 0), (3, 0)]),
+    "padded after": lambda v: v.pad([(0, 2), (0, 1), (0, 3)]),
+    "cropped to the object": lambda v: v[1:3],
+    "cropped and padded": lambda v: v[1:, 1:].pad([(0, 2), (3, 0), (1, 1)]),
+    "all at once": lambda v: v.permute_spatial_axes([1, 2, 0]).flip_spatial([0, 2]).pad([(0, 2), (1, 0), (3, 4)])[:, 1:, 1:],
+    "rounded to float32": lambda v: Volume(v.array, v.affine.astype(np.float32), coordinate_system="PATIENT"),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_lossless_view_comes_back_to_the_same_voxels(view: str) -> None:
+    """Flip, permutation, crop, pad, and any of them together."""
+    settled = settle(found(segments=VIEWS[view](labels())), manifest(), {"ct": image()})
+    assert (settled.segments.array == labels().array).all()
+    assert settled.segments.geometry_equal(image())
+    assert settled.notes == ()
+
+
+def moved(change: np.ndarray) -> Volume:
+    return Volume(labels().array, image().affine @ change, coordinate_system="PATIENT")
+
+
+def shift(*by: float) -> np.ndarray:
+    change = np.eye(4)
+    change[:3, 3] = by
+    return change
+
+
+OFF_GRID = {
+    "finer": np.diag([0.5, 0.5, 0.5, 1]),
+    "coarser": np.diag([2, 1, 1, 1]),
+    "shifted by a third of a voxel": shift(0, 1 / 3, 0),
+    "turned a little": np.array([[1, 0, 0, 0], [0, 0.998, -0.06, 0], [0, 0.06, 0.998, 0], [0, 0, 0, 1]]),
+    "flat": np.diag([1, 1, 0, 1]),
+    "nowhere": np.full((4, 4), np.nan),
+}
+
+
+@pytest.mark.parametrize("case", OFF_GRID)
+def test_a_mask_that_lost_or_invented_voxels_is_refused(case: str) -> None:
+    """Resampling is the model's business: only it knows how."""
+    affine = image().affine @ OFF_GRID[case]
+
+    class Claimed:  # highdicom itself refuses to build the last two
+        array, spatial_shape = labels().array, SHAPE
+
+    Claimed.affine = affine
+    with pytest.raises(ModelFailed, match="not on its input's grid"):
+        settle(found(segments=Claimed), manifest(), {"ct": image()})
+
+
+def test_what_a_model_found_in_its_own_padding_is_left_out_and_said() -> None:
+    """A voxel outside the image can stand in no segmentation of it; the reader is told."""
+    padded = labels().pad([(1, 0), (0, 0), (0, 0)])
+    padded.array[0, 0, :3] = 1
+    settled = settle(found(segments=padded), manifest(), {"ct": image()})
+    assert settled.notes == ("3 voxels of the segmentation lay outside the image and were left out.",)
+
+
+def test_a_mask_wholly_outside_the_image_is_empty_and_said() -> None:
+    """Moved by whole voxels is still a view, however far."""
+    settled = settle(found(segments=moved(shift(100, 0, 0))), manifest(), {"ct": image()})
+    assert not settled.segments.array.any()
+    assert "outside the image" in settled.notes[0]
+
+
+def mask(array: np.ndarray) -> Volume:
+    return image().with_array(array)
+
+
+EMPTY = mask(np.zeros(SHAPE, np.uint8))
+NONE_EMPTY = {"volume": {1: None, 2: None}, "left": None, "whole": None}
+
+BREACHES = {
+    "the number 3; its manifest describes segments 1 to 2": {"segments": mask(np.full(SHAPE, 3))},
+    "the number -1": {"segments": mask(np.full(SHAPE, -1))},
+    "a boolean mask, but its manifest describes 2 segments": {"segments": mask(np.ones(SHAPE, bool))},
+    "segments of type float32": {"segments": mask(np.ones(SHAPE, np.float32))},
+    "gave no segments": {"segments": None},
+    "measurement 'extra', which its manifest does not describe": {"measurements": measured(extra=1.0)},
+    "no measurement 'whole'": {"measurements": {"volume": {1: 5.0, 2: 6.0}, "left": 5.0}},
+    "'left' is nan": {"measurements": measured(left=float("nan"))},
+    "'volume' of segment 2 is inf": {"measurements": measured(volume={1: 5.0, 2: float("inf")})},
+    "'volume' is given for segments 1, but is described on 1, 2": {"measurements": measured(volume={1: 5.0})},
+    "'volume' is one number, but is described on segments 1, 2": {"measurements": measured(volume=5.0)},
+    "'whole' is given for segments 1, but is described on none": {"measurements": measured(whole={1: 5.0})},
+    "'left' has no value, though no segment it depends on is empty": {"measurements": measured(left=None)},
+    "evaluation 'finding' is 'perhaps', which is none of its answers: yes, no": {"evaluations": {"finding": "perhaps"}},
+    "no evaluation 'finding'": {"evaluations": {}},
+    "evaluation 'other', which": {"evaluations": {"finding": "no", "other": "no"}},
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_findings_that_the_manifest_does_not_cover_are_refused_by_name(breach: str) -> None:
+    """Nothing invalid ever leaves: the first gate is the model's own contract."""
+    with pytest.raises(ModelFailed) as refused:
+        settle(found(**BREACHES[breach]), manifest(), {"ct": image()})
+    assert breach in str(refused.value)
+
+
+def test_segments_that_no_manifest_describes_are_refused() -> None:
+    """A mask without a coded term would be a segmentation of nothing."""
+    bare = manifest(segments=[], measurements={"whole": {"concept": "SCT.Volume", "unit": "mL"}})
+    with pytest.raises(ModelFailed, match="describes none"):
+        settle(found(measurements={"whole": 1.0}), bare, {"ct": image()})
+
+
+def test_what_an_empty_segment_leaves_unmeasured_is_left_out() -> None:
+    """A negative result is a result: an empty mask has no mean, but a volume of 0."""
+    settled = settle(found(segments=EMPTY, measurements=NONE_EMPTY | {"whole": 0.0}), manifest(), {"ct": image()})
+    assert settled.measurements == {"whole": 0.0}
+
+
+def test_of_two_segments_the_empty_one_goes_without() -> None:
+    """The other keeps its value."""
+    left_only = mask(np.where(labels().array == 2, 0, labels().array))
+    settled = settle(found(segments=left_only, measurements=measured(volume={1: 5.0, 2: None})), manifest(), {"ct": image()})
+    assert settled.measurements["volume"] == {1: 5.0}
+
+
+def test_a_measurement_on_one_segment_may_come_as_a_number_or_by_segment() -> None:
+    """Both mean the same."""
+    assert settle(found(measurements=measured(left={1: 5.0})), manifest(), {"ct": image()}).measurements["left"] == 5.0
