@@ -433,13 +433,14 @@ class Findings:
     """What an analysis concluded, before any encoding; the model's manifest says what each name and number means.
 
     segments: a volume on the input's grid, or a lossless view of it: boolean for one segment, else segment numbers (0 is background).
-    measurements: name -> value in the manifest's unit; for a measurement of several segments, a mapping segment number -> value.
+    measurements: name -> value in the manifest's unit, for a measurement of several segments a mapping segment number -> value;
+        None where the segment is empty and nothing can be measured.
     evaluations: name -> one of the answers that the manifest lists for it.
     notes: sentences for the reader, such as a doubt about the input.
     """
 
     segments: Any = None  # highdicom.Volume (slice, row, column)
-    measurements: Mapping[str, float | Mapping[int, float]] = field(default_factory=dict)
+    measurements: Mapping[str, float | None | Mapping[int, float | None]] = field(default_factory=dict)
     evaluations: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

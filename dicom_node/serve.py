@@ -70,7 +70,9 @@ class Server:
         self._ticks.every(_RETIRE_EVERY_S, lambda: retire(self._store, self._site.config.node.retain_days, self._clock()), "retention")
         self._ticks.start()
         node = self._site.config.node
-        log.info("serving", ae_title=node.ae_title, host=node.host, port=self.port, models=sorted(self._site.models), rules=len(self._site.config.rules))
+        log.info(
+            "serving", ae_title=node.ae_title, host=node.host, port=self.port, models=sorted(self._site.models), rules=len(self._site.config.rules)
+        )
 
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
@@ -100,12 +102,19 @@ def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now)
         return False
     if len(study.patients) > 1:
-        store.studies.hold(study, why=f"its instances name {len(study.patients)} patients; no analysis runs until it is put right at the source", now=now)
+        store.studies.hold(
+            study, why=f"its instances name {len(study.patients)} patients; no analysis runs until it is put right at the source", now=now
+        )
         log.warning("study held", study=study.study_instance_uid, patients=len(study.patients))
         return False
     routing = routing_of(site, store, study, now)
     jobs = store.studies.complete(
-        study, why=verdict.why, jobs=routing.jobs, detail=routing.as_detail() | {"routing": routing.why}, now=now, max_reruns=site.config.node.max_reruns
+        study,
+        why=verdict.why,
+        jobs=routing.jobs,
+        detail=routing.as_detail() | {"routing": routing.why},
+        now=now,
+        max_reruns=site.config.node.max_reruns,
     )
     if jobs is not None:
         log.info("study complete", study=study.study_instance_uid, why=verdict.why, jobs=[job.id for job in jobs], routing=routing.why)

@@ -191,9 +191,7 @@ class Worker:
         """Let a job that was made for another build of the model give way to one for this build."""
         why = f"the model changed since the job was made: a new job for version {model.manifest.version} takes its place"
         if self._store.jobs.fail(job, now=self._clock(), why=why, retry_at=None):
-            self._store.jobs.again(
-                job.id, who=self.name, now=self._clock(), device_uid=model.device_uid, model_version=model.manifest.version
-            )
+            self._store.jobs.again(job.id, who=self.name, now=self._clock(), device_uid=model.device_uid, model_version=model.manifest.version)
             log.info("job rescheduled for another build")
 
     def _assemble(self, job: Job, model: Model) -> Mapping[str, Assembled]:
@@ -325,7 +323,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     inputs = {name: assemble(paths[name], wanted) for name, wanted in model.manifest.inputs.items()}
     marks.append(("assemble", time.perf_counter()))
     limits = model.manifest.resources
-    pool = Pool(os.cpu_count() or 1)
+    pool = Pool(os.cpu_count() or 1, spare=False)
     try:
         volumes = {name: one.volume for name, one in inputs.items()}
         bounds = {"timeout_s": limits.timeout_s, "memory_mb": limits.memory_mb}

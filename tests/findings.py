@@ -138,5 +138,7 @@ def _affine_of_frames(image: Dataset) -> np.ndarray:
 
 def _without_pixels(image: Dataset) -> Dataset:
     header = Dataset()
-    header.update({tag: image[tag] for tag in image.keys() if tag != 0x7FE00010})
+    for tag in image.keys():  # noqa: SIM118 - iterating a Dataset decodes it, and what was read from a file shall stay as read
+        if tag != "PixelData":
+            header[tag] = image.get_item(tag)
     return header

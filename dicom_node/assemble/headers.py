@@ -42,6 +42,7 @@ UNREADABLE = (
 
 _MAX_INFLATED = 2**30  # bytes of one deflated file, once inflated: a few kilobytes can inflate to a thousand times as much
 _MAX_FRAMES = 65536  # of one image
+_FLAT = 0.5  # below this the directions of rows and columns are nearly the same, or not unit vectors: they span no plane
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # Float Pixel Data, Double Float Pixel Data, Pixel Data
 
 
@@ -232,7 +233,7 @@ def _frame(image: Image, index: int) -> Frame:
             raise ValueError("a frame without a place")
         position, orientation, spacing = place.ImagePositionPatient, plane.ImageOrientationPatient, measures.PixelSpacing
     frame = Frame(image=image, index=index, position=_numbers(position, 3), orientation=_numbers(orientation, 6), spacing_mm=_numbers(spacing, 2))
-    if not (min(frame.spacing_mm) > 0 and np.isfinite(frame.normal).all()):
+    if min(frame.spacing_mm) <= 0 or np.linalg.norm(np.cross(frame.orientation[:3], frame.orientation[3:])) < _FLAT:
         raise ValueError("spacing or orientation of nothing")
     return frame
 

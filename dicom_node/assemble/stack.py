@@ -112,7 +112,8 @@ def _alike(frames: list[Frame], notes: list[str]) -> list[Frame]:
             group.append(frame)
     largest = max(groups, key=len)
     if len(largest) < len(frames) * _DOMINANT:
-        found = ", ".join(f"{len(group)} of {_described(group[0])}" for group in sorted(groups, key=len, reverse=True)[:4])
+        counted = sorted((-len(group), _described(group[0])) for group in groups)
+        found = ", ".join(f"{-count} of {described}" for count, described in counted[:4])
         raise Unsuitable(f"the series mixes images that make no common volume: {found}", hint="Send each stack as a series of its own.")
     if len(largest) < len(frames):
         notes.append(f"{_images(len(frames) - len(largest))} left out: other direction, matrix, pixel spacing or frame of reference than the rest")

@@ -65,7 +65,7 @@ def send(job: int, destination: str, config: ConfigOption = None, storage: Stora
     site = site_of(config, storage)
     remote = site.config.remotes.get(destination)
     if remote is None or "receive" not in remote.may:
-        raise ConfigError(f"'{destination}' is not a remote that may receive", hint="Name it in [remotes] with may = [\"receive\"].")
+        raise ConfigError(f"'{destination}' is not a remote that may receive", hint='Name it in [remotes] with may = ["receive"].')
     store = Store.of(site.config.node)
     try:
         store.jobs.get(job)
@@ -75,7 +75,9 @@ def send(job: int, destination: str, config: ConfigOption = None, storage: Stora
         store.close()
 
 
-def import_(paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")], config: ConfigOption = None, storage: StorageOption = None) -> None:
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")], config: ConfigOption = None, storage: StorageOption = None
+) -> None:
     """Take DICOM files in, through the same door as C-STORE."""
     from rich.progress import track
 

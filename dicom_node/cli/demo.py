@@ -100,9 +100,9 @@ def _prepare(out: Path) -> Path:
 
     with Console().status("looking for weights and sample studies") as status:
         for model in load_site().models.values():
-            fetch_weights(model, lambda said: status.update(said))
+            fetch_weights(model, status.update)
         for name in STUDIES:
-            sample_files(name, into=_studies_home(), say=lambda said: status.update(said))
+            sample_files(name, into=_studies_home(), say=status.update)
     return out / "node.toml"
 
 
@@ -255,11 +255,15 @@ def _page(walks: Sequence[Walk], out: Path) -> Path:
     parts = []
     for walk in walks:
         rows = _rows(("step", "at", "outcome"), _steps(walk))
-        measured = _rows(("where", "what", "value", "unit"), [(one.site or one.label, one.label, _number(one.value), one.unit) for one in walk.findings])
+        measured = _rows(
+            ("where", "what", "value", "unit"), [(one.site or one.label, one.label, _number(one.value), one.unit) for one in walk.findings]
+        )
         pictures = "".join(f'<img src="{html.escape(path.name)}" alt="segmentation over the images">' for path in walk.pictures)
         links = "".join(f'<li><a href="{html.escape(p.relative_to(out).as_posix())}">{html.escape(p.name)}</a></li>' for p in walk.delivered)
         title = html.escape(STUDIES[walk.name])
-        parts.append(f"<section><h2>{title}</h2>{pictures}<h3>Measured</h3>{measured}<h3>Its walk</h3>{rows}<h3>Delivered</h3><ul>{links}</ul></section>")
+        parts.append(
+            f"<section><h2>{title}</h2>{pictures}<h3>Measured</h3>{measured}<h3>Its walk</h3>{rows}<h3>Delivered</h3><ul>{links}</ul></section>"
+        )
     page = out / "index.html"
     page.write_text(_PAGE.replace("{body}", "".join(parts)).replace("{made}", moment(time.time())))
     return page

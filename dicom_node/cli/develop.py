@@ -40,7 +40,11 @@ def try_(
     else:
         for name, why in trial.chosen.items():
             typer.echo(f"{name}: {why}")
-        table(f"findings of {chosen.name} {chosen.manifest.version} (research use; unverified)", ("what", "of", "#value", "unit"), [tuple(r.values()) for r in rows])
+        table(
+            f"findings of {chosen.name} {chosen.manifest.version} (research use; unverified)",
+            ("what", "of", "#value", "unit"),
+            [tuple(r.values()) for r in rows],
+        )
         for note in trial.findings.notes:
             typer.echo(f"note: {note}")
         table("written", ("file",), [(path,) for path in (*trial.objects, *pictures)])
@@ -113,7 +117,9 @@ def echo(
     try:
         ae = known.ae if known else AE.parse(remote)
     except ValueError as error:
-        raise ConfigError(f"'{remote}' is neither a remote's name nor an address: {error}", hint=f"Remotes: {', '.join(site.config.remotes) or 'none'}.") from error
+        raise ConfigError(
+            f"'{remote}' is neither a remote's name nor an address: {error}", hint=f"Remotes: {', '.join(site.config.remotes) or 'none'}."
+        ) from error
     seconds = deliver.echo(ae, site.config.node.ae_title, timeout_s=10.0)
     if as_json:
         write({"ae": str(ae), "seconds": seconds})

@@ -81,7 +81,16 @@ def studies(config: ConfigOption = None, storage: StorageOption = None, limit: L
         write(rows)
         return
     shown = [
-        (r["study_instance_uid"], r["state"], r["revision"], r["series"], r["instances"], moment(r["last_received_at"]), _counts(r["jobs"]), _counts(r["deliveries"]))
+        (
+            r["study_instance_uid"],
+            r["state"],
+            r["revision"],
+            r["series"],
+            r["instances"],
+            moment(r["last_received_at"]),
+            _counts(r["jobs"]),
+            _counts(r["deliveries"]),
+        )
         for r in rows
     ]
     table("studies", ("study", "state", "#rev.", "#series", "#instances", "last received", "jobs", "deliveries"), shown)
@@ -120,7 +129,9 @@ def deliveries(
     if as_json:
         write([plain(one) for one in found])
         return
-    shown = [(d.id, d.result.job_id, d.result.kind, d.destination, d.state, d.attempts, moment(d.sent_at), _status(d.status), d.reason) for d in found]
+    shown = [
+        (d.id, d.result.job_id, d.result.kind, d.destination, d.state, d.attempts, moment(d.sent_at), _status(d.status), d.reason) for d in found
+    ]
     table("deliveries", ("#delivery", "#job", "kind", "to", "state", "#attempts", "sent", "status", "says"), shown)
 
 
@@ -157,25 +168,54 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     if as_json:
         write({"job": plain(job), "results": plain(results), "deliveries": plain(sent)})
         return
-    facts = [("model", f"{job.model} {job.model_version}"), ("study", job.study_instance_uid), ("state", _state(job)), ("priority", job.priority.name)]
-    facts += [("why", job.why), ("attempts", job.attempts), ("progress", f"{job.progress:.0%} {job.note}"), ("reason", job.reason), ("took", _took(job))]
+    facts = [
+        ("model", f"{job.model} {job.model_version}"),
+        ("study", job.study_instance_uid),
+        ("state", _state(job)),
+        ("priority", job.priority.name),
+    ]
+    facts += [
+        ("why", job.why),
+        ("attempts", job.attempts),
+        ("progress", f"{job.progress:.0%} {job.note}"),
+        ("reason", job.reason),
+        ("took", _took(job)),
+    ]
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
     table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
     table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
-    table("deliveries", ("#", "kind", "to", "state", "status", "says"), [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent])
+    table(
+        "deliveries",
+        ("#", "kind", "to", "state", "status", "says"),
+        [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent],
+    )
 
 
 def _show_study(store: "Store", uid: str, as_json: bool) -> None:
     study, events = store.studies.view(uid), store.journal.of_study(uid)
     if as_json:
-        series = [{"series_instance_uid": s.series_instance_uid, "instances": len(s.instances), "modality": s.header.get("Modality")} for s in study.series] if study else []
+        series = (
+            [
+                {"series_instance_uid": s.series_instance_uid, "instances": len(s.instances), "modality": s.header.get("Modality")}
+                for s in study.series
+            ]
+            if study
+            else []
+        )
         write({"study_instance_uid": uid, "series": series, "events": plain(events), "jobs": plain(store.jobs.list(study_instance_uid=uid))})
         return
     if study is not None:
-        held = [(s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), s.header.get("SeriesDescription", ""), len(s.instances)) for s in study.series]
+        held = [
+            (s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), s.header.get("SeriesDescription", ""), len(s.instances))
+            for s in study.series
+        ]
         table(f"study {uid}", ("#series", "modality", "description", "#instances"), held)
     start = events[0].at if events else 0.0
-    table("its walk", ("at", "#+s", "step", "#job", "who", "why"), [(moment(e.at), f"{e.at - start:.2f}", e.kind, e.job_id or "", e.who, e.why) for e in events])
+    table(
+        "its walk",
+        ("at", "#+s", "step", "#job", "who", "why"),
+        [(moment(e.at), f"{e.at - start:.2f}", e.kind, e.job_id or "", e.who, e.why) for e in events],
+    )
     for event in events:
         if event.kind == "complete" and event.detail and event.detail.get("rules"):
             _show_routing(event.detail["rules"], f"how the rules answered, revision {event.detail.get('revision')}")

@@ -107,7 +107,9 @@ def _check_models(site: "Site") -> list[Row]:
     rows = []
     for name, model in site.models.items():
         missing = model.missing_weights
-        says = f"version {model.manifest.version}, build {model.build[:12]}" if not missing else f"weights missing: {', '.join(w.file for w in missing)}"
+        says = (
+            f"version {model.manifest.version}, build {model.build[:12]}" if not missing else f"weights missing: {', '.join(w.file for w in missing)}"
+        )
         rows.append((f"model {name}", not missing, says, "dicom-node models --fetch" if missing else ""))
     return rows
 

@@ -14,7 +14,9 @@ from dicom_node.config import Site, load_site
 from dicom_node.domain import Rejected
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
-StorageOption = Annotated[Path | None, typer.Option("--storage", envvar="DICOM_NODE_STORAGE", help="The storage folder, instead of the configured one.")]
+StorageOption = Annotated[
+    Path | None, typer.Option("--storage", envvar="DICOM_NODE_STORAGE", help="The storage folder, instead of the configured one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification
 
 from dicom_node.deliver.decisions import Context, patience_s, rejection
 from dicom_node.domain import AE, PeerUnavailable, Result
@@ -84,6 +86,7 @@ def store(association: Association, path: Path, result: Result, syntax: str, *, 
     ------
     ValueError: the file cannot be encoded in this transfer syntax, or is not what its row says.
     """
+    _same_as_row(path, result)
     association.dimse_timeout = patience_s(path.stat().st_size, timeout_s)
     what = path if syntax == result.transfer_syntax_uid else dcmread(path)
     try:
@@ -131,6 +134,16 @@ def cut(association: Association) -> None:
             transport.socket.shutdown(socket.SHUT_RDWR)
 
 
+def _same_as_row(path: Path, result: Result) -> None:
+    try:
+        meta = read_file_meta_info(path)
+    except InvalidDicomError as error:
+        raise ValueError("not a DICOM file") from error
+    named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"), meta.get("TransferSyntaxUID"))
+    if named != (result.sop_class_uid, result.sop_instance_uid, result.transfer_syntax_uid):
+        raise ValueError("its file meta information is not what the ledger says")
+
+
 def _tune(association: Association, timeout_s: float) -> None:
     """Send each packet at once (header and body of a PDU are written apart), and never wait for ever for a peer that has stopped reading."""
     transport = association.dul.socket
@@ -165,5 +178,7 @@ def _unassociated(to: AE, association: Association, late: bool) -> PeerUnavailab
         why, hint = rejection(said.result_source, said.diagnostic)
         return PeerUnavailable(f"{to} rejected the association of {calling_ae}: {why}", hint=hint)
     if late:
-        return PeerUnavailable(f"{to} took the connection but did not answer the association request: timed out", hint="Is it DICOM that listens there?")
+        return PeerUnavailable(
+            f"{to} took the connection but did not answer the association request: timed out", hint="Is it DICOM that listens there?"
+        )
     return PeerUnavailable(f"{to} ended the association of {calling_ae} before answering it", hint="Look at the peer's own log.")

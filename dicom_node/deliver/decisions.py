@@ -87,9 +87,7 @@ def not_accepted(destination: str, result: Result, refused: Mapping[Context, int
     if any(refused.get(context) == 4 for context in proposed):
         tried = " nor in ".join(UID(syntax).name for _, syntax in proposed)
         return f"{destination} accepts {name}, but not in {tried}; ask its administrator to allow one of them, or deliver to another"
-    return (
-        f"{destination} did not accept {name}: it cannot store this kind of object; ask its administrator to allow it, or deliver to another"
-    )
+    return f"{destination} did not accept {name}: it cannot store this kind of object; ask its administrator to allow it, or deliver to another"
 
 
 def _convertible(result: Result) -> bool:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -183,9 +183,7 @@ class _Slot:
             return
         node, timeout_s = self._owner.config.node, self._remote.timeout_s
         self._answered = False
-        association = peer.associate(
-            self._remote.ae, node.ae_title, share.contexts, timeout_s=timeout_s, max_pdu_bytes=node.max_pdu_bytes
-        )
+        association = peer.associate(self._remote.ae, node.ae_title, share.contexts, timeout_s=timeout_s, max_pdu_bytes=node.max_pdu_bytes)
         self._association = association
         accepted = peer.accepted(association)
         try:
@@ -218,8 +216,9 @@ class _Slot:
                 self._give_up(one, "the file on disk is not what the job made (its SHA-256 differs), and was not sent; run the analysis again")
                 return
             said = peer.store(association, path, one.result, syntax, message_id=number, timeout_s=self._remote.timeout_s)
-        except (OSError, ValueError, AttributeError) as error:
-            self._give_up(one, f"the file on disk cannot be sent ({type(error).__name__}); look at the disk, or run the analysis again")
+        except (OSError, ValueError) as error:
+            why = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+            self._give_up(one, f"the file on disk cannot be sent: {why}; look at the disk, or run the analysis again")
             return
         if said is None:
             raise self._unanswered(one)

@@ -1,8 +1,10 @@
 """Findings in, drafts out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from dicom_node.domain import Assembled, Findings
+from dicom_node.report.grid import planes
 from dicom_node.report.outcome import interpret
 from dicom_node.report.run import Draft, Run
 from dicom_node.report.seg import segmentation
@@ -21,10 +23,13 @@ def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tupl
     Unsuitable: the images name no frame of reference for a segmentation.
     Rejected: the volume is not on the grid of its images.
     """
-    manifest = run.model.manifest
-    outcome = interpret(findings, inputs, manifest)
-    drafts = []
-    if outcome.present:
-        drafts.append(Draft(kind="SEG", dataset=segmentation(outcome, inputs[next(iter(manifest.inputs))], run)))
-    shown = drafts[0].dataset if drafts else None
-    return (*drafts, Draft(kind="SR", dataset=Report(outcome, inputs, run, shown).dataset()))
+    outcome = interpret(findings, inputs, run.model.manifest)
+    if not outcome.present:
+        return (Draft(kind="SR", dataset=Report(outcome, inputs, run, None).dataset()),)
+    assembled = inputs[next(iter(run.model.manifest.inputs))]
+    shown = planes(assembled)
+    if without := assembled.volume.shape[0] - len(shown):
+        sentence = f"{without} slices of the volume have no image of their own; the segmentation leaves them out."
+        outcome = replace(outcome, remarks=(*outcome.remarks, sentence))
+    seg = segmentation(outcome, assembled, shown, run)
+    return Draft(kind="SEG", dataset=seg), Draft(kind="SR", dataset=Report(outcome, inputs, run, seg).dataset())

@@ -33,7 +33,7 @@ def check(path: Path) -> tuple[str, ...]:
     try:
         done = subprocess.run([program(), "-new", str(path)], capture_output=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Transient(f"the check of {path.name} did not end in {_TIMEOUT_S:g} s", hint="The machine may be overloaded; it is tried again.") from error
+        raise Transient(f"the check of {path.name} did not end in {_TIMEOUT_S:g} s", hint="Is the machine overloaded?") from error
     lines = done.stderr.decode("ascii", "replace").splitlines()
     problems = [_without_values(line.removeprefix(_ERROR)) for line in lines if line.startswith(_ERROR) and not _is_the_studys(line)]
     if done.returncode < 0:

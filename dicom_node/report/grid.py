@@ -74,9 +74,9 @@ def _planes_of(source: Dataset) -> Iterator[Plane]:
         return
     shared = source.SharedFunctionalGroupsSequence[0] if source.get("SharedFunctionalGroupsSequence") else Dataset()
     for number, frame in enumerate(frames, start=1):
-        parts = [_group(frame, shared, f"Plane{name}Sequence") for name in ("Position", "Orientation")]
-        if all(parts):
-            yield _plane(source, number, *parts, _group(frame, shared, "PixelMeasuresSequence"))
+        position, orientation = (_group(frame, shared, f"Plane{name}Sequence") for name in ("Position", "Orientation"))
+        if position and orientation:
+            yield _plane(source, number, position, orientation, _group(frame, shared, "PixelMeasuresSequence"))
 
 
 def _group(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:

@@ -75,9 +75,9 @@ def settle(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
     equipment. PS3.3 C.7.3.1, C.7.5.2, C.12.1; IHE AIR 6.5.3.1.
     """
     words = Words.of(source)
-    for tag in [tag for tag in dataset.keys() if is_copied(tag)]:
+    for tag in _copied(dataset):
         del dataset[tag]
-    copy_elements(source, dataset, [tag for tag in source.keys() if is_copied(tag) and not tag.is_private])
+    copy_elements(source, dataset, _copied(source))
     for keyword in _TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, None)
@@ -86,6 +86,10 @@ def settle(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
     _equipment(dataset, source, run, words)
     _origin(dataset, source, run, words)
     _file_meta(dataset)
+
+
+def _copied(dataset: Dataset) -> list[BaseTag]:
+    return [tag for tag in dataset.keys() if is_copied(tag) and not tag.is_private]  # noqa: SIM118 - iterating a Dataset decodes it
 
 
 def copy_elements(source: Dataset, target: Dataset, tags: list[BaseTag]) -> None:

@@ -48,7 +48,7 @@ def interpret(findings: Findings, inputs: Mapping[str, Assembled], manifest: Man
     _known(findings, manifest)
     assembled = inputs[next(iter(manifest.inputs))]
     labels = _labels(findings, assembled, manifest)
-    counts = np.zeros(len(manifest.segments) + 1, int) if labels is None else np.bincount(labels.ravel(), minlength=len(manifest.segments) + 1)
+    counts = _counts(labels, len(manifest.segments))
     readings = tuple(reading for name in manifest.measurements for reading in _readings(name, findings, manifest))
     present = tuple(s for s in manifest.segments if counts[s.number])
     voxel_ml = float(assembled.volume.voxel_volume) / 1000
@@ -71,7 +71,7 @@ def _known(findings: Findings, manifest: Manifest) -> None:
     ):
         unknown = [name for name in given if name not in described]
         if unknown:
-            raise ModelFailed(f"the analysis returned {kind} '{unknown[0]}', which its model.toml does not describe", hint=f"Describe it under [{kind}].")
+            raise ModelFailed(f"the analysis returned {kind} '{unknown[0]}', unknown to its model.toml", hint=f"Describe it under [{kind}].")
     if findings.segments is not None and not manifest.segments:
         raise ModelFailed("the analysis returned segments, and its model.toml describes none", hint="Describe them under [[segments]].")
 
@@ -82,17 +82,28 @@ def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.
     if segments is None:
         return None
     if segments.array.ndim != 3:
-        raise ModelFailed(f"the segments have {segments.array.ndim} dimensions, not slice, row and column", hint="Return one volume of segment numbers.")
+        raise ModelFailed(f"the segments have {segments.array.ndim} dimensions", hint="Return segment numbers by slice, row and column.")
     if not np.allclose(sorted(segments.spacing), sorted(assembled.volume.spacing), rtol=_SAME):
         raise ModelFailed("the segments have another voxel size than the input", hint="Resample them to the input's grid inside the model.")
-    low, high = segments.array.min(initial=0), segments.array.max(initial=0)
-    if low < 0 or high > len(manifest.segments) or not np.array_equal(segments.array, segments.array.astype(np.int32)):
-        raise ModelFailed(f"the segments hold values from {low} to {high}; model.toml describes 1 to {len(manifest.segments)}", hint="0 is background.")
+    low, high = segments.array.min(initial=False), segments.array.max(initial=False)
+    whole = segments.array.dtype.kind in "biu" or np.array_equal(segments.array, np.trunc(segments.array))
+    if not whole or low < 0 or high > len(manifest.segments):
+        described = f"model.toml describes 1 to {len(manifest.segments)}"
+        raise ModelFailed(f"the segments hold values from {low} to {high}; {described}", hint="Return whole numbers; 0 is background.")
     numbers = segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16))
     try:
         return np.ascontiguousarray(numbers.match_geometry(assembled.volume).array)
     except RuntimeError as error:
         raise ModelFailed(f"the segments do not lie on the input's grid: {error}", hint="Return them with `volume.with_array`.") from error
+
+
+def _counts(labels: np.ndarray | None, segments: int) -> np.ndarray:
+    """Return the number of voxels of each segment number, slice by slice: counted at once, a large volume would be copied to 64 bits."""
+    counts = np.zeros(segments + 1, np.int64)
+    for plane in () if labels is None else labels:
+        if plane.any():
+            counts += np.bincount(plane.ravel(), minlength=segments + 1)
+    return counts
 
 
 def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading]:
@@ -102,7 +113,7 @@ def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading
     if isinstance(given, Mapping):
         strange = [number for number in given if number not in meaning.on]
         if strange:
-            raise ModelFailed(f"measurement '{name}' is given for segment {strange[0]}, for which model.toml does not describe it", hint="See [measurements].")
+            raise ModelFailed(f"measurement '{name}' is given for segment {strange[0]}, unlike in model.toml", hint="See [measurements].")
         return [Reading(name=name, meaning=meaning, segment=number, value=float(given[number])) for number in meaning.on if number in given]
     if len(meaning.on) > 1:
         raise ModelFailed(f"measurement '{name}' is one number for {len(meaning.on)} segments", hint="Return a mapping: segment number to value.")
@@ -113,7 +124,7 @@ def _answer(name: str, findings: Findings, evaluation: Evaluation) -> tuple[Eval
     answer = findings.evaluations[name]
     if answer not in evaluation.answers:
         listed = ", ".join(evaluation.answers)
-        raise ModelFailed(f"evaluation '{name}' is answered '{answer}'; model.toml lists {listed}", hint="Add it to the answers, or return one of them.")
+        raise ModelFailed(f"evaluation '{name}' is answered '{answer}'; model.toml lists {listed}", hint="Return one of these.")
     return evaluation, evaluation.answers[answer]
 
 
@@ -143,7 +154,7 @@ def _implausible(readings: tuple[Reading, ...], manifest: Manifest) -> list[str]
         if limits is not None and math.isfinite(reading.value) and not limits[0] <= reading.value <= limits[1]:
             where = "" if reading.segment is None else f" of {manifest.segments[reading.segment - 1].label}"
             said.append(
-                f"{reading.meaning.concept.meaning}{where} is {spelled(reading.value, digits)} {reading.meaning.unit.value}, outside of what is plausible "
-                f"({spelled(limits[0], digits)} to {spelled(limits[1], digits)}): the input or the result may be at fault."
+                f"{reading.meaning.concept.meaning}{where} is {spelled(reading.value, digits)} {reading.meaning.unit.value}, outside of what is "
+                f"plausible ({spelled(limits[0], digits)} to {spelled(limits[1], digits)}): the input or the result may be at fault."
             )
     return said

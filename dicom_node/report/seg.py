@@ -3,14 +3,14 @@
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentDescription, Segmentation, SegmentationTypeValues
+from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
 from dicom_node.config import Segment
 from dicom_node.domain import Assembled, Unsuitable
-from dicom_node.report.grid import Plane, planes
+from dicom_node.report.grid import Plane
 from dicom_node.report.header import copy_elements, serial_number, settle
 from dicom_node.report.outcome import Outcome
 from dicom_node.report.run import Run
@@ -25,21 +25,21 @@ def tracking_uid(run: Run, segment: Segment) -> str:
     return run.uid("segment", segment.number)
 
 
-def segmentation(outcome: Outcome, assembled: Assembled, run: Run) -> Segmentation:
+def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run) -> Segmentation:
     """Return the segments that have voxels, as one Segmentation whose frames lie on their source images.
 
     A segment without a voxel is left out and the others numbered anew: segment numbers have no holes (PS3.3 C.8.20.2), a described segment
     without frames hangs viewers, and its absence is stated as a coded finding in the report. Segments of a label map do not overlap.
 
+    shown: the planes of the volume that have an image, in the order of its slices.
+
     Raises
     ------
     Unsuitable: the images name no frame of reference.
-    Rejected: the volume is not on the grid of its images.
     """
     source, words = assembled.sources[0], Words.of(assembled.sources[0])
     if not source.get("FrameOfReferenceUID"):
         raise Unsuitable("the images name no frame of reference, so that a segmentation cannot be laid over them")
-    shown = planes(assembled)
     manifest = run.model.manifest
     seg = Segmentation(
         source_images=_standins(shown, assembled),

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -45,7 +46,7 @@ _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _QUALITATIVE_EVALUATIONS = Term("C0034375", "UMLS", "Qualitative Evaluations")
 _SOURCE = Term("260753009", "SCT", "Source")
 _CONTAINS, _ACQUIRED = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.HAS_ACQ_CONTEXT
-_Group = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
+_Group: TypeAlias = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
 
 
 class Report:
@@ -62,14 +63,12 @@ class Report:
 
     def dataset(self) -> Comprehensive3DSR:
         """Return the whole object (PS3.3 C.17.2): unverified, preliminary, with every image and segmentation it refers to as evidence."""
+        groups = self._groups()
         measured = MeasurementReport(
             observation_context=self._observer(),
             procedure_reported=self.words.concept(self.manifest.procedure),
-            imaging_measurements=self._groups(),
+            imaging_measurements=groups,
         )
-        content = measured[0].ContentSequence
-        content.insert(len(content) - 1, self._image_library())
-        content.append(self._remarks())
         evidence = [_identified(image) for image in (*self.images, *([self.segmentation] if self.segmentation else []))]
         sr = Comprehensive3DSR(
             evidence=evidence,
@@ -84,10 +83,20 @@ class Report:
             is_verified=False,
             previous_versions=[_predecessor(p) for p in self.run.predecessors if p.sop_class_uid.startswith(_SR_CLASSES)] or None,
         )
+        self._complete(measured[0].ContentSequence, groups)
         if self.outcome.missing:
             sr.CompletionFlagDescription = self.words.say(f"Not produced: {', '.join(self.outcome.missing)}", 64)
         settle(sr, self.first, self.run, "SR")
         return sr
+
+    def _complete(self, content: ContentSequence, groups: list[_Group]) -> None:
+        """Add what is one item for each image after highdicom is done: it copies and searches the whole tree, a second for 300 images."""
+        content.insert(len(content) - 1, self._image_library())
+        content.append(self._remarks())
+        sources = [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
+        for group in groups:
+            if isinstance(group, MeasurementsAndQualitativeEvaluations):
+                group[0].ContentSequence.extend(sources)
 
     # ----------------------------------------------------------------------------------------------------- who and on what
 
@@ -174,7 +183,6 @@ class Report:
             algorithm_id=self._algorithm(),
             measurements=self._measurements([r for r in self.outcome.readings if r.segment == segment.number], self._site_of(segment)),
             qualitative_evaluations=[QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.SCT.Absent)],
-            source_images=self._source_images(),
         )
 
     def _sites(self) -> list[Code | None]:
@@ -197,7 +205,6 @@ class Report:
                 for evaluation, answer in self.outcome.answers
                 if _key(evaluation.site) == _key(site)
             ],
-            source_images=self._source_images(),
         )
 
     def _measurements(self, readings: list[Reading], site: FindingSite | None) -> list[Measurement]:
@@ -247,9 +254,6 @@ class Report:
     def _site_of(self, segment: Segment) -> FindingSite:
         laterality = self.words.concept(segment.laterality) if segment.laterality else None
         return FindingSite(self.words.concept(segment.site or segment.type), laterality=laterality)
-
-    def _source_images(self) -> list[SourceImageForMeasurementGroup]:
-        return [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
 
 
 def _written(value: float, digits: int) -> float | int:

@@ -14,7 +14,23 @@ from pydicom import Dataset
 from dicom_node.config import Code, Manifest
 
 _SPELLED = str.maketrans(
-    {"µ": "u", "μ": "u", "–": "-", "—": "-", "−": "-", "≥": ">=", "≤": "<=", "×": "x", "·": ".", "°": " deg", "±": "+/-", "ß": "ss", "’": "'", "“": '"', "”": '"'}
+    {
+        "\N{MICRO SIGN}": "u",
+        "\N{GREEK SMALL LETTER MU}": "u",
+        "\N{EN DASH}": "-",
+        "\N{EM DASH}": "-",
+        "\N{MINUS SIGN}": "-",
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{MIDDLE DOT}": ".",
+        "\N{DEGREE SIGN}": " deg",
+        "\N{PLUS-MINUS SIGN}": "+/-",
+        "\N{LATIN SMALL LETTER SHARP S}": "ss",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "\N{LEFT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+    }
 )
 
 

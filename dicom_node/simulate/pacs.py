@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
@@ -220,7 +220,7 @@ class Pacs:
             header = dcmread(BytesIO(file), specific_tags=["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"], stop_before_pixels=True)
         except (InvalidDicomError, EOFError, ValueError):
             return CANNOT_UNDERSTAND
-        study, series, instance = (str(header.get(f"{level}InstanceUID", "")) for level in ("Study", "Series", "SOP"))
+        study, series, instance = (_uid(header, f"{level}InstanceUID") for level in ("Study", "Series", "SOP"))
         if not all(map(is_uid, (study, series, instance))):  # they become a path
             return CANNOT_UNDERSTAND
         path = self.folder / study / series / f"{instance}.dcm"
@@ -240,6 +240,12 @@ class Pacs:
             )
             self._changed.notify_all()
         return status
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    """Return a UID as it was sent, without pydicom's own opinion of it."""
+    value = getattr(header.get_item(keyword), "value", None)
+    return value.rstrip(b"\0 ").decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
 
 
 def _write(content: bytes, path: Path) -> None:

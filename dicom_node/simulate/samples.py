@@ -222,7 +222,7 @@ def study(name: str, say: Say = _silent, *, run: str = "1") -> list[Dataset]:
     protocol = PROTOCOLS[name]
     path = nifti(name, say)
     say(f"making DICOM of {name}")
-    return list(_instances(_volume(path), protocol, name, run))
+    return list(slices(_volume(path), protocol, name, run))
 
 
 def sample_files(name: str, *, run: str = "1", into: Path | None = None, say: Say = _silent) -> tuple[Path, ...]:
@@ -266,8 +266,12 @@ def _volume(path: Path) -> Any:
     return highdicom.Volume.from_simpleitk(SimpleITK.ReadImage(str(path)), coordinate_system="PATIENT")
 
 
-def _instances(volume: Any, protocol: Protocol, name: str, run: str) -> Iterator[Dataset]:
-    """Cut a volume into the slices that the protocol asks for (PS3.3 A.3 and A.4, CT and MR Image IOD)."""
+def slices(volume: Any, protocol: Protocol, name: str, run: str) -> Iterator[Dataset]:
+    """Cut any volume into the images that the protocol asks for (PS3.3 A.3 and A.4, CT and MR Image IOD).
+
+    volume: a highdicom.Volume of whole numbers in patient coordinates, oblique if it likes; it is turned by right angles only.
+    name, run: what the UIDs derive from.
+    """
     volume = volume.to_patient_orientation(protocol.orientation)
     stored = (volume.array.round() - protocol.intercept).astype("<i2" if protocol.signed else "<u2")  # (slice, row, column)
     common = _common(volume, protocol, name, run)

@@ -6,7 +6,10 @@ Bytes on disk (`Archive`) and rows in the ledger: instances, studies, jobs, resu
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from dicom_node.config import Node
+from dicom_node.domain import NodeError
 from dicom_node.store.archive import Archive
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import Deliveries, Destination
@@ -36,12 +39,16 @@ class Store:
 
         Raises
         ------
-        ConfigError: the folder cannot be used, the driver is missing, or the ledger is of a newer program.
+        ConfigError: the folder or the address cannot be used, the driver is missing, or the ledger is of a newer program.
         Transient: the database does not answer.
         """
         archive = Archive(storage)
-        database = Database(address or f"sqlite:///{archive.root / 'ledger.sqlite'}")
-        database.upgrade()
+        database = Database(address or str(URL.create("sqlite", database=str(archive.root / "ledger.sqlite"))))
+        try:
+            database.upgrade()
+        except NodeError:
+            database.close()
+            raise
         return cls(
             archive=archive,
             database=database,
@@ -60,4 +67,5 @@ class Store:
     def close(self) -> None:
         """Commit what waits and close every connection."""
         self.instances.close()
+        self.archive.close()
         self.database.close()

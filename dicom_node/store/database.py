@@ -1,43 +1,41 @@
 """The one place where a database is opened: PRAGMAs, isolation, migrations."""
 
+import json
+import logging
+import math
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dicom_node.domain import ConfigError, Transient
 
 HEAD = "0001"  # the newest migration; a test holds it to the folder
 _ADVISORY_LOCK = 7105731  # PostgreSQL: one process migrates at a time
+_RETURNING_SINCE = (3, 35)  # of SQLite: a claim is one statement with RETURNING
+_ADDRESS_HINT = "Leave node.database empty for SQLite in the storage folder, or write postgresql://user@host/name."
 
 
 class Database:
     """SQLite in WAL mode, every commit flushed; or PostgreSQL, READ COMMITTED.
 
     `write()` opens a transaction that holds the write lock from its first statement (SQLite: BEGIN IMMEDIATE), so that what was read in it
-    still holds when it commits; on PostgreSQL the statements that decide lock the rows they read.
+    still holds when it commits; on PostgreSQL the statements that decide lock the rows they read, in the order study, job, result, delivery.
+
+    Raises
+    ------
+    ConfigError: the address is none, the driver is missing, or SQLite is too old.
     """
 
     def __init__(self, address: str) -> None:
-        url = make_url(address)
-        if url.drivername == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
+        url = _url(address)
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self.engine = self._engine(url)
-
-    def _engine(self, url: URL) -> Engine:
-        try:
-            if not self.is_sqlite:
-                return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=24)
-            engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, pool_size=8, max_overflow=56)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"the database driver {error.name} is not installed", hint="pip install 'dicom-node[postgresql]'") from error
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
+        self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -70,36 +68,127 @@ class Database:
             raise Transient(f"the ledger cannot be read: {_cause(error)}", hint="Look at the disk and the database; it is tried again.") from error
 
     def upgrade(self) -> None:
-        """Bring the tables to this program's version; several processes may call it at once.
+        """Bring the tables to this program's version, in one transaction; several processes may call it at once.
 
         Raises
         ------
         ConfigError: the ledger was written by a newer program.
         Transient: the database does not answer.
         """
-        with self.write() as connection:
+        with self.read() as connection:
+            if _version(connection) == HEAD:
+                return
+        with self._migrating() as connection:
             if not self.is_sqlite:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
-            found = _version(connection)
-            if found == HEAD:
-                return
+            found = _version(connection)  # again: another process may have been first
             if found is not None and found > HEAD:
                 raise ConfigError(f"the ledger is of version {found}, this program knows {HEAD}", hint="Install the newer program again.")
-            _migrate(connection)
+            if found != HEAD:
+                _migrate(connection)
+
+    @contextmanager
+    def _migrating(self) -> Iterator[Connection]:
+        """Open a transaction that writes, on a connection of its own: SQLite rebuilds tables, which must not cascade into their children."""
+        try:
+            with self.engine.connect().execution_options(writes=True, migrates=True) as connection:
+                connection.detach()  # closed afterwards, so that no later transaction finds its foreign keys unguarded
+                with connection.begin():
+                    yield connection
+                    if self.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                        raise ConfigError("a migration would leave rows without their parents; the ledger is as it was", hint="Report this.")
+        except SQLAlchemyError as error:
+            raise Transient(f"the ledger could not be brought up to date: {_cause(error)}", hint="Look at the disk and the database.") from error
 
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
 
 
+def insert_unless_there(connection: Connection, table: Table, **values: Any) -> bool:
+    """Insert a row unless its key is taken, even by another process at this moment; say whether it was inserted."""
+    build = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    key = next(iter(table.primary_key.columns))
+    return connection.execute(build(table).values(**values).on_conflict_do_nothing().returning(key)).first() is not None
+
+
+# ------------------------------------------------------------------------------------------------------------- opening
+
+
+def _url(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # not its message: the address may hold a password
+        raise ConfigError("node.database is not a database address", hint=_ADDRESS_HINT) from None
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(f"node.database is of kind '{url.get_backend_name()}', which this program does not use", hint=_ADDRESS_HINT)
+    return url
+
+
+def _sqlite(url: URL) -> Engine:
+    if sqlite3.sqlite_version_info < _RETURNING_SINCE:
+        raise ConfigError(f"Python's SQLite is {sqlite3.sqlite_version}, needed is 3.35", hint="Use a newer Python, or PostgreSQL.")
+    engine = create_engine(
+        url, connect_args={"timeout": 30.0, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite, not guessed by the driver
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("migrates"):
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")  # cannot be changed once the transaction has begun
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writes") else "BEGIN")
+
+
+def _postgresql(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": "10"})  # seconds
+    try:
+        engine = create_engine(
+            url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=24, json_serializer=_to_json
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the database driver {error.name} is not installed", hint="pip install 'dicom-node[postgresql]'") from error
+    event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        if cursor.fetchone()[0] == "off":  # the server's default would let it acknowledge what a power cut may take
+            cursor.execute("SET SESSION synchronous_commit TO on")
+    connection.commit()
+
+
+def _to_json(value: Any) -> str:
+    """Write JSON that both databases take: a number that is none (NaN, infinity) becomes null."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ----------------------------------------------------------------------------------------------------------- migrating
 
 
 def _version(connection: Connection) -> str | None:
@@ -114,8 +203,9 @@ def _migrate(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its steps are no event of the node's walk
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 

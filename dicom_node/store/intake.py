@@ -5,14 +5,17 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.domain import Instance, NodeError, StudyState, Transient
-from dicom_node.store.archive import Archive
-from dicom_node.store.database import Database
+from dicom_node.store.archive import Archive, settled_name
+from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import instance, quarantine, study
 
@@ -27,6 +30,9 @@ class Recorded(Enum):
     NEW_VERSION = "new version"  # the UID was there with other content: both are kept, this one is current
 
 
+_Waiting = tuple[Instance, "Future[Recorded]"]
+
+
 class Intake:
     """Takes received instances into the ledger, in groups.
 
@@ -36,23 +42,28 @@ class Intake:
     def __init__(self, database: Database, archive: Archive) -> None:
         self._database = database
         self._archive = archive
-        self._waiting: queue.SimpleQueue[tuple[Instance, Future[Recorded]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def record(self, received: Instance, *, timeout_s: float = 60.0) -> Recorded:
         """Commit the row of an instance whose bytes are flushed, and move the file to its place.
 
+        The file is the intake's from here on, whatever becomes of it: the caller does not remove it.
+
         Raises
         ------
         Transient: the ledger did not take it in time; the instance may be sent again.
         """
         outcome: Future[Recorded] = Future()
-        self._start()
-        self._waiting.put((received, outcome))
+        with self._lock:
+            self._start()
+            self._waiting.put((received, outcome))
         try:
             return outcome.result(timeout_s)
         except TimeoutError as error:
+            if outcome.cancel():  # else its commit is under way: it may get its row after all, and its file must be there
+                self._archive.discard(received.path)
             raise Transient(f"the ledger did not take an instance within {timeout_s:g} s", hint="Look at the disk and the database.") from error
 
     def holds(self, study_instance_uid: str, sop_instance_uid: str, digest: str) -> bool:
@@ -66,17 +77,19 @@ class Intake:
     def sweep(self) -> tuple[int, int]:
         """Put in order what a crash left in `incoming`: return how many files were moved to their place, and how many had no row.
 
-        A file without a row was never acknowledged: its sender was told nothing, or a failure, and sends it again.
+        A file without a row was never acknowledged: its sender was told nothing, or a failure, and sends it again. While another process
+        receives or imports, such a file may be on its way to its row, and stays.
         """
         moved, removed = 0, 0
-        for file in sorted(path for path in self._archive.incoming.iterdir() if path.is_file()):
-            name = file.name.replace("_", "/")
-            if self._has_row(name):
-                self._archive.settle(name)
-                moved += 1
-            else:
-                file.unlink(missing_ok=True)
-                removed += 1
+        with self._archive.alone() as alone:
+            for file in sorted(path for path in self._archive.incoming.iterdir() if path.is_file()):
+                name = settled_name(file.name)
+                if self._has_row(name):
+                    self._archive.settle(name)
+                    moved += 1
+                elif alone:
+                    file.unlink(missing_ok=True)
+                    removed += 1
         return moved, removed
 
     def _has_row(self, name: str) -> bool:
@@ -112,15 +125,15 @@ class Intake:
         """Commit what waits and end the committing thread."""
         with self._lock:
             thread, self._thread = self._thread, None
+            if thread:
+                self._waiting.put(None)
         if thread:
-            self._waiting.put(None)
             thread.join()
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._commit_groups, name="intake", daemon=True)
-                self._thread.start()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._commit_groups, name="intake", daemon=True)
+            self._thread.start()
 
     def _commit_groups(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -131,30 +144,51 @@ class Intake:
                     self._waiting.put(None)
                     break
                 group.append(following)
-            self._commit(group)
+            group = [one for one in group if one[1].set_running_or_notify_cancel()]  # whoever gave up waiting has told its peer so
+            if group:
+                self._commit(group)
 
-    def _commit(self, group: list[tuple[Instance, Future[Recorded]]]) -> None:
+    def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
             self._archive.flush_incoming()
             with self._database.write() as connection:
-                outcomes = [_record(connection, received) for received, _ in group]
+                outcomes = _record(connection, [received for received, _ in group])
         except Exception as error:  # the outermost loop of this thread: whatever it was, the associations that wait must hear of it
-            if len(group) > 1:  # one of them may be at fault: the others are not to suffer for it
-                for one in group:
-                    self._commit([one])
-            else:
-                group[0][1].set_exception(error if isinstance(error, NodeError) else Transient(f"the ledger failed: {type(error).__name__}"))
+            self._failed(group, error)
             return
-        for (received, outcome), recorded in zip(group, outcomes, strict=True):
-            self._settle(received, recorded)
-            outcome.set_result(recorded)
+        for (received, outcome), (recorded, kept) in zip(group, outcomes, strict=True):
+            try:
+                self._settle(received, recorded, kept)
+            except NodeError as error:
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(recorded)
 
-    def _settle(self, received: Instance, recorded: Recorded) -> None:
-        if recorded is Recorded.IDENTICAL:
+    def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
+        if len(group) > 1 and not _of_everyone(error):  # one of them is at fault: the others are not to suffer for it
+            for one in group:
+                self._commit([one])
+            return
+        for received, outcome in group:
+            with contextlib.suppress(NodeError):  # a commit may have failed after it took effect; who cannot ask leaves it to the sweep
+                if not self._has_row(received.path):
+                    self._archive.discard(received.path)
+            outcome.set_exception(error if isinstance(error, NodeError) else Transient(f"the ledger failed: {type(error).__name__}"))
+
+    def _settle(self, received: Instance, recorded: Recorded, kept: str) -> None:
+        """Move a recorded instance to its place; of an identical one keep what is there, or this when that file is gone."""
+        if recorded is Recorded.IDENTICAL and self._archive.path(kept).exists():
             self._archive.discard(received.path)
             return
+        if recorded is Recorded.IDENTICAL:
+            self._archive.stand_in(received.path, kept)
         with contextlib.suppress(OSError):  # it is safe where it is, `Archive.path` finds it there, and the next start's sweep moves it
-            self._archive.settle(received.path)
+            self._archive.settle(kept)
+
+
+def _of_everyone(error: Exception) -> bool:
+    """Say whether a failure is the disk's or the database's, so that trying one by one would only make everybody wait."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError | OperationalError | PoolTimeoutError)
 
 
 def instance_of(row: RowMapping) -> Instance:
@@ -162,24 +196,95 @@ def instance_of(row: RowMapping) -> Instance:
     return Instance(**{column: value for column, value in row.items() if column != "current"})
 
 
-def _record(connection: Connection, received: Instance) -> Recorded:
-    same_uid = and_(instance.c.study_instance_uid == received.study_instance_uid, instance.c.sop_instance_uid == received.sop_instance_uid)
-    known = connection.execute(select(instance.c.digest, instance.c.version).where(same_uid)).all()
-    if any(digest == received.digest for digest, _ in known):
-        return Recorded.IDENTICAL
-    version = 1 + max((number for _, number in known), default=0)
-    if known:
-        connection.execute(update(instance).where(same_uid).values(current=False))
-    connection.execute(insert(instance).values(**_row(received), version=version, current=True))
-    _study_changed(connection, received)
-    if version == 1:
-        return Recorded.NEW
-    why = f"instance {received.sop_instance_uid} came again with other content: version {version} is current, the others are kept"
-    note(
-        connection,
-        Event(at=received.received_at, study_instance_uid=received.study_instance_uid, kind="new version", who=received.calling_ae, why=why),
-    )
-    return Recorded.NEW_VERSION
+@dataclass(slots=True)
+class _Coming:
+    """What one commit brings to one study."""
+
+    known: dict[str, list[tuple[str, int, str]]]  # of each SOP instance: digest, version and path of every version
+    rows: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # (SOP instance, version) -> the row to insert
+    outdated: list[str] = field(default_factory=list)  # SOP instances of which another version is current now
+    events: list[Event] = field(default_factory=list)
+
+    def take(self, received: Instance) -> tuple[Recorded, str]:
+        """Decide what an instance is, and where its bytes are kept."""
+        versions = self.known.setdefault(received.sop_instance_uid, [])
+        same = next((path for digest, _, path in versions if digest == received.digest), None)
+        if same is not None:
+            return Recorded.IDENTICAL, same
+        version = 1 + max((number for _, number, _ in versions), default=0)
+        if version > 1:
+            self._outdate(received, version)
+        versions.append((received.digest, version, received.path))
+        self.rows[received.sop_instance_uid, version] = _row(received) | {"version": version, "current": True}
+        return Recorded.NEW if version == 1 else Recorded.NEW_VERSION, received.path
+
+    def _outdate(self, received: Instance, version: int) -> None:
+        before = self.rows.get((received.sop_instance_uid, version - 1))
+        if before:
+            before["current"] = False
+        else:
+            self.outdated.append(received.sop_instance_uid)
+        why = f"instance {received.sop_instance_uid} came again with other content: version {version} is current, the others are kept"
+        self.events.append(_said(received, "new version", why))
+
+
+def _record(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
+    """Record instances in the caller's transaction; return of each what it is and the name of the file that is kept.
+
+    Studies are locked in the order of their UIDs, so that two receiving processes never wait for each other.
+    """
+    outcomes: dict[int, tuple[Recorded, str]] = {}
+    by_study: dict[str, list[int]] = {}
+    for index, received in enumerate(group):
+        by_study.setdefault(received.study_instance_uid, []).append(index)
+    for uid in sorted(by_study):
+        members = [group[index] for index in by_study[uid]]
+        before = _locked_study(connection, members[0])
+        coming = _Coming(known=_known(connection, uid, {one.sop_instance_uid for one in members}))
+        outcomes.update(zip(by_study[uid], [coming.take(one) for one in members], strict=True))
+        _write(connection, uid, coming, before, max(one.received_at for one in members))
+    return [outcomes[index] for index in range(len(group))]
+
+
+def _locked_study(connection: Connection, first: Instance) -> RowMapping:
+    """Return the study's row, made if need be, locked until the commit: nobody else records, judges or purges it meanwhile."""
+    uid, at = first.study_instance_uid, first.received_at
+    locked = select(study).where(study.c.study_instance_uid == uid).with_for_update()
+    found = connection.execute(locked).mappings().first()
+    if found is not None:
+        return found
+    fresh = {"state": StudyState.OPEN, "revision": 0, "changes": 0, "first_received_at": at, "last_received_at": at, "look_at": at, "why": ""}
+    if insert_unless_there(connection, study, study_instance_uid=uid, **fresh):
+        note(connection, _said(first, "first instance", f"received from {first.calling_ae}"))
+    return connection.execute(locked).mappings().one()
+
+
+def _known(connection: Connection, uid: str, sop_instance_uids: set[str]) -> dict[str, list[tuple[str, int, str]]]:
+    wanted = select(instance.c.sop_instance_uid, instance.c.digest, instance.c.version, instance.c.path)
+    found: dict[str, list[tuple[str, int, str]]] = {}
+    rows = connection.execute(wanted.where(instance.c.study_instance_uid == uid, instance.c.sop_instance_uid.in_(sop_instance_uids)))
+    for sop_instance_uid, digest, version, path in rows:
+        found.setdefault(sop_instance_uid, []).append((digest, version, path))
+    return found
+
+
+def _write(connection: Connection, uid: str, coming: _Coming, before: RowMapping, at: float) -> None:
+    if not coming.rows:
+        return
+    if coming.outdated:
+        others = instance.c.study_instance_uid == uid, instance.c.sop_instance_uid.in_(coming.outdated)
+        connection.execute(update(instance).where(*others).values(current=False))
+    connection.execute(insert(instance), list(coming.rows.values()))
+    values = {"changes": study.c.changes + len(coming.rows), "last_received_at": max(at, before["last_received_at"])}
+    events = list(coming.events)
+    if before["state"] != StudyState.OPEN:
+        values |= {"state": StudyState.OPEN, "look_at": at}
+        who = next(iter(coming.rows.values()))["calling_ae"]
+        events.append(
+            Event(at=at, study_instance_uid=uid, kind="reopened", who=who, why="an instance came after the study was judged")
+        )
+    connection.execute(update(study).where(study.c.study_instance_uid == uid).values(**values))
+    note(connection, *events)
 
 
 def _row(received: Instance) -> dict[str, Any]:
@@ -187,22 +292,5 @@ def _row(received: Instance) -> dict[str, Any]:
     return {column: dict(received.header) if column == "header" else getattr(received, column) for column in columns}
 
 
-def _study_changed(connection: Connection, received: Instance) -> None:
-    uid, at = received.study_instance_uid, received.received_at
-    found = connection.execute(select(study.c.state).where(study.c.study_instance_uid == uid).with_for_update()).scalar()
-    if found is None:
-        values = {"state": StudyState.OPEN, "revision": 0, "changes": 1, "first_received_at": at, "last_received_at": at, "look_at": at, "why": ""}
-        connection.execute(insert(study).values(study_instance_uid=uid, **values))
-        note(
-            connection,
-            Event(at=at, study_instance_uid=uid, kind="first instance", who=received.calling_ae, why=f"received from {received.calling_ae}"),
-        )
-        return
-    values = {"changes": study.c.changes + 1, "last_received_at": at}
-    if found != StudyState.OPEN:
-        values |= {"state": StudyState.OPEN, "look_at": at}
-        note(
-            connection,
-            Event(at=at, study_instance_uid=uid, kind="reopened", who=received.calling_ae, why="an instance came after the study was judged"),
-        )
-    connection.execute(update(study).where(study.c.study_instance_uid == uid).values(**values))
+def _said(received: Instance, kind: str, why: str) -> Event:
+    return Event(at=received.received_at, study_instance_uid=received.study_instance_uid, kind=kind, who=received.calling_ae, why=why)

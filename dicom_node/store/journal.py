@@ -38,7 +38,7 @@ def _values(one: Event) -> dict[str, Any]:
         "who": one.who,
         "why": one.why,
         "job_id": one.job_id,
-        "detail": one.detail,
+        "detail": None if one.detail is None else dict(one.detail),
     }
 
 

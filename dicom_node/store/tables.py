@@ -1,6 +1,7 @@
 """The ledger's tables. A change here is a migration in `migrations/versions`, and a test holds the two together."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
     naming_convention={
@@ -9,6 +10,19 @@ metadata = MetaData(
         "fk": "fk_%(table_name)s_%(column_0_name)s",
     }
 )
+
+
+
+class Sentence(TypeDecorator[str]):
+    """Text that a peer, a model or an operating system may have worded: what a database cannot hold (NUL, half a surrogate) is left out."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text as both databases take it."""
+        return None if value is None else value.replace("\0", "").encode(errors="replace").decode()
+
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
 _Uid = String(64)
@@ -54,8 +68,9 @@ study = Table(
     Column("last_received_at", _Moment, nullable=False),
     Column("look_at", _Moment, nullable=False),  # when to judge it next, while it is OPEN
     Column("completed_at", _Moment),
-    Column("why", Text, nullable=False),
+    Column("why", Sentence, nullable=False),
     Index("ix_study_state_look_at", "state", "look_at"),
+    Index("ix_study_last_received_at", "last_received_at"),
 )
 
 job = Table(
@@ -70,7 +85,7 @@ job = Table(
     Column("device_uid", _Uid, nullable=False),
     Column("repeat", Integer, nullable=False),
     Column("inputs", JSON, nullable=False),
-    Column("why", Text, nullable=False),
+    Column("why", Sentence, nullable=False),
     Column("deliver", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("due", _Moment, nullable=False),  # the order of claims: creation plus what its priority waits
@@ -79,15 +94,15 @@ job = Table(
     Column("created_at", _Moment, nullable=False),
     Column("not_before", _Moment, nullable=False),
     Column("lease_until", _Moment),
-    Column("worker", String(80), nullable=False),
+    Column("worker", Sentence, nullable=False),
     Column("progress", Float, nullable=False),
-    Column("note", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("note", Sentence, nullable=False),
+    Column("reason", Sentence, nullable=False),
     Column("discontinuation", String(16)),
     Column("cancel_requested", Boolean, nullable=False),
     Column("started_at", _Moment),
     Column("ended_at", _Moment),
-    Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL")),
+    Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
     Index("ix_job_state_due", "state", "due"),
 )
 
@@ -100,11 +115,11 @@ result = Table(
     Column("sop_class_uid", _Uid, nullable=False),
     Column("sop_instance_uid", _Uid, nullable=False, unique=True),
     Column("series_instance_uid", _Uid, nullable=False),
-    Column("study_instance_uid", _Uid, nullable=False),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
     Column("transfer_syntax_uid", _Uid, nullable=False),
     Column("path", String(200), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("problem", Text, nullable=False),
+    Column("problem", Sentence, nullable=False),
 )
 
 delivery = Table(
@@ -112,34 +127,35 @@ delivery = Table(
     metadata,
     Column("id", _Id, primary_key=True),
     Column("result_id", _Id, ForeignKey("result.id", ondelete="CASCADE"), nullable=False),
-    Column("destination", String(80), nullable=False),
+    Column("destination", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("created_at", _Moment, nullable=False),
     Column("not_before", _Moment, nullable=False),
     Column("lease_until", _Moment),
-    Column("sender", String(80), nullable=False),
+    Column("sender", Sentence, nullable=False),
     Column("sent_at", _Moment),
     Column("status", Integer),
-    Column("reason", Text, nullable=False),
+    Column("reason", Sentence, nullable=False),
     Index("uq_delivery_result_destination", "result_id", "destination", unique=True),
     Index("ix_delivery_destination_state", "destination", "state"),
+    Index("ix_delivery_state_lease_until", "state", "lease_until"),
 )
 
 destination = Table(
     "destination",
     metadata,
-    Column("name", String(80), primary_key=True),
+    Column("name", Text, primary_key=True),
     Column("failures", Integer, nullable=False),  # in a row; above 0 the circuit is open until `not_before`
     Column("not_before", _Moment, nullable=False),
     Column("succeeded_at", _Moment),
-    Column("reason", Text, nullable=False),
+    Column("reason", Sentence, nullable=False),
 )
 
 worker = Table(
     "worker",
     metadata,
-    Column("name", String(80), primary_key=True),
+    Column("name", Text, primary_key=True),
     Column("started_at", _Moment, nullable=False),
     Column("seen_at", _Moment, nullable=False),
     Column("models", JSON, nullable=False),
@@ -151,10 +167,10 @@ quarantine = Table(
     Column("id", _Id, primary_key=True),
     Column("at", _Moment, nullable=False),
     Column("path", String(200), nullable=False),
-    Column("source", String(80), nullable=False),  # calling AE, "import", or the model that made it
+    Column("source", Sentence, nullable=False),  # calling AE, "import", or the model that made it
     Column("sop_instance_uid", String(64), nullable=False),
     Column("study_instance_uid", String(64), nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Sentence, nullable=False),
     Column("job_id", _Id),
 )
 
@@ -166,8 +182,8 @@ event = Table(
     Column("study_instance_uid", String(64), nullable=False, index=True),
     Column("job_id", _Id, index=True),
     Column("kind", String(32), nullable=False),
-    Column("who", String(80), nullable=False),
-    Column("why", Text, nullable=False),
+    Column("who", Sentence, nullable=False),
+    Column("why", Sentence, nullable=False),
     Column("detail", JSON),
 )
 

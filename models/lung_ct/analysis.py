@@ -107,24 +107,19 @@ def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> No
 # ------------------------------------------------------------------------------------------------------- the coarse shape
 
 
-def _averaging(length: int, factor: int) -> Image:
-    """Return the matrix that averages blocks of `factor` samples; the last block may be short."""
-    blocks = np.arange(length) // factor
-    matrix = np.zeros((blocks[-1] + 1, length), np.float32)
-    matrix[blocks, np.arange(length)] = 1
-    return matrix / matrix.sum(1, keepdims=True)
-
-
 def _clean(hu: Any) -> Image:
     """Return values between air and dense bone; what is no number counts as air outside the patient."""
     return np.clip(np.nan_to_num(hu, nan=-1024), -1024, 1024).astype(np.float32, copy=False)
 
 
 def _coarse(hu: Any, grid: Grid) -> Image:
-    """Return block means on the coarse grid, made slab by slab to bound the memory."""
-    deep, rows, columns = grid.factors
-    down, across = _averaging(hu.shape[1], rows), _averaging(hu.shape[2], columns).T
-    return np.stack([down @ _clean(hu[k : k + deep]).mean(0) @ across for k in range(0, hu.shape[0], deep)])
+    """Return block means on the coarse grid, made slab by slab to bound the memory; the last block of a row may be short."""
+    deep, *factors = grid.factors
+    starts = [np.arange(0, length, factor) for length, factor in zip(hu.shape[1:], factors, strict=True)]
+    sizes = [np.diff(start, append=length).astype(np.float32) for start, length in zip(starts, hu.shape[1:], strict=True)]
+    slabs = (_clean(hu[k : k + deep]).mean(0) for k in range(0, hu.shape[0], deep))
+    sums = (np.add.reduceat(np.add.reduceat(slab, starts[0], axis=0), starts[1], axis=1) for slab in slabs)
+    return np.stack([total / np.outer(*sizes) for total in sums])
 
 
 def _find(hu: Image, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
@@ -156,11 +151,11 @@ def _part(hu: Image, body: Mask, middle: float, grid: Grid, progress: Progress) 
     progress(0.2, "following the airways")
     airways = _airways((hu < AIRWAY_HU) & body, middle, grid)
     walls = ndimage.binary_dilation(airways)  # a bronchus' wall is about a voxel thick
-    air = (hu < LUNG_HU) & body & ~walls
+    air = (hu < LUNG_HU) & body
     progress(0.3, "parting left from right")
-    cores = _cores(hu, air, middle, grid)
-    sides = _flooded(air, cores)
-    sides[walls] = OTHER
+    cores = _cores(hu, air & ~walls, middle, grid)
+    sides = _flooded(air, np.where(airways, OTHER, cores).astype(np.uint8))
+    sides[walls & air] = OTHER
     progress(0.4, "closing the vessels")
     notes = tuple(f"No {name} lung was found: only the other one is measured." for side, name in SIDES.items() if not (cores == side).any())
     return _closed(sides, grid), notes
@@ -278,26 +273,27 @@ def _closed(sides: Labels, grid: Grid) -> Labels:
 # ---------------------------------------------------------------------------------------------------- the edge, in detail
 
 
-def _weights(length: int, factor: int) -> Image:
-    """Return the matrix that interpolates linearly from blocks of `factor` samples back to `length` samples."""
-    blocks = -(-length // factor)
-    place = np.clip((np.arange(length) + 0.5) / factor - 0.5, 0, blocks - 1)
-    low = np.minimum(place.astype(int), max(0, blocks - 2))
-    matrix = np.zeros((length, blocks), np.float32)
-    matrix[np.arange(length), low] = 1 - (place - low)
-    matrix[np.arange(length), np.minimum(low + 1, blocks - 1)] += place - low
-    return matrix
+def _between(blocks: Image, where: NDArray[np.float32], axis: int) -> Image:
+    """Return linear interpolation along one axis at positions counted in blocks, the first and last value held beyond the ends."""
+    low = np.minimum(where.astype(np.intp), blocks.shape[axis] - 1)
+    high = np.minimum(low + 1, blocks.shape[axis] - 1)
+    share = (where - low).reshape((-1, *(1,) * (blocks.ndim - 1 - axis)))
+    first = blocks.take(low, axis)
+    return first + share * (blocks.take(high, axis) - first)
 
 
 def _fine(mask: Mask, shape: tuple[int, ...], grid: Grid) -> Iterator[Mask]:
     """Yield a coarse mask's slices on the scan's grid, its surface interpolated linearly."""
-    between, down, across = (_weights(length, factor) for length, factor in zip(shape, grid.factors, strict=True))
-    across = across.T
     planes = mask.astype(np.float32)
-    for row in between:
-        used = np.nonzero(row)[0]
-        plane = np.tensordot(row[used], planes[used], 1)
-        yield (down @ plane @ across) > 0.5 if plane.any() else np.zeros(shape[1:], bool)
+    z, y, x = (np.maximum(0, (np.arange(n, dtype=np.float32) + 0.5) / f - 0.5) for n, f in zip(shape, grid.factors, strict=True))
+    for place in z:
+        low = min(int(place), len(planes) - 1)
+        pair = planes[low : low + 2]
+        if pair.any():
+            plane = _between(pair, place[None] - low, 0)[0]
+            yield _between(_between(plane, y, 0), x, 1) > 0.5
+        else:
+            yield np.zeros(shape[1:], bool)
 
 
 def _refine(hu: Any, sides: Labels, grid: Grid) -> Labels:

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 _MEASUREMENT_GROUP, _QUALITATIVE_EVALUATIONS = "125007", "C0034375"
 _TRACKING_IDENTIFIER, _TRACKING_UID, _FINDING, _DERIVATION = "112039", "112040", "121071", "121401"
 _FINDING_SITE, _LATERALITY = ("363698007", "G-C0E3"), ("272741003", "G-C171")  # as SNOMED CT writes them now and SNOMED RT did
-_OF_A_GROUP = (_FINDING, *_FINDING_SITE, *_LATERALITY, "363698007", "121058", "370129005", "G-C036")  # codes that describe the group, no answers
+_CATEGORY, _METHOD, _PURPOSE = "276214006", ("370129005", "G-C036"), "130400"
+_OF_A_GROUP = (_FINDING, _CATEGORY, *_FINDING_SITE, *_METHOD, _PURPOSE)  # coded items that describe a group (TID 1411, 1501); the others are answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
