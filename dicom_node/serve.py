@@ -19,7 +19,7 @@ from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
 from dicom_node.domain import HEADER_KEYWORDS, Header, Study
-from dicom_node.receive import Receiver, read_header
+from dicom_node.receive import Receiver, read_keywords
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store
@@ -96,8 +96,7 @@ def judge_due(site: Site, store: Store, now: float) -> int:
 
 def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
     """Judge one study on the evidence there is; return whether it is complete now."""
-    evidence = Evidence(instances=study.instances, first_received_at=study.first_received_at, last_received_at=study.last_received_at)
-    verdict = judge(evidence, Policy(complete_after_s=site.config.node.complete_after_s), now)
+    verdict = judge(Evidence.of(study), Policy(complete_after_s=site.config.node.complete_after_s), now)
     if not verdict.complete:
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now)
         return False
@@ -132,7 +131,7 @@ def _with_keywords(study: Study, store: Store, keywords: frozenset[str]) -> Stud
         return study
     more: dict[str, Header] = {}
     for series in study.series:
-        more[series.series_instance_uid] = read_header(store.archive.path(series.instances[0].path), keywords)
+        more[series.series_instance_uid] = read_keywords(store.archive.path(series.instances[0].path), keywords)
     return replace(study, more=more)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ _ELSEWHERE = (Path("/usr/sbin"), Path("/usr/lib/postgresql/17/bin"), Path("/usr/
 
 def need(program: str) -> str:
     """Return the path of a program, or skip this test; under CI=true its absence is a failure."""
-    path = shutil.which(program) or next((str(folder / program) for folder in _ELSEWHERE if (folder / program).is_file()), None)
+    # pynetdicom brings scripts with the names of DCMTK's programs: the environment's own folder does not count as a peer.
+    elsewhere = os.pathsep.join(folder for folder in os.environ.get("PATH", "").split(os.pathsep) if Path(folder) != Path(sys.executable).parent)
+    path = shutil.which(program, path=elsewhere) or next((str(folder / program) for folder in _ELSEWHERE if (folder / program).is_file()), None)
     return path or missing(f"{program} is not installed")
 
 

@@ -42,7 +42,8 @@ UNREADABLE = (
 
 _MAX_INFLATED = 2**30  # bytes of one deflated file, once inflated: a few kilobytes can inflate to a thousand times as much
 _MAX_FRAMES = 65536  # of one image
-_FLAT = 0.5  # below this the directions of rows and columns are nearly the same, or not unit vectors: they span no plane
+_EXACT = 5e-5  # so far direction cosines may be from unit vectors at right angles and be left as they are, as highdicom has them
+_ROUNDED = 0.01  # and so far they may be and be mended: written with two digits
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # Float Pixel Data, Double Float Pixel Data, Pixel Data
 
 
@@ -58,16 +59,13 @@ class Image:
     frames: int
     rows: int
     columns: int
+    samples: int  # of a pixel: more than one is colour
+    transfer_syntax_uid: str
 
     @property
     def name(self) -> str:
         """What a radiographer would call it: never its path."""
         return "an image without number" if self.number is None else f"image {self.number}"
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        """How its bytes are encoded."""
-        return str(self.header.file_meta.TransferSyntaxUID)
 
     @property
     def single(self) -> bool:
@@ -93,9 +91,7 @@ class Frame:
     @property
     def normal(self) -> np.ndarray[Any, Any]:
         """The direction in which slices are counted: with rows and columns it makes a right-handed system, as highdicom orders volumes."""
-        along_row, along_column = np.array(self.orientation[:3]), np.array(self.orientation[3:])
-        crossed = np.cross(along_column, along_row)
-        return np.asarray(crossed / np.linalg.norm(crossed))
+        return np.cross(self.orientation[3:], self.orientation[:3])
 
     def get(self, keyword: str, *groups: str) -> Any:
         """Return an attribute: of a multi-frame image from the first of these functional groups that has it, else from the header.
@@ -219,6 +215,8 @@ def _read_one(path: Path) -> Image | None:
         frames=frames,
         rows=int(header.Rows),
         columns=int(header.Columns),
+        samples=int(header.get("SamplesPerPixel") or 1),
+        transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
     )
 
 
@@ -232,10 +230,24 @@ def _frame(image: Image, index: int) -> Frame:
         if place is None or plane is None or measures is None:
             raise ValueError("a frame without a place")
         position, orientation, spacing = place.ImagePositionPatient, plane.ImageOrientationPatient, measures.PixelSpacing
-    frame = Frame(image=image, index=index, position=_numbers(position, 3), orientation=_numbers(orientation, 6), spacing_mm=_numbers(spacing, 2))
-    if min(frame.spacing_mm) <= 0 or np.linalg.norm(np.cross(frame.orientation[:3], frame.orientation[3:])) < _FLAT:
-        raise ValueError("spacing or orientation of nothing")
-    return frame
+    spacing_mm = _numbers(spacing, 2)
+    if min(spacing_mm) <= 0:
+        raise ValueError("pixels without size")
+    return Frame(image=image, index=index, position=_numbers(position, 3), orientation=_directions(_numbers(orientation, 6)), spacing_mm=spacing_mm)
+
+
+def _directions(cosines: tuple[float, ...]) -> tuple[float, ...]:
+    """Return direction cosines as they are if they are two unit vectors at right angles, mended if they were only written with few digits."""
+    along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    off = max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(along_row @ along_column))
+    if off > _ROUNDED:
+        raise ValueError("rows and columns are not at right angles")
+    if off <= _EXACT:
+        return cosines
+    along_row /= lengths[0]
+    along_column -= along_row * (along_row @ along_column)
+    return (*map(float, along_row), *map(float, along_column / np.linalg.norm(along_column)))
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:

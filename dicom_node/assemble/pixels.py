@@ -161,7 +161,7 @@ def _integers(image: Image, value_at: int, size: int, order: str) -> _Element:
     header = image.header
     allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
     high = int(header.get("HighBit", stored - 1))
-    if int(header.get("SamplesPerPixel", 1)) != 1 or not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
+    if image.samples != 1 or not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
         raise ValueError("they are in colour")
     if allocated not in (8, 16, 32) or not 0 < stored <= high + 1 <= allocated:
         raise ValueError(f"{stored} bits stored in {allocated}")

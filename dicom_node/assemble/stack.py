@@ -5,7 +5,7 @@ of an axial series the first slice is the highest.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dicom_node.assemble.headers import SEND_AGAIN, Frame
+from dicom_node.assemble.shape import number
 from dicom_node.config import Input
 from dicom_node.domain import Unsuitable
 
@@ -221,10 +222,9 @@ def _mark(value: Any) -> Hashable:
         return ""
     if isinstance(value, str):
         return value
-    try:
-        return tuple(value)
-    except TypeError:
-        return float(value)
+    if isinstance(value, Iterable):
+        return tuple(map(str, value))
+    return number(value)
 
 
 def _image_type_order(frame: Frame) -> Hashable:
@@ -325,9 +325,9 @@ def _with_gaps(ordered: Sequence[Frame], multiples: np.ndarray[Any, Any], wanted
 
 def _stated_spacing_mm(frame: Frame, notes: list[str]) -> float:
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        stated = frame.get(keyword, "PixelMeasuresSequence")
-        if stated and abs(float(stated)) > 0:
-            return abs(float(stated))
+        stated = number(frame.get(keyword, "PixelMeasuresSequence"))
+        if stated:
+            return abs(stated)
     notes.append("a single slice that states no thickness: taken as 1 mm")
     return 1.0
 

@@ -49,7 +49,7 @@ def _slices(images: Sequence[Image]) -> tuple[list[Frame], list[str]]:
     """Return the frames that may be slices, and a note on images that cannot be."""
     if not images:
         raise Unsuitable("the series holds no images", hint="Choose a series of slices.")
-    grey = [image for image in images if int(image.header.get("SamplesPerPixel") or 1) == 1]
+    grey = [image for image in images if image.samples == 1]
     parts = [frames_of(image) for image in grey]
     frames = [frame for part in parts for frame in part]
     if not frames:
@@ -125,15 +125,12 @@ def _interpolate(array: np.ndarray[Any, Any], missing: Sequence[int]) -> None:
 
 def _placed(array: np.ndarray[Any, Any], found: Stack) -> Any:
     first = found.present[0]
-    try:
-        return hd.Volume.from_attributes(
-            array=array,
-            image_position=first.position,
-            image_orientation=first.orientation,
-            pixel_spacing=first.spacing_mm,
-            spacing_between_slices=found.spacing_mm,
-            coordinate_system="PATIENT",
-            frame_of_reference_uid=first.get("FrameOfReferenceUID"),
-        )
-    except ValueError as error:
-        raise Unsuitable("rows and columns of the images are not at right angles in the patient", hint=SEND_AGAIN) from error
+    return hd.Volume.from_attributes(
+        array=array,
+        image_position=first.position,
+        image_orientation=first.orientation,
+        pixel_spacing=first.spacing_mm,
+        spacing_between_slices=found.spacing_mm,
+        coordinate_system="PATIENT",
+        frame_of_reference_uid=first.get("FrameOfReferenceUID"),
+    )

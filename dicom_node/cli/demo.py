@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicom_node.cli.page import moment, table
-from dicom_node.config import bundled, load_site, weights_home
+from dicom_node.config import bundled, load_site
 from dicom_node.domain import AE, ConfigError, DeliveryState, JobState, PeerUnavailable, Transient
 
 if TYPE_CHECKING:
@@ -102,12 +102,8 @@ def _prepare(out: Path) -> Path:
         for model in load_site().models.values():
             fetch_weights(model, status.update)
         for name in STUDIES:
-            sample_files(name, into=_studies_home(), say=status.update)
+            sample_files(name, say=status.update)
     return out / "node.toml"
-
-
-def _studies_home() -> Path:
-    return weights_home() / "samples" / "dicom"
 
 
 def _site(config: Path, pacs: AE) -> str:
@@ -160,7 +156,7 @@ def _push(node: AE, out: Path) -> list[Walk]:
     walks = []
     with Progress() as bar:
         for name, title in STUDIES.items():
-            files = sample_files(name, into=_studies_home())
+            files = sample_files(name)
             task = bar.add_task(f"C-STORE {title}", total=len(files))
             pushed = push(files, node, on_progress=lambda done, _of, task=task: bar.update(task, completed=done))  # type: ignore[misc]
             walk = Walk(name=name, files=files, study_instance_uid=str(dcmread(files[0], stop_before_pixels=True).StudyInstanceUID))

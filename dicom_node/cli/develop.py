@@ -144,11 +144,10 @@ def simulate(
 
 
 def _scan(to: AE, study: str, run: str, title: str) -> None:
-    from dicom_node.config import weights_home
     from dicom_node.simulate.samples import sample_files
     from dicom_node.simulate.scanner import push
 
-    files = sample_files(study, run=run, into=weights_home() / "studies", say=lambda said: typer.echo(said, err=True))
+    files = sample_files(study, run=run, say=lambda said: typer.echo(said, err=True))
     pushed = push(files, to, calling_ae=title)
     typer.echo(f"sent {pushed.sent} of {len(files)} instances to {to} in {pushed.seconds:.1f} s")
     raise typer.Exit(0 if pushed.sent == len(files) else 1)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
@@ -18,12 +19,12 @@ from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
+from pynetdicom.transport import AssociationSocket
 
 from dicom_node.deliver.decisions import Context, patience_s, rejection
 from dicom_node.domain import AE, PeerUnavailable, Result
 
 CONNECT_TIMEOUT_S = 10.0
-_LOOK_AGAIN_TIMEOUT_S = 2.0
 _MEDIUM = 0  # Priority (0000,0700)
 
 
@@ -44,26 +45,19 @@ def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s
     """
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
-    connected: list[float] = []
-
-    def on_open(event: evt.Event) -> None:
-        connected.append(time.monotonic())
-        _tune(event.assoc, timeout_s)
-
-    entity = ApplicationEntity(calling_ae)
+    entity = _Entity(calling_ae)
     entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
     started = time.monotonic()
     try:
-        association = entity.associate(to.host, to.port, contexts, to.title, max_pdu_bytes, evt_handlers=[(evt.EVT_CONN_OPEN, on_open)])
+        association = entity.associate(to.host, to.port, contexts, to.title, max_pdu_bytes, evt_handlers=[(evt.EVT_CONN_OPEN, _tune, [timeout_s])])
     except OSError as error:
         raise _unconnected(to, error) from error
-    if not connected:
-        late = time.monotonic() - started >= entity.connection_timeout
-        raise _unconnected(to, TimeoutError() if late else _connection_error(to))
+    if entity.error is not None:
+        raise _unconnected(to, entity.error)
     if not association.is_established and not (association.accepted_contexts or association.rejected_contexts):
-        raise _unassociated(to, association, time.monotonic() - connected[0] >= timeout_s)
+        raise _unassociated(to, association, time.monotonic() - started >= timeout_s)
     return association
 
 
@@ -144,21 +138,48 @@ def _same_as_row(path: Path, result: Result) -> None:
         raise ValueError("its file meta information is not what the ledger says")
 
 
-def _tune(association: Association, timeout_s: float) -> None:
+def _tune(event: evt.Event, timeout_s: float) -> None:
     """Send each packet at once (header and body of a PDU are written apart), and never wait for ever for a peer that has stopped reading."""
-    transport = association.dul.socket
+    transport = event.assoc.dul.socket
     if transport is not None and transport.socket is not None:
         transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.socket.settimeout(timeout_s)
 
 
-def _connection_error(to: AE) -> OSError:
-    """Connect once more to learn why it failed: pynetdicom only writes that to its log."""
-    try:
-        socket.create_connection((to.host, to.port), _LOOK_AGAIN_TIMEOUT_S).close()
-    except OSError as error:
-        return error
-    return ConnectionAbortedError("Connection ended at once")
+class _Entity(ApplicationEntity):
+    """An application entity that knows why its connection failed: pynetdicom only writes that to its log."""
+
+    _socket: "_Socket | None" = None
+
+    @property
+    def error(self) -> OSError | None:
+        return self._socket.error if self._socket else None
+
+    def _create_socket(self, *args: Any) -> AssociationSocket:
+        transport = super()._create_socket(*args)
+        plain = transport.socket
+        transport.socket = self._socket = _Socket(fileno=plain.detach())
+        return transport
+
+
+class _Socket(socket.socket):
+    """A socket that keeps the error of its connection, and is closed where pynetdicom gives up: after a shutdown that failed."""
+
+    error: OSError | None = None
+
+    def connect(self, address: Any) -> None:
+        try:
+            super().connect(address)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def shutdown(self, how: int) -> None:
+        try:
+            super().shutdown(how)
+        except OSError:
+            self.close()
+            raise
 
 
 def _unconnected(to: AE, error: OSError) -> PeerUnavailable:

@@ -2,6 +2,7 @@
 
 from highdicom import ContributingEquipment
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sr.codedict import codes
@@ -103,7 +104,7 @@ def copy_elements(source: Dataset, target: Dataset, tags: list[BaseTag]) -> None
         decoded = source[tag]
         for _ in decoded.value[0].iterall() if decoded.VR == "SQ" and decoded.value else ():
             pass  # reading decodes: raw elements of an implicit source have no VR to write
-        target[tag] = DataElement(tag, decoded.VR, decoded.value)
+        target[tag] = DataElement(tag, decoded.VR, decoded.value, already_converted=True)  # no check of what is not ours: it tells values
 
 
 def series_number(run: Run, kind: str) -> int:
@@ -117,6 +118,9 @@ def _character_set(dataset: Dataset, source: Dataset) -> None:
         dataset.SpecificCharacterSet = source.SpecificCharacterSet
     elif "SpecificCharacterSet" in dataset:
         del dataset.SpecificCharacterSet
+    # Undecoded elements are in the character set that the object declares: said so, pydicom writes them as they are.
+    declared = dataset.get("SpecificCharacterSet")
+    dataset.set_original_encoding(False, True, convert_encodings(declared) if declared else default_encoding)
 
 
 def _series(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:

@@ -114,10 +114,14 @@ def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading
         strange = [number for number in given if number not in meaning.on]
         if strange:
             raise ModelFailed(f"measurement '{name}' is given for segment {strange[0]}, unlike in model.toml", hint="See [measurements].")
-        return [Reading(name=name, meaning=meaning, segment=number, value=float(given[number])) for number in meaning.on if number in given]
+        return [Reading(name=name, meaning=meaning, segment=number, value=_number(given[number])) for number in meaning.on if number in given]
     if len(meaning.on) > 1:
         raise ModelFailed(f"measurement '{name}' is one number for {len(meaning.on)} segments", hint="Return a mapping: segment number to value.")
-    return [Reading(name=name, meaning=meaning, segment=meaning.on[0] if meaning.on else None, value=float(given))]
+    return [Reading(name=name, meaning=meaning, segment=meaning.on[0] if meaning.on else None, value=_number(given))]
+
+
+def _number(given: float | None) -> float:
+    return math.nan if given is None else float(given)
 
 
 def _answer(name: str, findings: Findings, evaluation: Evaluation) -> tuple[Evaluation, Code]:

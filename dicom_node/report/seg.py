@@ -58,6 +58,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
         content_label="AI_RESEARCH",
         content_description=f"{words.say(manifest.name)}: AI, research use",
     )
+    seg["PixelData"].VR = "OB"
     seg.ContentCreatorName = None  # type 2, and no person made it
     _name_sources(seg, shown, assembled)
     _derive_dimensions(seg, run)

@@ -40,10 +40,11 @@ from dicom_node.report.header import serial_number, settle
 from dicom_node.report.outcome import Outcome, Reading
 from dicom_node.report.run import Run
 from dicom_node.report.seg import tracking_uid
-from dicom_node.report.words import Words, rounded
+from dicom_node.report.words import Words, rounded, spelled
 
 _SR_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 _QUALITATIVE_EVALUATIONS = Term("C0034375", "UMLS", "Qualitative Evaluations")
+_LONGEST_DS = 16  # PS3.5 Table 6.2-1
 _SOURCE = Term("260753009", "SCT", "Source")
 _CONTAINS, _ACQUIRED = RelationshipTypeValues.CONTAINS, RelationshipTypeValues.HAS_ACQ_CONTEXT
 _Group: TypeAlias = VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
@@ -90,11 +91,14 @@ class Report:
         return sr
 
     def _complete(self, content: ContentSequence, groups: list[_Group]) -> None:
-        """Add what is one item for each image after highdicom is done: it copies and searches the whole tree, a second for 300 images."""
+        """Add what highdicom would not take, or take long over: it copies and searches the whole tree, a second for 300 images."""
         content.insert(len(content) - 1, self._image_library())
         content.append(self._remarks())
         sources = [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
         for group in groups:
+            for item in group[0].ContentSequence:
+                if "NumericValueQualifierCodeSequence" in item:
+                    item.MeasuredValueSequence = []  # PS3.3 C.18.1: there is no value, and the qualifier says why
             if isinstance(group, MeasurementsAndQualitativeEvaluations):
                 group[0].ContentSequence.extend(sources)
 
@@ -216,7 +220,7 @@ class Report:
         plain = meaning.derivation is None and meaning.method is None
         measurement = Measurement(
             name=self.words.concept(meaning.concept),
-            value=_written(reading.value, meaning.digits) if finite else 0,
+            value=rounded(reading.value, meaning.digits) if finite else 0.0,
             unit=self.words.concept(meaning.unit),
             qualifier=None if finite else codes.DCM.NotANumber,
             derivation=self.words.concept(meaning.derivation) if meaning.derivation else None,
@@ -224,8 +228,9 @@ class Report:
             finding_sites=[site] if plain and site else None,
             referenced_images=[SourceImageForMeasurement(self.first.SOPClassUID, self.first.SOPInstanceUID)] if plain and not site else None,
         )
-        if not finite:
-            measurement[0].MeasuredValueSequence = []  # PS3.3 C.18.1: empty, and the qualifier says why
+        text = spelled(reading.value, meaning.digits)
+        if finite and len(text) <= _LONGEST_DS:
+            measurement[0].MeasuredValueSequence[0].NumericValue = text  # with the manifest's decimals, no more and no less
         return measurement
 
     def _remarks(self) -> ContainerContentItem:
@@ -254,10 +259,6 @@ class Report:
     def _site_of(self, segment: Segment) -> FindingSite:
         laterality = self.words.concept(segment.laterality) if segment.laterality else None
         return FindingSite(self.words.concept(segment.site or segment.type), laterality=laterality)
-
-
-def _written(value: float, digits: int) -> float | int:
-    return rounded(value, digits) if digits else int(rounded(value, 0))
 
 
 def _key(code: Code | None) -> str:

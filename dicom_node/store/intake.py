@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -196,95 +196,112 @@ def instance_of(row: RowMapping) -> Instance:
     return Instance(**{column: value for column, value in row.items() if column != "current"})
 
 
+_Key = tuple[str, str]  # study and SOP instance
+_Version = tuple[str, int, str]  # digest, number, path
+
+
+def _record(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
+    """Record instances in the caller's transaction; return of each what it is and the name of the file that is kept."""
+    before = _locked_studies(connection, group)
+    coming = _Coming(known=_known(connection, group))
+    outcomes = [coming.take(one) for one in group]
+    coming.write(connection, before)
+    return outcomes
+
+
+def _locked_studies(connection: Connection, group: Sequence[Instance]) -> dict[str, RowMapping]:
+    """Return the studies' rows, made if need be, locked until the commit: nobody else records, judges or purges them meanwhile.
+
+    They are locked in the order of their UIDs, so that two receiving processes never wait for each other.
+    """
+    first = {one.study_instance_uid: one for one in reversed(group)}
+    locked = select(study).where(study.c.study_instance_uid.in_(first)).order_by(study.c.study_instance_uid).with_for_update()
+    found = {row["study_instance_uid"]: row for row in connection.execute(locked).mappings()}
+    if len(found) == len(first):
+        return found
+    for uid in sorted(set(first) - set(found)):
+        at = first[uid].received_at
+        fresh = {"state": StudyState.OPEN, "revision": 0, "changes": 0, "first_received_at": at, "last_received_at": at, "look_at": at, "why": ""}
+        if insert_unless_there(connection, study, study_instance_uid=uid, **fresh):
+            note(connection, _said(first[uid], "first instance", f"received from {first[uid].calling_ae}"))
+    return {row["study_instance_uid"]: row for row in connection.execute(locked).mappings()}
+
+
+def _known(connection: Connection, group: Sequence[Instance]) -> dict[_Key, list[_Version]]:
+    """Return the versions that are recorded already of what comes."""
+    columns = instance.c.study_instance_uid, instance.c.sop_instance_uid, instance.c.digest, instance.c.version, instance.c.path
+    same = (
+        instance.c.study_instance_uid.in_({one.study_instance_uid for one in group}),
+        instance.c.sop_instance_uid.in_({one.sop_instance_uid for one in group}),
+    )
+    found: dict[_Key, list[_Version]] = {}
+    for uid, sop_instance_uid, digest, version, path in connection.execute(select(*columns).where(*same)):
+        found.setdefault((uid, sop_instance_uid), []).append((digest, version, path))
+    return found
+
+
 @dataclass(slots=True)
 class _Coming:
-    """What one commit brings to one study."""
+    """What one commit brings."""
 
-    known: dict[str, list[tuple[str, int, str]]]  # of each SOP instance: digest, version and path of every version
-    rows: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)  # (SOP instance, version) -> the row to insert
-    outdated: list[str] = field(default_factory=list)  # SOP instances of which another version is current now
+    known: dict[_Key, list[_Version]]
+    rows: dict[tuple[_Key, int], dict[str, Any]] = field(default_factory=dict)  # by version
+    outdated: list[dict[str, str]] = field(default_factory=list)  # instances in the ledger of which another version is current now
     events: list[Event] = field(default_factory=list)
 
     def take(self, received: Instance) -> tuple[Recorded, str]:
         """Decide what an instance is, and where its bytes are kept."""
-        versions = self.known.setdefault(received.sop_instance_uid, [])
+        key = received.study_instance_uid, received.sop_instance_uid
+        versions = self.known.setdefault(key, [])
         same = next((path for digest, _, path in versions if digest == received.digest), None)
         if same is not None:
             return Recorded.IDENTICAL, same
         version = 1 + max((number for _, number, _ in versions), default=0)
-        if version > 1:
-            self._outdate(received, version)
         versions.append((received.digest, version, received.path))
-        self.rows[received.sop_instance_uid, version] = _row(received) | {"version": version, "current": True}
-        return Recorded.NEW if version == 1 else Recorded.NEW_VERSION, received.path
-
-    def _outdate(self, received: Instance, version: int) -> None:
-        before = self.rows.get((received.sop_instance_uid, version - 1))
-        if before:
-            before["current"] = False
+        self.rows[key, version] = _row(received) | {"version": version, "current": True}
+        if version == 1:
+            return Recorded.NEW, received.path
+        if (key, version - 1) in self.rows:
+            self.rows[key, version - 1]["current"] = False
         else:
-            self.outdated.append(received.sop_instance_uid)
+            self.outdated.append({"of_study": key[0], "of_instance": key[1]})
         why = f"instance {received.sop_instance_uid} came again with other content: version {version} is current, the others are kept"
         self.events.append(_said(received, "new version", why))
+        return Recorded.NEW_VERSION, received.path
+
+    def write(self, connection: Connection, before: dict[str, RowMapping]) -> None:
+        """Insert the rows, and tell their studies."""
+        if not self.rows:
+            return
+        if self.outdated:
+            connection.execute(_OUTDATE, self.outdated)
+        connection.execute(insert(instance), list(self.rows.values()))
+        of_study: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows.values():
+            of_study.setdefault(row["study_instance_uid"], []).append(row)
+        connection.execute(_CHANGE, [self._changed(before[uid], rows) for uid, rows in sorted(of_study.items())])
+        note(connection, *self.events)
+
+    def _changed(self, before: RowMapping, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        uid, at, look_at = before["study_instance_uid"], max(row["received_at"] for row in rows), before["look_at"]
+        if before["state"] != StudyState.OPEN:
+            look_at = at
+            why = "an instance came after the study was judged"
+            self.events.append(Event(at=at, study_instance_uid=uid, kind="reopened", who=rows[0]["calling_ae"], why=why))
+        last = max(at, before["last_received_at"])
+        return {"of_study": uid, "more": len(rows), "new_state": StudyState.OPEN, "new_look_at": look_at, "new_last_received_at": last}
 
 
-def _record(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
-    """Record instances in the caller's transaction; return of each what it is and the name of the file that is kept.
-
-    Studies are locked in the order of their UIDs, so that two receiving processes never wait for each other.
-    """
-    outcomes: dict[int, tuple[Recorded, str]] = {}
-    by_study: dict[str, list[int]] = {}
-    for index, received in enumerate(group):
-        by_study.setdefault(received.study_instance_uid, []).append(index)
-    for uid in sorted(by_study):
-        members = [group[index] for index in by_study[uid]]
-        before = _locked_study(connection, members[0])
-        coming = _Coming(known=_known(connection, uid, {one.sop_instance_uid for one in members}))
-        outcomes.update(zip(by_study[uid], [coming.take(one) for one in members], strict=True))
-        _write(connection, uid, coming, before, max(one.received_at for one in members))
-    return [outcomes[index] for index in range(len(group))]
-
-
-def _locked_study(connection: Connection, first: Instance) -> RowMapping:
-    """Return the study's row, made if need be, locked until the commit: nobody else records, judges or purges it meanwhile."""
-    uid, at = first.study_instance_uid, first.received_at
-    locked = select(study).where(study.c.study_instance_uid == uid).with_for_update()
-    found = connection.execute(locked).mappings().first()
-    if found is not None:
-        return found
-    fresh = {"state": StudyState.OPEN, "revision": 0, "changes": 0, "first_received_at": at, "last_received_at": at, "look_at": at, "why": ""}
-    if insert_unless_there(connection, study, study_instance_uid=uid, **fresh):
-        note(connection, _said(first, "first instance", f"received from {first.calling_ae}"))
-    return connection.execute(locked).mappings().one()
-
-
-def _known(connection: Connection, uid: str, sop_instance_uids: set[str]) -> dict[str, list[tuple[str, int, str]]]:
-    wanted = select(instance.c.sop_instance_uid, instance.c.digest, instance.c.version, instance.c.path)
-    found: dict[str, list[tuple[str, int, str]]] = {}
-    rows = connection.execute(wanted.where(instance.c.study_instance_uid == uid, instance.c.sop_instance_uid.in_(sop_instance_uids)))
-    for sop_instance_uid, digest, version, path in rows:
-        found.setdefault(sop_instance_uid, []).append((digest, version, path))
-    return found
-
-
-def _write(connection: Connection, uid: str, coming: _Coming, before: RowMapping, at: float) -> None:
-    if not coming.rows:
-        return
-    if coming.outdated:
-        others = instance.c.study_instance_uid == uid, instance.c.sop_instance_uid.in_(coming.outdated)
-        connection.execute(update(instance).where(*others).values(current=False))
-    connection.execute(insert(instance), list(coming.rows.values()))
-    values = {"changes": study.c.changes + len(coming.rows), "last_received_at": max(at, before["last_received_at"])}
-    events = list(coming.events)
-    if before["state"] != StudyState.OPEN:
-        values |= {"state": StudyState.OPEN, "look_at": at}
-        who = next(iter(coming.rows.values()))["calling_ae"]
-        events.append(
-            Event(at=at, study_instance_uid=uid, kind="reopened", who=who, why="an instance came after the study was judged")
-        )
-    connection.execute(update(study).where(study.c.study_instance_uid == uid).values(**values))
-    note(connection, *events)
+_OUTDATE = (
+    update(instance)
+    .where(instance.c.study_instance_uid == bindparam("of_study"), instance.c.sop_instance_uid == bindparam("of_instance"), instance.c.current)
+    .values(current=False)
+)
+_CHANGE = (
+    update(study)
+    .where(study.c.study_instance_uid == bindparam("of_study"))
+    .values({"changes": study.c.changes + bindparam("more")} | {name: bindparam(f"new_{name}") for name in ("state", "look_at", "last_received_at")})
+)
 
 
 def _row(received: Instance) -> dict[str, Any]:

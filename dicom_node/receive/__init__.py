@@ -1,0 +1,11 @@
+"""Success is answered only after the bytes and their row are durable.
+
+`Receiver` is the C-STORE and C-ECHO SCP; what it accepts it brings to the `Door`, where an import of files goes in too. No pixel is decoded.
+"""
+
+from dicom_node.receive.door import Door, import_file
+from dicom_node.receive.folder import read_keywords, study_of
+from dicom_node.receive.header import read_header
+from dicom_node.receive.scp import Receiver
+
+__all__ = ["Door", "Receiver", "import_file", "read_header", "read_keywords", "study_of"]

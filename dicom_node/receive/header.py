@@ -1,0 +1,270 @@
+"""What the ledger keeps of a data set, read out of the bytes as they came, whatever they are.
+
+This is not pydicom's reader because these bytes come from anybody: nothing here recurses, warns, decodes pixels, reads past group 0028, or
+takes more than a bounded time and memory; and for any bytes at all it gives a header or raises `Refused` with C001.
+
+It forgives what devices get wrong without making the data set ambiguous: explicit VR where implicit was agreed and the reverse, a VR that is
+none, a wrong or missing character set, padding, control characters. A number that cannot be read counts as absent.
+"""
+
+import math
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from dicom_node.domain import HEADER_KEYWORDS, Refused
+
+CANNOT_PARSE = 0xC001  # of C000-CFFF, Error: Cannot understand (PS3.4 Table B.2-1)
+
+Bytes = bytes | bytearray | memoryview
+
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # the latter two by JPIP reference
+_INFLATED_BYTES = 16 << 20  # of a deflated data set so much is looked at
+_ELEMENTS = 1_000_000  # so many are walked over, nested ones included: about a second
+_DEPTH = 64  # of open sequences and items; pydicom, which reads the file later, recurses for each
+_VALUE_BYTES = 4096  # of a value so much is looked at
+_TEXT_CHARACTERS = 1024  # of a value so much is kept
+_VALUES = 64  # of an attribute so many are kept
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM_GROUP = 0xFFFE
+_DELIMITERS = frozenset({0xFFFEE00D, 0xFFFEE0DD})
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})  # PS3.5 Table 7.1-1
+_SHORT = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI"}
+    | {b"UL", b"US"}
+)
+_BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
+_CODED = frozenset({"AE", "AS", "CS", "DA", "DS", "IS", "TM", "UI"})  # of the default repertoire, whatever the character set is
+_WANTED = {tag: (keyword, dictionary_VR(tag)) for keyword in HEADER_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_FRAGMENT = re.compile(rb"[^\x1b]+|\x1b[^\x1b]*")
+_PYTHON_STRIPS_ESCAPE = frozenset({"iso2022_jp", "iso2022_jp_2"})
+
+
+class _Form:
+    """How elements are written: with or without their VR, and in which byte order."""
+
+    def __init__(self, explicit: bool, order: str) -> None:
+        self.explicit = explicit
+        self.order = order  # as struct names it
+        self.head = struct.Struct(order + "HH2sH").unpack_from  # group, element, VR, length
+        self.length = struct.Struct(order + "I").unpack_from
+
+
+_IMPLICIT, _EXPLICIT = _Form(False, "<"), _Form(True, "<")
+
+
+class _Malformed(Exception):
+    pass
+
+
+def tolerable_uid(text: str) -> bool:
+    """Say whether a text will do as a UID: 1 to 64 digits and dots by PS3.5 §9.1, leading zeros forgiven because real devices write them."""
+    return len(text) <= 64 and _UID.fullmatch(text) is not None
+
+
+def read_header(data_set: Bytes, transfer_syntax_uid: str) -> dict[str, Any]:
+    """Return the attributes of HEADER_KEYWORDS that a data set has: text, int, float, or a list of them; empty ones are left out.
+
+    Raises
+    ------
+    Refused: with C001 when elements cannot be told apart up to the end of group 0028.
+    """
+    try:
+        data = memoryview(_inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set)
+        form = _form(data, "<" if transfer_syntax_uid != _BIG_ENDIAN else ">")
+        found = {}
+        for tag, vr, start, length, _ in _Walk(data, form).elements(0):
+            if tag in _WANTED:
+                found[tag] = vr, bytes(data[start : start + min(length, _VALUE_BYTES)]), length
+    except _Malformed as error:
+        raise _unparsable(str(error)) from error
+    except struct.error as error:
+        raise _unparsable("it ends within an element") from error
+    except zlib.error as error:
+        raise _unparsable("it is not deflated") from error
+    charsets = _charsets(found.get(0x00080005, (b"", b"", 0))[1])
+    values = {_WANTED[tag][0]: _value(tag, vr, raw, length, form, charsets) for tag, (vr, raw, length) in found.items()}
+    return {keyword: value for keyword, value in values.items() if value is not None}
+
+
+def _unparsable(why: str) -> Refused:
+    return Refused(f"Not parsable: {why}", status=CANNOT_PARSE, hint="The bytes are kept in quarantine; ask the maker of the device that sent them.")
+
+
+def split_file(data: Bytes) -> tuple[dict[str, str], int]:
+    """Return what a DICOM file's meta information says (keyword -> UID) and where its data set begins; both empty without meta information.
+
+    A preamble may be missing, and so may the meta information: its transfer syntax is then guessed (PS3.10 §7.1).
+
+    Raises
+    ------
+    Refused: with C001 when this is no DICOM file.
+    """
+    view = memoryview(data)
+    start = 132 if bytes(view[128:132]) == b"DICM" else 4 if bytes(view[:4]) == b"DICM" else 0
+    if bytes(view[:2]) == b"\x00\x08" and _form(view, ">").explicit:
+        return {"TransferSyntaxUID": _BIG_ENDIAN}, 0
+    if not start and bytes(view[:2]) not in (b"\x02\x00", b"\x08\x00"):
+        raise Refused("Not a DICOM file", status=CANNOT_PARSE, hint="It has neither DICM after 128 bytes nor a data set at its start.")
+    said = {}
+    try:
+        for tag, _, value, length, end in _Walk(view, _EXPLICIT).elements(start, last_group=0x0002):
+            keyword = {0x00020002: "MediaStorageSOPClassUID", 0x00020003: "MediaStorageSOPInstanceUID", 0x00020010: "TransferSyntaxUID"}.get(tag)
+            if keyword and length <= _VALUE_BYTES:
+                said[keyword] = _cleaned(bytes(view[value : value + length]).decode("latin-1"))
+            start = end
+    except (_Malformed, struct.error) as error:
+        raise Refused("The file's meta information cannot be parsed", status=CANNOT_PARSE) from error
+    if "TransferSyntaxUID" not in said:
+        said["TransferSyntaxUID"] = "1.2.840.10008.1.2.1" if _form(view[start:], "<").explicit else "1.2.840.10008.1.2"
+    return said, start
+
+
+# ------------------------------------------------------------------------------------------------------------- elements
+
+
+class _Walk:
+    """Goes from element to element of a data set, over sequences of undefined length too, without recursion."""
+
+    def __init__(self, data: memoryview, form: _Form) -> None:
+        self._data = data
+        self._form = form
+        self._left = _ELEMENTS
+
+    def elements(self, at: int, last_group: int = 0x0028) -> Iterator[tuple[int, bytes, int, int, int]]:
+        """Give tag, VR, start, length and end of each element of defined length, up to the last group that matters."""
+        size = len(self._data)
+        while size - at >= 8:
+            tag, vr, length, start = self._element(at, self._form)
+            if tag >> 16 > last_group:
+                return
+            if length == _UNDEFINED:
+                at = self._after_undefined(start, vr)
+                continue
+            at = start + length
+            if at > size:
+                raise _Malformed("a length reaches past its end")
+            yield tag, vr, start, length, at
+
+    def _element(self, at: int, form: _Form) -> tuple[int, bytes, int, int]:
+        """Return tag, VR (empty when implicit), length, and where the value begins (PS3.5 §7.1)."""
+        self._left -= 1
+        if self._left < 0:
+            raise _Malformed(f"more than {_ELEMENTS} elements before the image")
+        group, element, vr, length = form.head(self._data, at)
+        tag = group << 16 | element
+        if form.explicit and group != _ITEM_GROUP:
+            if vr in _LONG:
+                return tag, vr, form.length(self._data, at + 8)[0], at + 12
+            if vr in _SHORT or (vr.isalpha() and vr.isupper()):
+                return tag, vr, length, at + 8
+        return tag, b"", form.length(self._data, at + 4)[0], at + 8
+
+    def _after_undefined(self, at: int, vr: bytes) -> int:
+        """Return where a sequence of undefined length ends (PS3.5 §7.5); what is UN inside is implicit VR little endian (§6.2.2)."""
+        opened = [_IMPLICIT if vr == b"UN" else self._form]
+        while opened:
+            tag, vr, length, at = self._element(at, opened[-1])
+            if tag in _DELIMITERS:
+                opened.pop()
+            elif length != _UNDEFINED:
+                at += length
+            elif len(opened) < _DEPTH:
+                opened.append(_IMPLICIT if vr == b"UN" else opened[-1])
+            else:
+                raise _Malformed(f"sequences nested deeper than {_DEPTH // 2}")
+        return at
+
+
+def _form(data: memoryview, order: str) -> _Form:
+    """Say how a data set is written by its first element, which devices get right more often than what they agreed to."""
+    vr = bytes(data[4:6])
+    return _Form(vr in _SHORT or vr in _LONG, order)
+
+
+def _inflated(data_set: Bytes) -> bytes:
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data_set, _INFLATED_BYTES)  # PS3.5 A.5; no more of a bomb than this
+
+
+# --------------------------------------------------------------------------------------------------------------- values
+
+
+def _value(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: tuple[str, ...]) -> Any:
+    kind = _WANTED[tag][1]
+    numeric = kind in ("DS", "IS", "US")
+    if vr == b"SQ" or (numeric and length > _VALUE_BYTES):
+        return None
+    if vr in _BINARY or (kind == "US" and vr in (b"", b"UN", b"OB", b"OW")):
+        return _several(_unpacked(raw, form.order + _BINARY.get(vr, "H"))) if numeric else None
+    text = _decoded(raw, () if kind in _CODED else charsets)
+    texts = [_cleaned(part) for part in (text if numeric else text[:_TEXT_CHARACTERS]).split("\\")][:_VALUES]
+    if not numeric:
+        return _several(texts) if any(texts) else None
+    numbers = [_decimal(part) if kind == "DS" else _integer(part) for part in texts]
+    return None if None in numbers else _several(numbers)
+
+
+def _several(values: list[Any]) -> Any:
+    return values if len(values) > 1 else values[0] if values else None
+
+
+def _unpacked(raw: bytes, code: str) -> list[int | float]:
+    size = struct.calcsize(code)
+    values = [struct.unpack_from(code, raw, at)[0] for at in range(0, len(raw) - size + 1, size)]
+    return values[:_VALUES] if all(math.isfinite(value) for value in values) else []
+
+
+def _decimal(text: str) -> float | None:
+    number = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else None
+
+
+def _integer(text: str) -> int | None:
+    number = int(text.partition(".")[0]) if len(text) <= 32 and _INTEGER.fullmatch(text) else None
+    return number if number is not None and abs(number) < 2**53 else None  # JSON's integers
+
+
+def _cleaned(text: str) -> str:
+    return (text if text.isprintable() else _CONTROL.sub(" ", text.replace("\0", ""))).strip()
+
+
+def _charsets(raw: bytes) -> tuple[str, ...]:
+    """Return the codec of each value of Specific Character Set; an empty text for what is undeclared or unknown (PS3.3 C.12.1.1.2)."""
+    terms = [_cleaned(term).upper() for term in raw.decode("latin-1").split("\\")]
+    terms = [re.sub(r"^ISO.?2022.?IR.?(\d+)$", r"ISO 2022 IR \1", re.sub(r"^ISO.?IR.?(\d+)$", r"ISO_IR \1", term)) for term in terms]
+    terms = [{"UTF-8": "ISO_IR 192", "UTF8": "ISO_IR 192"}.get(term, term) for term in terms]
+    return tuple("" if term in ("", "ISO_IR 6", "ISO 2022 IR 6") else python_encoding.get(term, "") for term in terms)
+
+
+def _decoded(raw: bytes, charsets: tuple[str, ...]) -> str:
+    first = charsets[0] if charsets else ""
+    if b"\x1b" not in raw:
+        return _plain(raw, first)
+    return "".join(_escaped(part, first) if part[0] == 0x1B else _plain(part, first) for part in _FRAGMENT.findall(raw))
+
+
+def _plain(raw: bytes, encoding: str) -> str:
+    """Decode without code extensions; where no character set was declared, UTF-8 if it is that, else Latin-1."""
+    try:
+        return raw.decode(encoding or "utf-8")
+    except UnicodeDecodeError:
+        return raw.decode(encoding or "latin-1", errors="replace")
+
+
+def _escaped(part: bytes, first: str) -> str:
+    """Decode what follows an escape sequence (PS3.5 §6.1.2.5), whether or not the character set announced it."""
+    size = 4 if part[:3] in (b"\x1b$(", b"\x1b$)") else 3
+    encoding = CODES_TO_ENCODINGS.get(part[:size], first)
+    return part.decode(encoding, errors="replace") if encoding in _PYTHON_STRIPS_ESCAPE else _plain(part[size:], encoding)

@@ -1,0 +1,227 @@
+"""The C-STORE and C-ECHO SCP (PS3.4 Annexes A and B): pynetdicom negotiates and speaks, the door decides.
+
+Starting a `Receiver` sets two switches of pynetdicom for the whole process, on purpose:
+
+* `UNRESTRICTED_STORAGE_SERVICE`: as acceptor, take every storage SOP class, private and unknown ones too, in every transfer syntax. Of each
+  presentation context the requestor's first transfer syntax is taken. It changes nothing for an association that this process requests.
+* `LOG_HANDLER_LEVEL`: no handlers that write every message to a log; they cost time and may show what is in it.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from socketserver import BaseServer
+from weakref import WeakKeyDictionary
+
+import structlog
+from pydicom.dataset import Dataset
+from pynetdicom import AE as ApplicationEntity
+from pynetdicom import _config, evt
+from pynetdicom.association import Association
+from pynetdicom.sop_class import Verification
+from pynetdicom.transport import ThreadedAssociationServer
+
+from dicom_node.config import NodeConfig
+from dicom_node.domain import ConfigError, Refused
+from dicom_node.receive.door import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, OUT_OF_RESOURCES, Door
+from dicom_node.store import Recorded, Store
+
+SUCCESS = 0x0000
+NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
+_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
+_ABORT_S = 2.0  # so long an aborted association may take to say so to its peer
+
+_log = structlog.get_logger()
+
+
+class _Server(ThreadedAssociationServer):
+    request_queue_size = 128  # connections that wait to be accepted; the default of 5 makes a burst of senders wait for TCP to try again
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What an association has brought so far."""
+
+    started: float
+    stored: int = 0
+    identical: int = 0
+    refused: int = 0
+
+
+class Receiver:
+    """Listens where the site's configuration says, and answers."""
+
+    def __init__(self, site_config: NodeConfig, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._config = site_config
+        self._door = Door(store, site_config.node)
+        self._clock = clock
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self._tallies: WeakKeyDictionary[Association, _Tally] = WeakKeyDictionary()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, or would: the configured one, unless that is 0 and it is listening."""
+        return int(self._server.server_address[1]) if self._server else self._config.node.port
+
+    def start(self) -> None:
+        """Listen, and answer in threads of its own.
+
+        Raises
+        ------
+        ConfigError: the address cannot be listened on.
+        """
+        _config.UNRESTRICTED_STORAGE_SERVICE = True
+        _config.LOG_HANDLER_LEVEL = "none"
+        node = self._config.node
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_RELEASED, self._on_end, ["released"]),
+            (evt.EVT_ABORTED, self._on_end, ["aborted"]),
+            (evt.EVT_REJECTED, self._on_end, ["rejected"]),
+        ]
+        try:
+            self._server = self._entity().make_server((node.host, node.port), evt_handlers=handlers, server_class=_Server)
+        except OSError as error:
+            place = f"{node.host}:{node.port}"
+            hint = "Another program may listen there already: choose another node.port, or stop it."
+            raise ConfigError(f"node.host and node.port: {place} cannot be listened on: {error.strerror}", hint=hint) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver", daemon=True)
+        self._thread.start()
+        _log.info("receive.listening", ae_title=node.ae_title, host=node.host, port=self.port)
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """Accept no more, let running associations end by themselves for so long, then abort them; return when none is left."""
+        server, self._server = self._server, None
+        if server is None or self._thread is None:
+            return
+        BaseServer.shutdown(server)  # pynetdicom's own wants to know the server from its `start_server`
+        server.server_close()
+        self._thread.join()
+        until = time.monotonic() + grace_s
+        for association in server.active_associations:
+            association.join(max(0.0, until - time.monotonic()))
+        left = server.active_associations
+        for association in left:
+            threading.Thread(target=_abort, args=(association,), daemon=True).start()
+        until = time.monotonic() + _ABORT_S
+        for association in left:
+            association.join(max(0.0, until - time.monotonic()))
+            _cut(association)
+            association.join()  # what it is storing it stores: `Door.take` ends by itself
+        _log.info("receive.stopped", aborted=len(left))
+
+    def _entity(self) -> ApplicationEntity:
+        node = self._config.node
+        entity = ApplicationEntity(node.ae_title)
+        entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        entity.maximum_pdu_size = node.max_pdu_bytes
+        entity.maximum_associations = node.max_associations
+        entity.acse_timeout = node.acse_timeout_s
+        entity.dimse_timeout = node.dimse_timeout_s
+        entity.network_timeout = node.network_timeout_s
+        entity.require_called_aet = node.check_called_ae
+        entity.require_calling_aet = self._known()
+        entity.add_supported_context(Verification)
+        return entity
+
+    def _known(self) -> list[str]:
+        """Return the titles that may associate; none: all may. The title that is nobody's keeps the list from being empty by accident."""
+        if self._config.may("\0", "send"):  # no remote has this title: so everybody may
+            return []
+        known = {remote.ae.title for remote in self._config.remotes.values() if remote.may}
+        return sorted(known) or ["NOBODY MAY CALL"]
+
+    def _on_connection(self, event: evt.Event) -> None:
+        """Answer without delay, and give up on a peer that falls silent in the middle of a PDU (pynetdicom would wait for ever)."""
+        self._tallies[event.assoc] = _Tally(time.monotonic())
+        transport = event.assoc.dul.socket
+        if transport is not None and transport.socket is not None:
+            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport.socket.settimeout(self._config.node.network_timeout_s)
+
+    def _on_store(self, event: evt.Event) -> Dataset | int:
+        """Answer a C-STORE request (PS3.4 B.2.3)."""
+        tally = self._tallies.setdefault(event.assoc, _Tally(time.monotonic()))
+        calling_ae = event.assoc.requestor.ae_title.strip()
+        try:
+            recorded = self._stored(event, calling_ae)
+        except Refused as refusal:
+            tally.refused += 1
+            _log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)
+            return _answer(refusal.status, str(refusal))
+        except Exception as error:
+            # The outermost frame of ours in pynetdicom's thread: what escapes would be answered C211, as if the data set were at fault. It is
+            # this program that is: the sender is told to try again (A700). The error's text might quote the data set, so it is not logged.
+            tally.refused += 1
+            _log.error("receive.failed", calling_ae=calling_ae, status="A700", error=type(error).__name__, where=_where(error))
+            return _answer(OUT_OF_RESOURCES, "Internal error")
+        if recorded is Recorded.IDENTICAL:
+            tally.identical += 1
+        else:
+            tally.stored += 1
+        _log.debug("receive.stored", calling_ae=calling_ae, outcome=recorded.value)
+        return SUCCESS
+
+    def _stored(self, event: evt.Event, calling_ae: str) -> Recorded:
+        if not self._config.may(calling_ae, "send"):
+            hint = f'Add "send" to the `may` of the remote whose AE title is {calling_ae}.'
+            raise Refused("Not authorised to send", status=NOT_AUTHORISED, hint=hint)
+        request = event.request
+        return self._door.take(
+            request.DataSet.getbuffer(),
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            calling_ae=calling_ae,
+            received_at=self._clock(),
+        )
+
+    def _on_end(self, event: evt.Event, how: str) -> None:
+        tally = self._tallies.pop(event.assoc, None)
+        if tally is None:  # it was told of already
+            return
+        _log.info(
+            "receive.association",
+            ended=how,
+            calling_ae=event.assoc.requestor.ae_title.strip(),
+            address=event.assoc.requestor.address_info.address if event.assoc.requestor.address_info else "",
+            stored=tally.stored,
+            identical=tally.identical,
+            refused=tally.refused,
+            seconds=round(time.monotonic() - tally.started, 3),
+        )
+
+
+def _answer(status: int, comment: str) -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_CHARACTERS]
+    return answer
+
+
+def _where(error: BaseException) -> str:
+    """Name the place an error was raised at, without its values."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+
+
+def _abort(association: Association) -> None:
+    association.abort()  # only says so to the peer while a request is being served
+    association.kill()
+
+
+def _cut(association: Association) -> None:
+    """Shut an association's socket: its thread may be waiting there for a peer that has fallen silent in the middle of a PDU."""
+    transport = association.dul.socket
+    if association.is_alive() and transport is not None and transport.socket is not None:
+        with contextlib.suppress(OSError):
+            transport.socket.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,208 @@
+"""Results as others read them: the validators of DICOM, and the readers inside viewers."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pytest
+import SimpleITK
+from pydicom import Dataset, dcmread
+
+from dicom_node.domain import Assembled
+from dicom_node.report import build, check, encode
+from tests import findings as made
+from tests import phantoms
+from tests.conformance.viewers import objections_to_report, objections_to_segmentation
+from tests.peers import need, need_file
+
+SOURCES: dict[str, Callable[[], list[Dataset]]] = {
+    "axial": phantoms.series,
+    "axial, feet first": lambda: phantoms.series()[::-1],
+    "coronal": lambda: phantoms.series(orientation="coronal"),
+    "sagittal": lambda: phantoms.series(orientation="sagittal"),
+    "oblique": lambda: phantoms.series(orientation="oblique"),
+    "MR": lambda: phantoms.series(modality="MR", orientation="sagittal", rescale=None),
+    "one slice": lambda: phantoms.series()[3:4],
+    "Enhanced CT": lambda: [phantoms.enhanced(orientation="oblique")],
+    "Enhanced MR": lambda: [phantoms.enhanced(modality="MR")],
+}
+
+
+class Results:
+    """One phantom, what was found on it, and the objects on disk."""
+
+    def __init__(self, folder: Path, images: list[Dataset]) -> None:
+        self.images = images
+        self.inputs = phantoms.write(images, folder / "in")
+        self.assembled = made.assembled(images)
+        self.labels = _labels(self.assembled)
+        found = made.findings(self.assembled, segments=self.assembled.volume.with_array(self.labels))
+        self.objects: dict[str, Path] = {}
+        for draft in build(found, {"ct": self.assembled}, made.run(made.model(folder / "model"))):
+            self.objects[draft.kind] = folder / f"{draft.kind}.dcm"
+            self.objects[draft.kind].write_bytes(encode(draft.dataset))
+
+    def points(self, number: int) -> set[tuple[float, ...]]:
+        """Return the centres of a segment's voxels in the patient's millimetres, to a hundredth."""
+        return _points(np.argwhere(self.labels == number), self.assembled.volume.affine)
+
+
+def _labels(assembled: Assembled) -> np.ndarray:
+    """Return both blocks, or on a single slice two spots."""
+    labels = np.zeros(assembled.volume.shape, np.uint8)
+    for number, marker in ((1, made.LEFT), (2, made.RIGHT)):
+        labels[phantoms.block(marker) if len(labels) > 1 else (0, *phantoms.block(marker)[1:])] = number
+    return labels
+
+
+def _points(indices: np.ndarray, affine: np.ndarray) -> set[tuple[float, ...]]:
+    return {tuple(point) for point in np.round(indices @ affine[:3, :3].T + affine[:3, 3], 2) + 0.0}
+
+
+@pytest.fixture(scope="module")
+def of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Results]:
+    """Return the results of a source, made once."""
+    known: dict[str, Results] = {}
+    return lambda name: known.setdefault(name, known.get(name) or Results(tmp_path_factory.mktemp("results"), SOURCES[name]()))
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def beside(program: str) -> str:
+    """Return a program that came with a package of this environment, else one of the machine."""
+    path = Path(sys.executable).parent / program
+    return str(path) if path.is_file() else need(program)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_object_passes_dciodvfy(of: Callable[[str], Results], name: str) -> None:
+    """PS3.3 A.51, A.35.13: no error, whatever the source."""
+    assert {kind: check(path) for kind, path in of(name).objects.items()} == {"SEG": (), "SR": ()}
+
+
+@pytest.mark.parametrize("name", ["oblique", "MR"])
+def test_results_agree_with_their_images_on_patient_and_study(of: Callable[[str], Results], name: str) -> None:
+    """dcentvfy: the same entity has the same attributes across inputs and outputs, and no UID is used twice."""
+    results = of(name)
+    said = run(beside("dcentvfy"), *results.inputs, *results.objects.values())
+    assert "Error" not in said
+    assert all("Different information entities" in line for line in said.splitlines())  # Accession Number is in two modules
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_dcmqi_reads_the_same_voxels(of: Callable[[str], Results], name: str, tmp_path: Path) -> None:
+    """What 3D Slicer imports lies on the same points of the patient, in the same colour, under the same name."""
+    results = of(name)
+    run(beside("segimage2itkimage"), "--inputDICOM", results.objects["SEG"], "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    described = [one for group in json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"] for one in group]
+    assert {one["labelID"]: one["SegmentLabel"] for one in described} == {1: "Left lung", 2: "Right lung"}
+    assert [one["recommendedDisplayRGBValue"] for one in described] == [[0, 151, 206], [216, 101, 79]]
+    read: dict[int, set[tuple[float, ...]]] = {1: set(), 2: set()}
+    for path in tmp_path.glob("*.nrrd"):
+        image = SimpleITK.ReadImage(str(path))
+        array = SimpleITK.GetArrayFromImage(image)  # (slice, row, column)
+        for number, points in read.items():
+            points |= _points(np.argwhere(array == number), _affine_of(image))
+    for number, points in read.items():
+        assert _same_points(points, results.points(number), tolerance_mm=0.02)
+
+
+def _affine_of(image: SimpleITK.Image) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing())[:, ::-1]
+    matrix[:3, 3] = image.GetOrigin()
+    return matrix
+
+
+def _same_points(some: set[tuple[float, ...]], others: set[tuple[float, ...]], *, tolerance_mm: float) -> bool:
+    a, b = np.array(sorted(some)), np.array(sorted(others))
+    return len(a) == len(b) and bool((np.linalg.norm(a[:, None] - b[None], axis=2).min(axis=1) < tolerance_mm).all())
+
+
+@pytest.mark.parametrize("name", ["axial", "Enhanced CT"])
+def test_dcmqi_reads_the_same_numbers(of: Callable[[str], Results], name: str, tmp_path: Path) -> None:
+    """tid1500reader: quantity, unit, value, segment and site of every group; verification and completion."""
+    results = of(name)
+    run(beside("tid1500reader"), "--inputDICOM", results.objects["SR"], "--outputMetadata", tmp_path / "sr.json")
+    read = json.loads((tmp_path / "sr.json").read_text())
+    numbers = {
+        group["TrackingIdentifier"]: {
+            item["quantity"]["CodeMeaning"]: (float(item["value"]), item["units"]["CodeValue"]) for item in group["measurementItems"]
+        }
+        for group in read["Measurements"]
+    }
+    assert numbers == {
+        "Left lung": {"Volume": (2310.0, "mL"), "Attenuation Coefficient": (-812.0, "[hnsf'U]")},
+        "Right lung": {"Volume": (2755.0, "mL"), "Attenuation Coefficient": (-807.0, "[hnsf'U]")},
+        "Nodule": {"Volume": (0.0, "mL")},
+        "Lung, lung-phantom": {"Left to right ratio": (0.838, "1")},
+        "lung-phantom": {"Image quality": (97.0, "%")},
+    }
+    assert [group.get("ReferencedSegment") for group in read["Measurements"]] == [1, 2, None, None, None]
+    assert [group["Laterality"]["CodeMeaning"] for group in read["Measurements"][:2]] == ["Left", "Right"]
+    assert read["Measurements"][0]["segmentationSOPInstanceUID"] == dcmread(results.objects["SEG"]).SOPInstanceUID
+    assert (read["VerificationFlag"], read["CompletionFlag"], read["observerContext"]["ObserverType"]) == ("UNVERIFIED", "COMPLETE", "DEVICE")
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_ohif_would_show_the_results(of: Callable[[str], Results], name: str) -> None:
+    """Its own preconditions, which it does not all check before it fails."""
+    results = of(name)
+    seg, sr = (dcmread(results.objects[kind]) for kind in ("SEG", "SR"))
+    assert [*objections_to_segmentation(seg, results.images), *objections_to_report(sr, results.images)] == []
+
+
+@pytest.mark.parametrize("name", ["coronal", "sagittal", "oblique", "Enhanced CT"])
+def test_an_asymmetric_marker_returns_to_its_side(of: Callable[[str], Results], name: str) -> None:
+    """A mirrored result is the most dangerous defect: the marker's centre is where the phantom has it, within half a voxel."""
+    results = of(name)
+    orientation = {"Enhanced CT": "oblique"}.get(name, name)
+    truth = phantoms.affine(orientation) @ [*(start + (size - 1) / 2 for start, size in zip(made.LEFT, (2, 3, 4), strict=True)), 1]
+    volume = highdicom.seg.segread(results.objects["SEG"]).get_volume(segment_numbers=[1], combine_segments=True)
+    found = volume.affine @ [*np.argwhere(volume.array).mean(axis=0), 1]
+    assert np.linalg.norm(found[:3] - truth[:3]) < 0.35  # half of the smallest voxel edge
+    brightest = np.argwhere(results.assembled.volume.array > 500).mean(axis=0)
+    assert np.allclose(results.assembled.volume.affine @ [*brightest, 1], truth, atol=1e-3)
+
+
+def test_pixelmeds_template_checker_finds_no_error(of: Callable[[str], Results], tmp_path: Path) -> None:
+    """PS3.16 TID 1500, 1411 and 1501, by the checker that IHE uses.
+
+    It chooses one template for all measurement groups of a report, so that a report holding both kinds is checked once with each.
+    """
+    whole = dcmread(of("axial").objects["SR"])
+    parts = {template: _with_groups(whole, template) for template in ("1411", "1501")}
+    for template, part in parts.items():
+        part.save_as(tmp_path / f"{template}.dcm")
+    with ThreadPoolExecutor() as pool:
+        said = dict(zip(parts, pool.map(_pixelmed, (tmp_path / f"{template}.dcm" for template in parts)), strict=True))
+    for template, text in said.items():
+        assert "Found Root Template TID_1500" in text
+        assert "Root Template Validation Complete" in text
+        assert [line for line in text.splitlines() if line.startswith("Error")] == [], template
+        assert "different code meaning" not in text
+
+
+def _with_groups(sr: Dataset, template: str) -> Dataset:
+    part = deepcopy(sr)
+    measured = next(item for item in part.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue == "126010")
+    kept = [group for group in measured.ContentSequence if group.ContentTemplateSequence[0].TemplateIdentifier == template]
+    assert kept
+    measured.ContentSequence = kept
+    return part
+
+
+def _pixelmed(path: Path) -> str:
+    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprOp", "ExprGrp")]
+    jar = need_file("/usr/share/java/pixelmed.jar")
+    return run(need("java"), *limits, "-cp", jar, "com.pixelmed.validate.DicomSRValidator", path)
