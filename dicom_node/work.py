@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 
 import structlog
@@ -62,6 +61,21 @@ class _Running:
     @property
     def canceled(self) -> bool:
         return self.stop or self.lost
+
+
+class _Steps:
+    """How long each step of a job took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def end(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step], self._since = round(now - self._since, 3), now
+
+    def __str__(self) -> str:
+        return ", ".join(f"{step} {seconds:.2f} s" for step, seconds in self.seconds.items())
 
 
 class Worker:
@@ -168,24 +182,31 @@ class Worker:
         if model.device_uid != job.device_uid:
             self._reschedule(job, model)
             return
-        say = _progress(running)
+        say, steps = _progress(running), _Steps()
         say(0.0, "reading the images")
         inputs = self._assemble(job, model)
+        steps.end("read")
         findings = self._analyse(job, model, inputs, running)
+        steps.end("model")
         say(0.95, "writing the report")
-        results = self._write(job, build(findings, inputs, self._describe(job, model)))
-        problems = "; ".join(f"{one.kind}: {one.problem}" for one in results if one.problem)
-        now = self._clock()
+        drafts = build(findings, inputs, self._describe(job, model))
+        steps.end("report")
+        results = self._write(job, drafts)
+        steps.end("check")
         if running.canceled:
             raise Canceled("the job was canceled")
+        self._record(job, results, [*findings.notes, *(note for one in inputs.values() for note in one.notes)], steps)
+
+    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: "_Steps") -> None:
+        now = self._clock()
+        problems = "; ".join(f"{one.kind}: {one.problem}" for one in results if one.problem)
         if problems:
             self._store.jobs.reject(job, results, now=now, why=f"a result is not valid DICOM and is in quarantine: {problems}")
             log.error("results quarantined", problems=problems)
             return
         made = ", ".join(one.kind for one in results)
-        notes = [*findings.notes, *(note for one in inputs.values() for note in one.notes)]
-        if self._store.jobs.complete(job, results, now=now, why="; ".join([f"made {made}", *notes])):
-            log.info("job completed", results=made, seconds=round(now - (job.started_at or now), 3))
+        if self._store.jobs.complete(job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes])):
+            log.info("job completed", results=made, steps_s=steps.seconds)
 
     def _reschedule(self, job: Job, model: Model) -> None:
         """Let a job that was made for another build of the model give way to one for this build."""
@@ -317,28 +338,26 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
             reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in choice.rejected.items())
             raise Unsuitable(f"no series suits input '{name}' of {model.name}: {choice.why}; {reasons}")
         chosen[name], why[name] = choice.series, choice.why
-    marks = [("", time.perf_counter())]
+    steps = _Steps()
     say(0.0, "reading the images")
     paths = {name: [Path(instance.path) for instance in series.instances] for name, series in chosen.items()}
     inputs = {name: assemble(paths[name], wanted) for name, wanted in model.manifest.inputs.items()}
-    marks.append(("assemble", time.perf_counter()))
+    steps.end("read")
     limits = model.manifest.resources
     pool = Pool(os.cpu_count() or 1, spare=False)
     try:
         volumes = {name: one.volume for name, one in inputs.items()}
-        bounds = {"timeout_s": limits.timeout_s, "memory_mb": limits.memory_mb}
-        findings = pool.run(model, device, volumes, progress=say, canceled=lambda: False, **bounds)
+        findings = pool.run(model, device, volumes, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, progress=say, canceled=lambda: False)
     finally:
         pool.close()
-    marks.append(("analyse", time.perf_counter()))
+    steps.end("model")
     identity = job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid)
     objects = _write_drafts(build(findings, inputs, Run(identity=identity, made_at=time.time(), model=model)), out)
-    marks.append(("report", time.perf_counter()))
+    steps.end("report")
     problems = tuple(f"{path.name}: {problem}" for path in objects for problem in check(path))
-    marks.append(("check", time.perf_counter()))
-    seconds = {step: at - before for (_, before), (step, at) in pairwise(marks)}
+    steps.end("check")
     sources = tuple(paths[next(iter(paths))])
-    return Trial(findings=findings, chosen=why, sources=sources, objects=objects, problems=problems, seconds=seconds)
+    return Trial(findings=findings, chosen=why, sources=sources, objects=objects, problems=problems, seconds=steps.seconds)
 
 
 def _write_drafts(drafts: Sequence[Draft], out: Path) -> tuple[Path, ...]:

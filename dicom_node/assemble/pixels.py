@@ -56,6 +56,7 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
 _FLOATS = {0x0008: "f4", 0x0009: "f8"}  # element of group 7FE0 -> type, for Float and Double Float Pixel Data
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
+_END_OF_IMAGE = b"\xff\xd9"
 _RLE_EXPANDS = 64  # at most: two bytes become 128 (PS3.5 G.3.1)
 
 Array = np.ndarray[Any, Any]
@@ -225,8 +226,12 @@ def _fits(image: Image, element: _Element, coded: bytes) -> None:
     if image.transfer_syntax_uid == RLELossless:
         if len(coded) * _RLE_EXPANDS < image.rows * image.columns * element.dtype.itemsize:
             raise ValueError("too few bytes")
-    elif _coded_size(coded) != (image.rows, image.columns):
+        return
+    if _coded_size(coded) != (image.rows, image.columns):
         raise ValueError("coded in another size than the header says")
+    # CharLS reads on past the end of a JPEG-LS stream that lacks its end marker, through whatever memory follows.
+    if image.transfer_syntax_uid in (JPEGLSLossless, JPEGLSNearLossless) and not coded.rstrip(b"\0").endswith(_END_OF_IMAGE):
+        raise ValueError("cut short")
 
 
 def _coded_size(coded: bytes) -> tuple[int, int]:

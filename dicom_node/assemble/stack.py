@@ -125,7 +125,7 @@ def _same_grid(one: Frame, other: Frame) -> bool:
     a, b = one.image, other.image
     return (
         (a.rows, a.columns) == (b.rows, b.columns)
-        and a.header.get("FrameOfReferenceUID") == b.header.get("FrameOfReferenceUID")
+        and one.get("FrameOfReferenceUID") == other.get("FrameOfReferenceUID")
         and all(math.isclose(p, q, rel_tol=_SAME_SPACING) for p, q in zip(one.spacing_mm, other.spacing_mm, strict=True))
         and all(abs(p - q) <= _SAME_DIRECTION for p, q in zip(one.orientation, other.orientation, strict=True))
     )

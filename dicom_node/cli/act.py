@@ -92,7 +92,7 @@ def import_(
     try:
         for file in track(files, description="importing", transient=True):
             try:
-                outcome = import_file(door, file, received_at=time.time()).value
+                outcome = import_file(door, file).value
             except Refused as error:
                 outcome = "refused"
                 typer.echo(f"{file.name}: {error}", err=True)

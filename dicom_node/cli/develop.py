@@ -77,9 +77,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say for a study, or a folder, which rules match, what would run, and for every no the reason."""
+    from dicom_node.assemble.selection import select
     from dicom_node.receive import study_of
     from dicom_node.route import route
-    from dicom_node.serve import routing_of, select
+    from dicom_node.serve import routing_of
     from dicom_node.store import Store
 
     site = site_of(config, storage)

@@ -168,7 +168,7 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     if as_json:
         write({"job": plain(job), "results": plain(results), "deliveries": plain(sent)})
         return
-    facts = [
+    facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
         ("study", job.study_instance_uid),
         ("state", _state(job)),

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from dicom_node.domain import ConfigError, PeerUnavailable
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
+    from dicom_node.work import Worker
 
 UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
 
@@ -56,7 +58,7 @@ def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin
     stop = _stop_event()
     if until_stdin_closes:
         threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
-    threading.Thread(target=lambda: (stop.wait(), worker.stop()), daemon=True).start()
+    threading.Thread(target=_stop_when, args=(stop, worker), daemon=True).start()
     worker.run()
     store.close()
 
@@ -144,6 +146,11 @@ def _stop_event() -> threading.Event:
     return stop
 
 
+def _stop_when(stop: threading.Event, worker: "Worker") -> None:
+    stop.wait()
+    worker.stop()
+
+
 def _wait_for_stdin(stop: threading.Event) -> None:
     while sys.stdin.buffer.read(4096):
         time.sleep(0.01)
@@ -151,8 +158,15 @@ def _wait_for_stdin(stop: threading.Event) -> None:
 
 
 def _logging() -> None:
-    """One event a line: JSON, or coloured where a person looks."""
+    """One event a line: JSON, or coloured where a person looks. Libraries that quote headers in what they say are silenced."""
+    import pydicom
     import structlog
+
+    # pydicom warns of odd values by quoting them, and a value may be a patient's name: whatever is odd is dealt with where it is read.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.simplefilter("ignore")
+    for library in ("pydicom", "pynetdicom", "highdicom", "apscheduler"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
     shown: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(

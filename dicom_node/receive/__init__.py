@@ -1,6 +1,7 @@
 """Success is answered only after the bytes and their row are durable.
 
-`Receiver` is the C-STORE and C-ECHO SCP; what it accepts it brings to the `Door`, where an import of files goes in too. No pixel is decoded.
+`Receiver` is the C-STORE and C-ECHO SCP; what it accepts it brings to the `Door`, where an import of files goes in too. `study_of` looks at
+files without taking them. No pixel is decoded.
 """
 
 from dicom_node.receive.door import Door, import_file

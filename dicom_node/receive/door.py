@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.config import Node
-from dicom_node.domain import Instance, Refused, Rejected, Transient, derived_uid
+from dicom_node.domain import Instance, Refused, Transient, derived_uid
 from dicom_node.receive.header import CANNOT_PARSE, Bytes, read_header, split_file, tolerable_uid
 from dicom_node.store import Recorded, Store
 
@@ -85,7 +85,6 @@ class Door:
             received_at=received_at,
             header=header,
         )
-        # When this fails the file stays: a commit that came too late may yet name it, and if none does the next start sweeps it away.
         return self._store.instances.record(received, timeout_s=self._node.dimse_timeout_s)
 
     def _quarantine(
@@ -103,13 +102,12 @@ def import_file(door: Door, path: Path, *, received_at: float, calling_ae: str =
 
     Raises
     ------
-    Rejected: the file cannot be read.
-    Refused: as `Door.take`; C001 without a copy in quarantine when it is no DICOM file at all.
+    Refused: as `Door.take`; with C001, and no copy in quarantine, when the file cannot be read or is no DICOM file at all.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Rejected(f"A file cannot be read: {error.strerror}", hint="Look at its permissions.") from error
+        raise Refused(f"Not readable: {error.strerror}", status=CANNOT_PARSE, hint="Look at the file and its permissions.") from error
     said, start = split_file(data)
     return door.take(
         memoryview(data)[start:],

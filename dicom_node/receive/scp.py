@@ -80,6 +80,7 @@ class Receiver:
         node = self._config.node
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_REQUESTED, _on_request),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
@@ -114,6 +115,7 @@ class Receiver:
             association.join(max(0.0, until - time.monotonic()))
             _cut(association)
             association.join()  # what it is storing it stores: `Door.take` ends by itself
+            association.dul.join(_ABORT_S)
         _log.info("receive.stopped", aborted=len(left))
 
     def _entity(self) -> ApplicationEntity:
@@ -197,6 +199,13 @@ class Receiver:
             refused=tally.refused,
             seconds=round(time.monotonic() - tally.started, 3),
         )
+
+
+def _on_request(event: evt.Event) -> None:
+    """Abort a request that proposes a context without any transfer syntax (PS3.8 9.3.2.2): negotiating it would end pynetdicom's thread."""
+    if not all(context.transfer_syntax for context in event.assoc.requestor.primitive.presentation_context_definition_list):
+        event.assoc.acse.send_ap_abort(0x06)  # invalid PDU parameter value
+        event.assoc.kill()
 
 
 def _answer(status: int, comment: str) -> Dataset:

@@ -98,11 +98,10 @@ def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.
 
 
 def _counts(labels: np.ndarray | None, segments: int) -> np.ndarray:
-    """Return the number of voxels of each segment number, slice by slice: counted at once, a large volume would be copied to 64 bits."""
+    """Return the number of voxels of each segment, slice by slice: counted at once, a large volume would be copied to 64 bits."""
     counts = np.zeros(segments + 1, np.int64)
     for plane in () if labels is None else labels:
-        if plane.any():
-            counts += np.bincount(plane.ravel(), minlength=segments + 1)
+        counts += np.bincount(plane[plane != 0], minlength=segments + 1)
     return counts
 
 

@@ -37,11 +37,25 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     ------
     Unsuitable: the images name no frame of reference.
     """
-    source, words = assembled.sources[0], Words.of(assembled.sources[0])
+    source = assembled.sources[0]
     if not source.get("FrameOfReferenceUID"):
         raise Unsuitable("the images name no frame of reference, so that a segmentation cannot be laid over them")
+    seg = _built(outcome, assembled, shown, run, Words.of(source))
+    seg["PixelData"].VR = "OB"
+    if len(seg.PixelData) * 8 > seg.NumberOfFrames * seg.Rows * seg.Columns + 7:
+        seg.PixelData = seg.PixelData[:-1] + b"\0"  # PS3.5 §8.1.1: padding is null
+    seg.ContentCreatorName = None  # type 2, and no person made it
+    _name_sources(seg, shown, assembled)
+    _derive_dimensions(seg, run)
+    _identify_frames(seg)
+    settle(seg, source, run, "SEG")
+    copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_SERIES if source.get(keyword)])
+    return seg
+
+
+def _built(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run, words: Words) -> Segmentation:
     manifest = run.model.manifest
-    seg = Segmentation(
+    return Segmentation(
         source_images=_standins(shown, assembled),
         pixel_array=_pixels(outcome, shown),
         segmentation_type=SegmentationTypeValues.BINARY,
@@ -58,16 +72,6 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
         content_label="AI_RESEARCH",
         content_description=f"{words.say(manifest.name)}: AI, research use",
     )
-    seg["PixelData"].VR = "OB"
-    seg.ContentCreatorName = None  # type 2, and no person made it
-    _name_sources(seg, shown, assembled)
-    _derive_dimensions(seg, run)
-    _identify_frames(seg)
-    settle(seg, source, run, "SEG")
-    copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_SERIES if source.get(keyword)])
-    if len(seg.PixelData) * 8 > seg.NumberOfFrames * seg.Rows * seg.Columns + 7:
-        seg.PixelData = seg.PixelData[:-1] + b"\0"  # PS3.5 §8.1.1: padding is null
-    return seg
 
 
 def _standins(shown: list[Plane], assembled: Assembled) -> list[Dataset]:

@@ -107,9 +107,14 @@ class Database:
 
 def insert_unless_there(connection: Connection, table: Table, **values: Any) -> bool:
     """Insert a row unless its key is taken, even by another process at this moment; say whether it was inserted."""
-    build = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     key = next(iter(table.primary_key.columns))
-    return connection.execute(build(table).values(**values).on_conflict_do_nothing().returning(key)).first() is not None
+    return connection.execute(unless_there(connection, table).values(**values).returning(key)).first() is not None
+
+
+def unless_there(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return the statement that inserts rows whose keys are not taken, and passes over the others."""
+    build = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return build(table).on_conflict_do_nothing()
 
 
 # ------------------------------------------------------------------------------------------------------------- opening
@@ -128,9 +133,7 @@ def _url(address: str) -> URL:
 def _sqlite(url: URL) -> Engine:
     if sqlite3.sqlite_version_info < _RETURNING_SINCE:
         raise ConfigError(f"Python's SQLite is {sqlite3.sqlite_version}, needed is 3.35", hint="Use a newer Python, or PostgreSQL.")
-    engine = create_engine(
-        url, connect_args={"timeout": 30.0, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json
-    )
+    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -155,9 +158,7 @@ def _postgresql(url: URL) -> Engine:
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": "10"})  # seconds
     try:
-        engine = create_engine(
-            url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=24, json_serializer=_to_json
-        )
+        engine = create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=24, json_serializer=_to_json)
     except ModuleNotFoundError as error:
         raise ConfigError(f"the database driver {error.name} is not installed", hint="pip install 'dicom-node[postgresql]'") from error
     event.listen(engine, "connect", _prepare_postgresql)
@@ -199,11 +200,11 @@ def _version(connection: Connection) -> str | None:
 
 
 def _migrate(connection: Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its steps are no events of a study's walk; it begins to tell when it is imported
     # Alembic takes 0.2 s to import and is needed once in the life of a ledger.
     from alembic import command
     from alembic.config import Config
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # its steps are no event of the node's walk
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection

@@ -1,15 +1,17 @@
 """Deliveries: each result on its way to each destination, and how each destination is doing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, select, update
 
 from dicom_node.domain import DELIVERY_TRANSITIONS, Delivery, DeliveryState, Rejected, Result
-from dicom_node.store.database import Database
+from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import delivery, destination, result
+
+_AT_ONCE = 1000  # rows that one statement changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,24 +33,16 @@ class Deliveries:
 
     def claim(self, name: str, who: str, *, now: float, lease_s: float, limit: int = 64) -> tuple[Delivery, ...]:
         """Take the deliveries to one destination that are due, oldest first; exactly one claimant gets each."""
-        due = (
-            select(delivery.c.id)
-            .where(delivery.c.destination == name, delivery.c.state == DeliveryState.PENDING, delivery.c.not_before <= now)
-            .order_by(delivery.c.created_at, delivery.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+        due = delivery.c.destination == name, delivery.c.state == DeliveryState.PENDING, delivery.c.not_before <= now
         with self._database.write() as connection:
-            ids = list(connection.execute(due).scalars())
-            taken = {"state": DeliveryState.SENDING, "sender": who, "lease_until": now + lease_s}
-            if ids:
-                connection.execute(update(delivery).where(delivery.c.id.in_(ids)).values(**taken))
-            return _deliveries(connection, delivery.c.id.in_(ids)) if ids else ()
+            found = _deliveries(connection, *due, limit=limit, lock="skip")
+            taken = {"lease_until": now + lease_s, "sender": who}
+            return _change(connection, found, DeliveryState.SENDING, who=who, why="its turn", now=now, **taken)
 
-    def renew(self, held: Sequence[Delivery], who: str, *, now: float, lease_s: float) -> None:
-        """Keep the lease of deliveries that are still being sent."""
+    def renew(self, held: Sequence[Delivery], who: str, *, now: float, lease_s: float) -> int:
+        """Keep the lease of deliveries that are still being sent; return how many of them are still this sender's."""
         with self._database.write() as connection:
-            connection.execute(update(delivery).where(*_held(held, who)).values(lease_until=now + lease_s))
+            return int(connection.execute(update(delivery).where(*_held(held, who)).values(lease_until=now + lease_s)).rowcount)
 
     def sent(self, one: Delivery, who: str, *, now: float, status: int, reason: str = "") -> bool:
         """Record that the destination answered success, or a warning, which is kept; False when the lease was lost."""
@@ -66,17 +60,15 @@ class Deliveries:
 
     def _move(self, one: Delivery, who: str, to: DeliveryState, *, now: float, why: str, **values: Any) -> bool:
         with self._database.write() as connection:
-            row = connection.execute(select(delivery).where(*_held((one,), who)).with_for_update()).first()
-            if row is None:
-                return False
-            _change(connection, row, one.result, to, who=who, why=why, now=now, **values)
-            return True
+            held = _deliveries(connection, *_held((one,), who), lock="wait")
+            return bool(_change(connection, held, to, who=who, why=why, now=now, **values))
 
     def take_back(self, now: float) -> int:
         """Make deliveries whose sender has been silent beyond its lease due again; return how many. The same bytes are sent again."""
-        silent = update(delivery).where(delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now)
         with self._database.write() as connection:
-            return int(connection.execute(silent.values(state=DeliveryState.PENDING, lease_until=None, sender="", not_before=now)).rowcount)
+            silent = _deliveries(connection, delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now, lock="skip")
+            why = "its sender was silent beyond its lease"
+            return len(_change(connection, silent, DeliveryState.PENDING, who="clock", why=why, now=now, not_before=now))
 
     def replay(self, *, who: str, now: float, delivery_id: int | None = None, job_id: int | None = None, name: str | None = None) -> int:
         """Make dead or canceled deliveries due again: one, those of a job, or all of a destination; return how many."""
@@ -110,35 +102,23 @@ class Deliveries:
         conditions += [delivery.c.id == delivery_id] if delivery_id is not None else []
         conditions += [delivery.c.destination == name] if name is not None else []
         conditions += [delivery.c.result_id.in_(select(result.c.id).where(result.c.job_id == job_id))] if job_id is not None else []
+        values = {"not_before": now, "attempts": 0} if to is DeliveryState.PENDING else {}
         with self._database.write() as connection:
-            rows = connection.execute(select(delivery).where(*conditions).with_for_update()).all()
-            for row in rows:
-                made = connection.execute(select(result).where(result.c.id == row.result_id)).mappings().one()
-                values = {"not_before": now, "attempts": 0} if to is DeliveryState.PENDING else {}
-                _change(connection, row, Result(**made), to, who=who, why=why, now=now, **values)
-            return len(rows)
+            found = _deliveries(connection, *conditions, lock="wait")
+            return len(_change(connection, found, to, who=who, why=why, now=now, **values))
 
     def send(self, job_id: int, name: str, *, who: str, now: float) -> int:
         """Queue a job's valid results for one more destination; return how many deliveries are new."""
         with self._database.write() as connection:
-            rows = connection.execute(select(result).where(result.c.job_id == job_id, result.c.problem == "")).mappings().all()
-            has = set(connection.execute(select(delivery.c.result_id).where(delivery.c.destination == name)).scalars())
-            fixed = {
-                "state": DeliveryState.PENDING,
-                "attempts": 0,
-                "sender": "",
-                "reason": "",
-                "created_at": now,
-                "not_before": now,
-                "destination": name,
-            }
-            new = [row for row in rows if row["id"] not in has]
-            for row in new:
-                connection.execute(insert(delivery).values(result_id=row["id"], **fixed))
+            wanted = select(result.c.id, result.c.study_instance_uid).where(result.c.job_id == job_id, result.c.problem == "")
+            rows = connection.execute(wanted.order_by(result.c.id)).all()
+            fixed = {"destination": name, "state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": ""}
+            fixed |= {"created_at": now, "not_before": now}
+            new = sum(insert_unless_there(connection, delivery, result_id=row.id, **fixed) for row in rows)
             if new:
-                why = f"{len(new)} results to {name}"
-                note(connection, Event(at=now, study_instance_uid=new[0]["study_instance_uid"], job_id=job_id, kind="queued", who=who, why=why))
-            return len(new)
+                why = f"{new} results to {name}"
+                note(connection, Event(at=now, study_instance_uid=rows[0].study_instance_uid, job_id=job_id, kind="queued", who=who, why=why))
+            return new
 
     def list(
         self, *, limit: int = 50, state: DeliveryState | None = None, name: str = "", job_id: int | None = None, study_instance_uid: str = ""
@@ -178,28 +158,51 @@ class Deliveries:
 
     def _destination(self, name: str, values: dict[str, Any], first: dict[str, Any]) -> None:
         with self._database.write() as connection:
-            if connection.execute(update(destination).where(destination.c.name == name).values(**values)).rowcount == 0:
-                connection.execute(insert(destination).values(name=name, **(values | first)))
+            if not insert_unless_there(connection, destination, name=name, **(values | first)):
+                connection.execute(update(destination).where(destination.c.name == name).values(**values))
 
 
 def _held(held: Sequence[Delivery], who: str) -> tuple[Any, ...]:
     return delivery.c.id.in_([one.id for one in held]), delivery.c.state == DeliveryState.SENDING, delivery.c.sender == who
 
 
-def _change(connection: Connection, row: Row[Any], of: Result, to: DeliveryState, *, who: str, why: str, now: float, **values: Any) -> None:
-    if to not in DELIVERY_TRANSITIONS[DeliveryState(row.state)]:
-        raise ValueError(f"delivery {row.id} cannot go from {row.state} to {to}")
-    connection.execute(update(delivery).where(delivery.c.id == row.id).values(state=to, lease_until=None, sender="", **values))
-    kind = f"delivery {to.lower()}"
-    detail = {"delivery": row.id, "kind": of.kind, "destination": row.destination}
-    note(connection, Event(at=now, study_instance_uid=of.study_instance_uid, job_id=of.job_id, kind=kind, who=who, why=why, detail=detail))
+def _change(
+    connection: Connection, found: Sequence[Delivery], to: DeliveryState, *, who: str, why: str, now: float, **values: Any
+) -> tuple[Delivery, ...]:
+    """Change the state of deliveries, by the table and in the caller's transaction, and write who and why.
+
+    Raises
+    ------
+    ValueError: the table has no such transition.
+    """
+    for one in found:
+        if to not in DELIVERY_TRANSITIONS[one.state]:
+            raise ValueError(f"delivery {one.id} cannot go from {one.state} to {to}")
+    fresh = {"state": to, "lease_until": None, "sender": ""} | values
+    for start in range(0, len(found), _AT_ONCE):
+        some = found[start : start + _AT_ONCE]
+        connection.execute(update(delivery).where(delivery.c.id.in_([one.id for one in some])).values(**fresh))
+        note(connection, *(_told(one, to, who=who, why=why, now=now) for one in some))
+    return tuple(replace(one, state=to) for one in found)
 
 
-def _deliveries(connection: Connection, *conditions: Any, newest_first: bool = False, limit: int = 1000) -> tuple[Delivery, ...]:
+def _told(one: Delivery, to: DeliveryState, *, who: str, why: str, now: float) -> Event:
+    of, kind = one.result, f"delivery {to.lower()}"
+    detail = {"delivery": one.id, "kind": of.kind, "destination": one.destination}
+    return Event(at=now, study_instance_uid=of.study_instance_uid, job_id=of.job_id, kind=kind, who=who, why=why, detail=detail)
+
+
+def _deliveries(
+    connection: Connection, *conditions: Any, newest_first: bool = False, limit: int | None = None, lock: Literal["", "wait", "skip"] = ""
+) -> tuple[Delivery, ...]:
+    """Return deliveries with their results; locked until the commit, where asked: after a wait for whoever changes them, or without those."""
     of_result = [column.label(f"result_{column.name}") for column in result.columns]
     wanted = select(delivery, *(c for c in of_result if c.name != "result_id")).join(result, result.c.id == delivery.c.result_id).where(*conditions)
     order = (delivery.c.created_at.desc(), delivery.c.id.desc()) if newest_first else (delivery.c.created_at, delivery.c.id)
-    return tuple(_delivery(row) for row in connection.execute(wanted.order_by(*order).limit(limit)).mappings())
+    wanted = wanted.order_by(*order).limit(limit)
+    if lock:
+        wanted = wanted.with_for_update(of=delivery, skip_locked=lock == "skip")
+    return tuple(_delivery(row) for row in connection.execute(wanted).mappings())
 
 
 def _delivery(row: RowMapping) -> Delivery:

@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -98,11 +98,8 @@ class Intake:
 
     def by_ids(self, ids: Sequence[int]) -> tuple[Instance, ...]:
         """Return instances by their ids in the ledger, in the order asked; what is no longer there is left out."""
-        found: dict[int, Instance] = {}
         with self._database.read() as connection:
-            for start in range(0, len(ids), _GROUP):
-                rows = connection.execute(select(instance).where(instance.c.id.in_(ids[start : start + _GROUP]))).mappings()
-                found.update((row["id"], instance_of(row)) for row in rows)
+            found = instances_by_id(connection, ids)
         return tuple(found[i] for i in ids if i in found)
 
     def quarantine(self, name: str, *, at: float, source: str, reason: str, sop_instance_uid: str = "", study_instance_uid: str = "") -> int:
@@ -189,6 +186,16 @@ class Intake:
 def _of_everyone(error: Exception) -> bool:
     """Say whether a failure is the disk's or the database's, so that trying one by one would only make everybody wait."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError | OperationalError | PoolTimeoutError)
+
+
+def instances_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Instance]:
+    """Return what is there of these instances, in the caller's transaction."""
+    found: dict[int, Instance] = {}
+    wanted = sorted(set(ids))
+    for start in range(0, len(wanted), _GROUP):  # a statement takes only so many parameters
+        rows = connection.execute(select(instance).where(instance.c.id.in_(wanted[start : start + _GROUP]))).mappings()
+        found.update((row["id"], instance_of(row)) for row in rows)
+    return found
 
 
 def instance_of(row: RowMapping) -> Instance:

@@ -17,10 +17,10 @@ from dicom_node.domain import (
     Result,
     job_identity,
 )
-from dicom_node.store.database import Database
-from dicom_node.store.intake import instance_of
+from dicom_node.store.database import Database, insert_unless_there
+from dicom_node.store.intake import instances_by_id
 from dicom_node.store.journal import Event, note
-from dicom_node.store.tables import delivery, instance, job, quarantine, result, worker
+from dicom_node.store.tables import delivery, job, quarantine, result, worker
 
 # How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.
 HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 24 * 3600.0}
@@ -64,19 +64,23 @@ class Jobs:
     def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
         """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost."""
         with self._database.write() as connection:
-            if not _still_held(connection, held):
+            current = _still_held(connection, held)
+            if current is None:
                 return False
             for one in results:
                 key = _insert_result(connection, one)
-                for destination in held.deliver:
+                for destination in current.deliver:
                     connection.execute(insert(delivery).values(_new_delivery(key, destination, now)))
-            move(connection, held, JobState.COMPLETED, who=held.worker, why=why, now=now, progress=1.0, note=why)
+            # It may have been asked to stop: it was quicker, and what it made counts.
+            done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": ""}
+            move(connection, current, JobState.COMPLETED, who=held.worker, why=why, now=now, **done)
             return True
 
     def reject(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
         """Record results that did not pass the check as quarantined, and the job as CANCELED; nothing of it is delivered."""
         with self._database.write() as connection:
-            if not _still_held(connection, held):
+            current = _still_held(connection, held)
+            if current is None:
                 return False
             for one in results:
                 _insert_result(connection, one)
@@ -89,12 +93,17 @@ class Jobs:
                 }
                 uids = {"sop_instance_uid": one.sop_instance_uid, "study_instance_uid": one.study_instance_uid}
                 connection.execute(insert(quarantine).values(**values, **uids))
-            move(connection, held, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.INVALID)
+            move(connection, current, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.INVALID)
             return True
 
     def decline(self, held: Job, *, now: float, why: str) -> bool:
         """Record that the analysis declined this input: CANCELED, with its sentence."""
-        return self._end(held, Discontinuation.DECLINED, now=now, why=why)
+        with self._database.write() as connection:
+            current = _still_held(connection, held)
+            if current is None:
+                return False
+            move(connection, current, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.DECLINED)
+            return True
 
     def stop(self, held: Job, *, now: float) -> bool:
         """Record that the worker stopped because it was asked to."""
@@ -102,33 +111,25 @@ class Jobs:
             current = _still_held(connection, held)
             if current is None:
                 return False
-            kind = current.discontinuation or Discontinuation.STOPPED
-            move(connection, held, JobState.CANCELED, who=held.worker, why=current.reason or "a person asked for it", now=now, discontinuation=kind)
+            _stopped(connection, current, who=held.worker, why="a person asked for it", now=now)
             return True
 
     def fail(self, held: Job, *, now: float, why: str, retry_at: float | None) -> bool:
-        """Record that an attempt failed: scheduled again at `retry_at`, or CANCELED when that is None."""
-        if retry_at is None:
-            return self._end(held, Discontinuation.FAILED, now=now, why=why)
+        """Record that an attempt failed: scheduled again at `retry_at`, or CANCELED when that is None or somebody asked it to stop."""
         with self._database.write() as connection:
-            if not _still_held(connection, held):
+            current = _still_held(connection, held)
+            if current is None:
                 return False
-            move(connection, held, JobState.SCHEDULED, who=held.worker, why=why, now=now, not_before=retry_at)
+            _give_back(connection, current, who=held.worker, why=why, now=now, retry_at=retry_at)
             return True
 
     def release(self, held: Job, *, now: float, why: str) -> bool:
         """Give a job back unfinished because the worker stops: it is SCHEDULED again, and the attempt does not count."""
         with self._database.write() as connection:
-            if not _still_held(connection, held):
+            current = _still_held(connection, held)
+            if current is None:
                 return False
-            move(connection, held, JobState.SCHEDULED, who=held.worker, why=why, now=now, not_before=now, attempts=held.attempts - 1)
-            return True
-
-    def _end(self, held: Job, kind: Discontinuation, *, now: float, why: str) -> bool:
-        with self._database.write() as connection:
-            if not _still_held(connection, held):
-                return False
-            move(connection, held, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=kind)
+            _give_back(connection, current, who=held.worker, why=why, now=now, retry_at=now, attempts=current.attempts - 1)
             return True
 
     def seen(self, who: str, models: Sequence[str], *, started_at: float, now: float) -> None:
@@ -136,7 +137,7 @@ class Jobs:
         values = {"started_at": started_at, "seen_at": now, "models": list(models)}
         with self._database.write() as connection:
             if connection.execute(update(worker).where(worker.c.name == who).values(**values)).rowcount == 0:
-                connection.execute(insert(worker).values(name=who, **values))
+                insert_unless_there(connection, worker, name=who, **values)
 
     def forget(self, who: str) -> None:
         """Record that a worker has ended."""
@@ -160,13 +161,7 @@ class Jobs:
             current = _still_held(connection, silent)
             if current is None or (current.lease_until or 0.0) >= now:
                 return False
-            if current.cancel_requested:
-                kind = current.discontinuation or Discontinuation.STOPPED
-                move(connection, current, JobState.CANCELED, who="clock", why=current.reason or why, now=now, discontinuation=kind)
-            elif retry_at is None:
-                move(connection, current, JobState.CANCELED, who="clock", why=why, now=now, discontinuation=Discontinuation.FAILED)
-            else:
-                move(connection, current, JobState.SCHEDULED, who="clock", why=why, now=now, not_before=retry_at)
+            _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at)
             return True
 
     # ---------------------------------------------------------------------------------------------------------- by people
@@ -179,15 +174,13 @@ class Jobs:
         Rejected: there is no such job, or it has ended.
         """
         with self._database.write() as connection:
-            found = _get(connection, job_id)
+            found = _get(connection, job_id, lock=True)
             if found.state is JobState.SCHEDULED:
                 move(connection, found, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.STOPPED)
                 return JobState.CANCELED
             if found.state is not JobState.IN_PROGRESS:
                 raise Rejected(f"job {job_id} is {found.state}: it has ended", hint="Only a job that waits or runs can be canceled.")
-            asked = {"cancel_requested": True, "discontinuation": Discontinuation.STOPPED, "reason": why}
-            connection.execute(update(job).where(job.c.id == job_id).values(**asked))
-            _tell(connection, found, "cancel requested", who, why, now)
+            ask_to_stop(connection, found, Discontinuation.STOPPED, who=who, why=why, now=now)
             return JobState.IN_PROGRESS
 
     def again(self, job_id: int, *, who: str, now: float, device_uid: str = "", model_version: str = "") -> Job:
@@ -198,7 +191,7 @@ class Jobs:
         Rejected: there is no such job, it has not ended, or its instances are gone.
         """
         with self._database.write() as connection:
-            old = _get(connection, job_id)
+            old = _get(connection, job_id, lock=True)
             if old.state not in (JobState.COMPLETED, JobState.CANCELED):
                 raise Rejected(f"job {job_id} is {old.state}: it has not ended", hint="Wait for it, or cancel it first.")
             made = _repeated(connection, replace(old, device_uid=device_uid or old.device_uid, model_version=model_version or old.model_version), now)
@@ -275,13 +268,36 @@ def move(connection: Connection, current: Job, to: JobState, *, who: str, why: s
 
 def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
     """Insert a job as SCHEDULED, in the caller's transaction, and return it with its id."""
-    made = replace(wanted, state=JobState.SCHEDULED, **values)
+    made = replace(wanted, state=JobState.SCHEDULED, deliver=tuple(dict.fromkeys(wanted.deliver)), **values)
     row = {c.name: getattr(made, c.name) for c in job.columns if c.name not in ("id", "due")}
     row |= {"inputs": {name: list(ids) for name, ids in made.inputs.items()}, "deliver": list(made.deliver), "priority": int(made.priority)}
     key = connection.execute(insert(job).values(**row, due=made.created_at + HEAD_START_S[made.priority])).inserted_primary_key
     made = replace(made, id=int(key[0]) if key else 0)
     _tell(connection, made, "scheduled", "node", made.why, made.created_at)
     return made
+
+
+def ask_to_stop(connection: Connection, running: Job, kind: Discontinuation, *, who: str, why: str, now: float) -> None:
+    """Ask the worker of a job that runs to stop, in the caller's transaction; its next beat hears of it. The first who asks is remembered."""
+    if not running.cancel_requested:
+        asked = {"cancel_requested": True, "discontinuation": kind, "reason": why}
+        connection.execute(update(job).where(job.c.id == running.id).values(**asked))
+    _tell(connection, running, "cancel requested", who, why, now)
+
+
+def _give_back(connection: Connection, current: Job, *, who: str, why: str, now: float, retry_at: float | None, **values: Any) -> None:
+    """End an attempt that came to nothing: stopped if that was asked for, else to be claimed again at `retry_at`, else failed for good."""
+    if current.cancel_requested:
+        _stopped(connection, current, who=who, why=why, now=now)
+    elif retry_at is None:
+        move(connection, current, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.FAILED)
+    else:
+        move(connection, current, JobState.SCHEDULED, who=who, why=why, now=now, not_before=retry_at, **values)
+
+
+def _stopped(connection: Connection, current: Job, *, who: str, why: str, now: float) -> None:
+    kind = current.discontinuation or Discontinuation.STOPPED
+    move(connection, current, JobState.CANCELED, who=who, why=current.reason or why, now=now, discontinuation=kind)
 
 
 def job_of(row: RowMapping) -> Job:
@@ -296,7 +312,8 @@ def job_of(row: RowMapping) -> Job:
 
 
 def _held(held: Job) -> tuple[Any, ...]:
-    return job.c.id == held.id, job.c.state == JobState.IN_PROGRESS, job.c.worker == held.worker, job.c.attempts == held.attempts
+    same_attempt = job.c.worker == held.worker, job.c.attempts == held.attempts, job.c.started_at == held.started_at
+    return job.c.id == held.id, job.c.state == JobState.IN_PROGRESS, *same_attempt
 
 
 def _still_held(connection: Connection, held: Job) -> Job | None:
@@ -304,32 +321,29 @@ def _still_held(connection: Connection, held: Job) -> Job | None:
     return job_of(row) if row else None
 
 
-def _get(connection: Connection, job_id: int) -> Job:
-    row = connection.execute(select(job).where(job.c.id == job_id).with_for_update()).mappings().first()
+def _get(connection: Connection, job_id: int, *, lock: bool = False) -> Job:
+    wanted = select(job).where(job.c.id == job_id)
+    row = connection.execute(wanted.with_for_update() if lock else wanted).mappings().first()
     if row is None:
         raise Rejected(f"there is no job {job_id}", hint="dicom-node jobs lists them.")
     return job_of(row)
 
 
 def _repeated(connection: Connection, old: Job, now: float) -> Job:
-    ids = [i for members in old.inputs.values() for i in members]
-    rows = connection.execute(select(instance).where(instance.c.id.in_(ids))).mappings()
-    found = {row["id"]: instance_of(row) for row in rows}
-    if len(found) < len(set(ids)):
-        raise Rejected(f"job {old.id} cannot be repeated: {len(set(ids)) - len(found)} of its instances are gone", hint="Send the study again.")
+    ids = {i for members in old.inputs.values() for i in members}
+    found = instances_by_id(connection, ids)
+    if len(found) < len(ids):
+        raise Rejected(f"job {old.id} cannot be repeated: {len(ids) - len(found)} of its instances are gone", hint="Send the study again.")
+    inputs = {name: [found[i] for i in members] for name, members in old.inputs.items()}
     repeat = old.repeat
-    while True:
-        inputs = {name: [found[i] for i in members] for name, members in old.inputs.items()}
-        identity = job_identity(inputs, old.device_uid, repeat)
-        if connection.execute(select(job.c.id).where(job.c.identity == identity)).first() is None:
-            break
+    while connection.execute(select(job.c.id).where(job.c.identity == job_identity(inputs, old.device_uid, repeat))).first():
         repeat += 1
     fresh = Job(
         study_instance_uid=old.study_instance_uid,
         model=old.model,
         model_version=old.model_version,
         device_uid=old.device_uid,
-        identity=identity,
+        identity=job_identity(inputs, old.device_uid, repeat),
         inputs=old.inputs,
         why=old.why,
         deliver=old.deliver,

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 
-from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Study, StudyState
+from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rejected, Study, StudyState, Transient
 from dicom_node.store.archive import Archive
-from dicom_node.store.database import Database
+from dicom_node.store.database import Database, unless_there
 from dicom_node.store.intake import instance_of
-from dicom_node.store.jobs import insert_job, job_of, move
+from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import delivery, event, instance, job, quarantine, result, study, tombstone
 
@@ -73,30 +73,38 @@ class Studies:
     def hold(self, seen: Study, *, why: str, now: float) -> None:
         """Hold a study whose instances name more than one patient: nothing runs on it until a person has looked."""
         with self._database.write() as connection:
-            guard = update(study).where(study.c.study_instance_uid == seen.study_instance_uid, study.c.changes == seen.changes)
-            if connection.execute(guard.values(state=StudyState.CONFLICT, why=why)).rowcount:
+            same = study.c.study_instance_uid == seen.study_instance_uid, study.c.changes == seen.changes, study.c.state == StudyState.OPEN
+            if connection.execute(update(study).where(*same).values(state=StudyState.CONFLICT, why=why)).rowcount:
                 note(connection, Event(at=now, study_instance_uid=seen.study_instance_uid, kind="held", who="node", why=why))
+
+    def reopen(self, study_instance_uid: str, *, who: str, why: str, now: float) -> None:
+        """Let a study be judged again, because a person asked for it: the rules changed, or what held it was put right.
+
+        Raises
+        ------
+        Rejected: there is no such study, or it is open.
+        """
+        with self._database.write() as connection:
+            same = study.c.study_instance_uid == study_instance_uid, study.c.state != StudyState.OPEN
+            if not connection.execute(update(study).where(*same).values(state=StudyState.OPEN, look_at=now)).rowcount:
+                raise Rejected(f"study {study_instance_uid} is open already, or not here", hint="dicom-node studies lists them.")
+            note(connection, Event(at=now, study_instance_uid=study_instance_uid, kind="reopened", who=who, why=why))
 
     def list(self, *, limit: int = 50, state: StudyState | None = None) -> tuple[dict[str, Any], ...]:
         """Return rows about studies for a person, most recent first: with counts of instances, series, jobs and deliveries."""
-        counts = (
-            select(
-                instance.c.study_instance_uid, func.count().label("instances"), func.count(instance.c.series_instance_uid.distinct()).label("series")
-            )
-            .where(instance.c.current)
-            .group_by(instance.c.study_instance_uid)
-            .subquery()
-        )
-        wanted = select(study, counts.c.instances, counts.c.series).outerjoin(counts, counts.c.study_instance_uid == study.c.study_instance_uid)
+        wanted = select(study).order_by(study.c.last_received_at.desc()).limit(limit)
         if state is not None:
             wanted = wanted.where(study.c.state == state)
         with self._database.read() as connection:
-            rows = [dict(row) for row in connection.execute(wanted.order_by(study.c.last_received_at.desc()).limit(limit)).mappings()]
+            rows = [dict(row) for row in connection.execute(wanted).mappings()]
             uids = [row["study_instance_uid"] for row in rows]
+            images = _images(connection, uids)
             jobs = _states(connection, select(job.c.study_instance_uid, job.c.state, func.count()).where(job.c.study_instance_uid.in_(uids)), job)
             joined = select(result.c.study_instance_uid, delivery.c.state, func.count()).join(delivery, delivery.c.result_id == result.c.id)
             sent = _states(connection, joined.where(result.c.study_instance_uid.in_(uids)), result, delivery)
-        return tuple(row | {"jobs": jobs.get(row["study_instance_uid"], {}), "deliveries": sent.get(row["study_instance_uid"], {})} for row in rows)
+        none = {"instances": 0, "series": 0}
+        counts = (images.get(uid, none) | {"jobs": jobs.get(uid, {}), "deliveries": sent.get(uid, {})} for uid in uids)
+        return tuple(row | counted for row, counted in zip(rows, counts, strict=True))
 
     def find(self, text: str) -> tuple[str, ...]:
         """Return the UIDs of the studies whose UID is, or ends with, a text that a person typed."""
@@ -112,50 +120,87 @@ class Studies:
             return {state: number for state, number in connection.execute(select(study.c.state, func.count()).group_by(study.c.state))}
 
     def older_than(self, moment: float, limit: int = 100) -> tuple[str, ...]:
-        """Return finished studies that received nothing since `moment`, with no job or delivery still to be done, oldest first."""
-        unfinished_jobs = select(job.c.study_instance_uid).where(job.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
+        """Return complete studies that received nothing since `moment`, with no job or delivery still to be done, oldest first.
+
+        What a person has to look at (a held study, a dead letter) does not go by itself.
+        """
+        of_study = study.c.study_instance_uid
+        unfinished = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
         unsent = (
-            select(result.c.study_instance_uid)
-            .join(delivery, delivery.c.result_id == result.c.id)
+            select(delivery.c.id)
+            .join(result, delivery.c.result_id == result.c.id)
+            .where(result.c.study_instance_uid == of_study)
             .where(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]))
         )
-        wanted = select(study.c.study_instance_uid).where(
-            study.c.last_received_at < moment,
-            study.c.state != StudyState.OPEN,
-            study.c.study_instance_uid.not_in(unfinished_jobs),
-            study.c.study_instance_uid.not_in(unsent),
-        )
+        old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists()
         with self._database.read() as connection:
-            return tuple(connection.execute(wanted.order_by(study.c.last_received_at).limit(limit)).scalars())
+            return tuple(connection.execute(select(of_study).where(*old).order_by(study.c.last_received_at).limit(limit)).scalars())
 
-    def purge(self, study_instance_uid: str, *, who: str, why: str) -> int:
-        """Remove a study: its rows in one commit, then its files; return how many files. The journal keeps that it was here."""
-        of_study = study_instance_uid
+    def purge(self, study_instance_uid: str, *, who: str, why: str, now: float | None = None) -> int:
+        """Remove a study: its rows in one commit, then its files; return how many files. The journal keeps that it was here.
+
+        now: when, in seconds since the epoch; without it, the clock is read.
+
+        Raises
+        ------
+        Transient: a file could not be removed; the study is gone all the same, and the file goes at the next start.
+        """
         with self._database.write() as connection:
-            paths = list(connection.execute(select(instance.c.path).where(instance.c.study_instance_uid == of_study)).scalars())
-            paths += connection.execute(select(result.c.path).where(result.c.study_instance_uid == of_study)).scalars()
-            paths += connection.execute(select(quarantine.c.path).where(quarantine.c.study_instance_uid == of_study)).scalars()
-            if paths:
-                connection.execute(insert(tombstone), [{"path": path} for path in sorted(set(paths))])
-            results = select(result.c.id).where(result.c.study_instance_uid == of_study)
-            connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
-            for table in (result, job, quarantine, instance, study, event):
-                connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
-            gone = Event(at=time.time(), study_instance_uid=of_study, kind="purged", who=who, why=why, detail={"files": len(set(paths))})
-            note(connection, gone)
+            paths = _forget(connection, study_instance_uid)
+            if paths is not None:
+                at = time.time() if now is None else now
+                gone = Event(at=at, study_instance_uid=study_instance_uid, kind="purged", who=who, why=why, detail={"files": len(paths)})
+                note(connection, gone)
         return self.bury()
 
     def bury(self) -> int:
-        """Unlink the files whose rows are gone; what a crash left of it is done at the next start. Return how many."""
+        """Unlink the files whose rows are gone; what a crash left of it is done at the next start. Return how many.
+
+        Raises
+        ------
+        Transient: a file could not be removed; the others are.
+        """
+        named = result.c.path == tombstone.c.path  # an analysis made since then may have written the same result again
         with self._database.read() as connection:
+            again = set(connection.execute(select(tombstone.c.path).where(select(result.c.id).where(named).exists())).scalars())
             paths = list(connection.execute(select(tombstone.c.path)).scalars())
+        buried, failures = [], []
         for path in paths:
-            self._archive.remove(path)
-        if paths:
+            try:
+                if path not in again:
+                    self._archive.remove(path)
+                buried.append(path)
+            except Transient as error:
+                failures.append(error)
+        if buried:
             with self._database.write() as connection:
-                for start in range(0, len(paths), 500):
-                    connection.execute(delete(tombstone).where(tombstone.c.path.in_(paths[start : start + 500])))
-        return len(paths)
+                for start in range(0, len(buried), 500):
+                    connection.execute(delete(tombstone).where(tombstone.c.path.in_(buried[start : start + 500])))
+        if failures:
+            raise failures[0]
+        return len(buried)
+
+
+def _forget(connection: Connection, of_study: str) -> list[str] | None:
+    """Remove every row of a study, leave a tombstone for each of its files, and return their names; None when nothing is known of it."""
+    known = connection.execute(select(study.c.state).where(study.c.study_instance_uid == of_study).with_for_update()).first()
+    connection.execute(select(job.c.id).where(job.c.study_instance_uid == of_study).order_by(job.c.id).with_for_update()).all()
+    named = (select(table.c.path).where(table.c.study_instance_uid == of_study) for table in (instance, result, quarantine))
+    paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()})
+    if paths:
+        connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
+    results = select(result.c.id).where(result.c.study_instance_uid == of_study)
+    connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
+    for table in (result, job, quarantine, instance, study, event):
+        connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
+    return paths if known or paths else None
+
+
+def _images(connection: Connection, uids: Sequence[str]) -> dict[str, dict[str, int]]:
+    of_study = instance.c.study_instance_uid
+    counted = select(of_study, func.count(), func.count(instance.c.series_instance_uid.distinct())).group_by(of_study)
+    rows = connection.execute(counted.where(of_study.in_(uids), instance.c.current))
+    return {uid: {"instances": instances, "series": series} for uid, instances, series in rows}
 
 
 def _states(connection: Connection, wanted: Any, of: Any, states: Any = None) -> dict[str, dict[str, int]]:
@@ -169,10 +214,12 @@ def _states(connection: Connection, wanted: Any, of: Any, states: Any = None) ->
 def _add(connection: Connection, wanted: Job, revision: int, now: float, max_reruns: int) -> Job | None:
     if connection.execute(select(job.c.id).where(job.c.identity == wanted.identity)).first():
         return None
-    same = select(job).where(job.c.study_instance_uid == wanted.study_instance_uid, job.c.model == wanted.model).order_by(job.c.id.desc())
+    earlier = job.c.study_instance_uid == wanted.study_instance_uid, job.c.model == wanted.model, job.c.revision < revision
+    same = select(job).where(*earlier).order_by(job.c.id.desc()).with_for_update()
     before = [job_of(row) for row in connection.execute(same).mappings()]
-    if len(before) > max_reruns:
-        why = f"{wanted.model} has run {len(before)} times on this study: it does not run again by itself (node.max_reruns)"
+    ran = sum(1 for old in before if old.attempts)  # what gave way before anybody worked on it cost nothing
+    if ran > max_reruns:
+        why = f"{wanted.model} has run {ran} times on this study: it does not run again by itself (node.max_reruns)"
         note(connection, Event(at=now, study_instance_uid=wanted.study_instance_uid, kind="not run", who="node", why=why))
         return None
     made = insert_job(connection, wanted, revision=revision, predecessor_id=before[0].id if before else None)
@@ -187,6 +234,4 @@ def supersede(connection: Connection, old: Job, *, by: int, now: float) -> None:
     if old.state is JobState.SCHEDULED:
         move(connection, old, JobState.CANCELED, who="node", why=why, now=now, discontinuation=Discontinuation.SUPERSEDED)
     elif old.state is JobState.IN_PROGRESS:
-        connection.execute(
-            update(job).where(job.c.id == old.id).values(cancel_requested=True, discontinuation=Discontinuation.SUPERSEDED, reason=why)
-        )
+        ask_to_stop(connection, old, Discontinuation.SUPERSEDED, who="node", why=why, now=now)

@@ -12,7 +12,6 @@ metadata = MetaData(
 )
 
 
-
 class Sentence(TypeDecorator[str]):
     """Text that a peer, a model or an operating system may have worded: what a database cannot hold (NUL, half a surrogate) is left out."""
 
@@ -55,6 +54,7 @@ instance = Table(
         sqlite_where=text("current = 1"),
         postgresql_where=text("current"),
     ),
+    sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
 study = Table(
@@ -104,6 +104,7 @@ job = Table(
     Column("ended_at", _Moment),
     Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
     Index("ix_job_state_due", "state", "due"),
+    sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
 result = Table(
@@ -120,6 +121,7 @@ result = Table(
     Column("path", String(200), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("problem", Sentence, nullable=False),
+    sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
 delivery = Table(
@@ -140,6 +142,7 @@ delivery = Table(
     Index("uq_delivery_result_destination", "result_id", "destination", unique=True),
     Index("ix_delivery_destination_state", "destination", "state"),
     Index("ix_delivery_state_lease_until", "state", "lease_until"),
+    sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
 destination = Table(

@@ -31,6 +31,12 @@ PROBABLE = 0.5
 
 THICK_MM = 3.05  # thicker slices are 2-D spin echo as a rule, on which the networks were not tried
 SMALL_FIELD_MM = 100.0  # no adult head fits into less
+NEAR_MM = 5.0  # from an end of the volume: where the brain is cut, the networks round it off over the last slices
+CUT_OFF = 0.1  # of the largest cross-section, near an end of the volume: more is not a whole brain
+CUT_OFF_STEM = 0.3  # the same at the lower end, where the brain goes on into the spinal cord
+STEM_MM2 = 1500.0  # of the brain's stem and what lies beside it in the lowest slice
+EDGES = (("left", "right"), ("back", "front"), ("lower", "upper"))  # of the axes R, A, H
+WANTED = "Send a 3-D T1-weighted series of the whole head."
 PLAUSIBLE_ML = (600.0, 2500.0)
 
 
@@ -58,8 +64,8 @@ def load(folder: Path, device: str, weights: Path) -> Callable[..., Findings]:
         progress(0.9, "measuring")
         brain = np.zeros(ras.array.shape, bool)
         brain[box] = ndimage.binary_fill_holes(_largest(probable > PROBABLE))
-        volume_ml = float(np.count_nonzero(brain)) * float(ras.voxel_volume) / 1000
-        return Findings(segments=ras.with_array(brain), measurements={"volume": _plausible(volume_ml)}, notes=_edges(brain))
+        volume_ml = _plausible(float(np.count_nonzero(brain)) * float(ras.voxel_volume) / 1000)
+        return Findings(segments=ras.with_array(brain), measurements={"volume": volume_ml}, notes=_check_edges(brain, ras.spacing))
 
     return analyse
 
@@ -75,11 +81,11 @@ def _check_geometry(shape: tuple[int, ...], spacing_mm: Any) -> None:
     if max(spacing_mm) > THICK_MM:
         raise Unsuitable(
             f"The slices are {max(spacing_mm):.1f} mm apart; the brain cannot be measured on more than 3 mm.",
-            hint="Send the 3-D T1-weighted series of the examination.",
+            hint=WANTED,
         )
     extent_mm = min(n * mm for n, mm in zip(shape, spacing_mm, strict=True))
     if extent_mm < SMALL_FIELD_MM:
-        raise Unsuitable(f"The series covers only {extent_mm:.0f} mm in one direction: the head is not whole.", hint="Send a series of the whole head.")
+        raise Unsuitable(f"The series covers only {extent_mm:.0f} mm in one direction: the head is not whole.", hint=WANTED)
 
 
 def _resized(image: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -103,7 +109,7 @@ def _where(image: torch.Tensor, finder: Any) -> tuple[Box, tuple[torch.Tensor, t
     small = _resized(image, SMALL)
     limits = small.quantile(LOW), small.quantile(HIGH)
     if not limits[0] < limits[1]:
-        raise Unsuitable("The volume is empty: all of it is equally bright.", hint="Send a T1-weighted MR of the head.")
+        raise Unsuitable("The volume is empty: all of it is equally bright.", hint=WANTED)
     seen = _largest((finder(_normal(small, limits))[0, 1] > PROBABLE).cpu().numpy())
     return _box(seen, tuple(image.shape)), limits
 
@@ -114,7 +120,7 @@ def _box(seen: Mask, shape: tuple[int, ...]) -> Box:
     for axis, length in enumerate(shape):
         planes = np.flatnonzero(seen.mean(axis=tuple({0, 1, 2} - {axis})) > IN_BOX)
         if not planes.size:
-            raise Unsuitable("No brain was found in this volume.", hint="Send a T1-weighted MR of the head.")
+            raise Unsuitable("No brain was found in this volume.", hint=WANTED)
         scale = length / seen.shape[axis]
         centre = round(scale * (planes[-1] + 1 + planes[0]) / 2)
         size = round((1 + 2 * MARGIN) * scale * (planes[-1] + 1 - planes[0]))
@@ -146,12 +152,25 @@ def _plausible(volume_ml: float) -> float:
     if not low <= volume_ml <= high:
         raise Unsuitable(
             f"What was found measures {volume_ml:.0f} mL, which is no whole brain ({low:.0f} to {high:.0f} mL).",
-            hint="Send a T1-weighted MR of the whole head of an adult.",
+            hint=WANTED,
         )
     return volume_ml
 
 
-def _edges(brain: Mask) -> tuple[str, ...]:
-    """Return a note where the brain reaches an edge of the volume; its stem does so at the foot end in any scan of the head alone."""
-    cut = any(brain[edge].any() for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1], np.s_[:, :, -1]))
-    return ("The brain reaches the edge of the volume: its volume is a lower bound.",) if cut else ()
+def _check_edges(brain: Mask, spacing_mm: Any) -> tuple[str, ...]:
+    """Return a note where the brain reaches an edge of the volume; its stem does so at the lowest slice in many a scan of the head.
+
+    Raises
+    ------
+    Unsuitable: so much is cut off that the rest says nothing about the brain.
+    """
+    notes = []
+    for axis, ends in enumerate(EDGES):
+        area_mm2 = np.count_nonzero(brain, axis=tuple({0, 1, 2} - {axis})) * np.prod(spacing_mm) / spacing_mm[axis]
+        near = int(np.ceil(NEAR_MM / spacing_mm[axis]))
+        for areas, name in zip((area_mm2[:near], area_mm2[: -near - 1 : -1]), ends, strict=True):
+            if areas.max() > (CUT_OFF_STEM if name == "lower" else CUT_OFF) * area_mm2.max():
+                raise Unsuitable(f"The {name} end of the volume cuts through the brain: it does not show the whole head.", hint=WANTED)
+            if areas[0] > (STEM_MM2 if name == "lower" else 0):
+                notes.append(f"The brain reaches the {name} end of the volume: its volume is a lower bound.")
+    return tuple(notes)

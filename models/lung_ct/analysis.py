@@ -21,7 +21,7 @@ Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Progress = Callable[[float, str], None]
 
-LEFT, RIGHT, OTHER = 1, 2, 3  # OTHER: airways, and gas that is not lung; never leaves this file
+LEFT, RIGHT, OTHER = 1, 2, 3  # OTHER: airways, other gas; it never leaves this file
 SIDES = {LEFT: "left", RIGHT: "right"}
 
 GRID_MM = 2.0  # of the coarse grid; a direction sampled more coarsely stays as it is
@@ -41,6 +41,8 @@ CRUMB_ML = 1.0  # a speck smaller than this is no lung
 BESIDE_MM = 60.0  # between the middles of left and right lung
 APART_MM = (2.5, 4.0, 6.0, 8.0, 10.0, 13.0)  # how much is peeled off before both lungs stand apart
 CLOSE_MM = 8.0  # vessels up to about twice this wide are part of the lung
+NOISY_HU = 40.0  # standard deviation in air
+FEW = 100  # voxels, from which no noise is estimated
 NO_LUNGS = "No lungs were found in this volume."
 WANTED = "Send a CT of the chest in Hounsfield units."
 CUT_OFF = 0.5  # of the largest cross-section, on the first or last slice: more is not a whole lung
@@ -87,7 +89,7 @@ def analyse(ct: Any, progress: Progress = lambda fraction, sentence: None) -> Fi
     progress(0.5, "drawing the edge of the lungs")
     segments = _refine(axial.array, sides, grid)
     progress(0.8, "measuring")
-    notes += _check_ends(segments)
+    notes += _check_ends(segments) + _check_noise(axial.array, sides == OTHER, grid)
     measurements = _measure(axial.array, segments, float(np.prod(spacing_mm)) / 1000)
     return Findings(segments=axial.with_array(segments), measurements=measurements, notes=notes)
 
@@ -123,7 +125,7 @@ def _coarse(hu: Any, grid: Grid) -> Image:
 
 
 def _find(hu: Image, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
-    """Return LEFT and RIGHT on the coarse grid, and what was noticed."""
+    """Return LEFT, RIGHT and, within the airways, OTHER on the coarse grid; and what was noticed."""
     body = _body(hu)
     middle = float(np.median(np.nonzero(body)[2]))  # of the patient, from right to left
     box = _box((hu < LUNG_HU) & body)  # the rest holds no air: it need not be searched
@@ -147,7 +149,7 @@ def _box(mask: Mask) -> tuple[slice, slice, slice]:
 
 
 def _part(hu: Image, body: Mask, middle: float, grid: Grid, progress: Progress) -> tuple[Labels, tuple[str, ...]]:
-    """Return LEFT and RIGHT, parted from one another, from the airways and from other gas; and what was noticed."""
+    """Return LEFT and RIGHT, parted from one another, from the airways (within them, OTHER) and from other gas; and what was noticed."""
     progress(0.2, "following the airways")
     airways = _airways((hu < AIRWAY_HU) & body, middle, grid)
     walls = ndimage.binary_dilation(airways)  # a bronchus' wall is about a voxel thick
@@ -158,7 +160,9 @@ def _part(hu: Image, body: Mask, middle: float, grid: Grid, progress: Progress) 
     sides[walls & air] = OTHER
     progress(0.4, "closing the vessels")
     notes = tuple(f"No {name} lung was found: only the other one is measured." for side, name in SIDES.items() if not (cores == side).any())
-    return _closed(sides, grid), notes
+    lungs = _closed(sides, grid)
+    lungs[ndimage.binary_erosion(airways) & (lungs == 0)] = OTHER
+    return lungs, notes
 
 
 def _body(hu: Image) -> Mask:
@@ -339,6 +343,15 @@ def _check_ends(segments: Labels) -> tuple[str, ...]:
     if lung[:, [0, -1]].any() or lung[:, :, [0, -1]].any():
         notes.append("The lungs reach the edge of the image: their volume is a lower bound.")
     return tuple(notes)
+
+
+def _check_noise(hu: Any, air: Mask, grid: Grid) -> tuple[str, ...]:
+    """Return a note where air in the airways, which is all of one density, varies so much that the share of low attenuation is inflated."""
+    places = np.argwhere(air) * grid.factors
+    values = _clean(hu[tuple(np.minimum(places + np.array(grid.factors) // 2, np.array(hu.shape) - 1).T)])
+    if len(values) < FEW or values.std() <= NOISY_HU:
+        return ()
+    return (f"The image is noisy (air in the trachea varies by {values.std():.0f} HU, as with a sharp kernel): LAA-950 and Perc15 overstate emphysema.",)
 
 
 def _measure(hu: Any, segments: Labels, voxel_ml: float) -> dict[str, Any]:

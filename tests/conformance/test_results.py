@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -73,7 +74,7 @@ def of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Results]:
 
 
 def run(*command: object) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -111,8 +112,8 @@ def test_dcmqi_reads_the_same_voxels(of: Callable[[str], Results], name: str, tm
     for path in tmp_path.glob("*.nrrd"):
         image = SimpleITK.ReadImage(str(path))
         array = SimpleITK.GetArrayFromImage(image)  # (slice, row, column)
-        for number, points in read.items():
-            points |= _points(np.argwhere(array == number), _affine_of(image))
+        for number in read:
+            read[number] |= _points(np.argwhere(array == number), _affine_of(image))
     for number, points in read.items():
         assert _same_points(points, results.points(number), tolerance_mm=0.02)
 
@@ -135,12 +136,7 @@ def test_dcmqi_reads_the_same_numbers(of: Callable[[str], Results], name: str, t
     results = of(name)
     run(beside("tid1500reader"), "--inputDICOM", results.objects["SR"], "--outputMetadata", tmp_path / "sr.json")
     read = json.loads((tmp_path / "sr.json").read_text())
-    numbers = {
-        group["TrackingIdentifier"]: {
-            item["quantity"]["CodeMeaning"]: (float(item["value"]), item["units"]["CodeValue"]) for item in group["measurementItems"]
-        }
-        for group in read["Measurements"]
-    }
+    numbers = {group["TrackingIdentifier"]: dict(map(_quantity, group["measurementItems"])) for group in read["Measurements"]}
     assert numbers == {
         "Left lung": {"Volume": (2310.0, "mL"), "Attenuation Coefficient": (-812.0, "[hnsf'U]")},
         "Right lung": {"Volume": (2755.0, "mL"), "Attenuation Coefficient": (-807.0, "[hnsf'U]")},
@@ -152,6 +148,10 @@ def test_dcmqi_reads_the_same_numbers(of: Callable[[str], Results], name: str, t
     assert [group["Laterality"]["CodeMeaning"] for group in read["Measurements"][:2]] == ["Left", "Right"]
     assert read["Measurements"][0]["segmentationSOPInstanceUID"] == dcmread(results.objects["SEG"]).SOPInstanceUID
     assert (read["VerificationFlag"], read["CompletionFlag"], read["observerContext"]["ObserverType"]) == ("UNVERIFIED", "COMPLETE", "DEVICE")
+
+
+def _quantity(item: dict[str, Any]) -> tuple[str, tuple[float, str]]:
+    return item["quantity"]["CodeMeaning"], (float(item["value"]), item["units"]["CodeValue"])
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -175,6 +175,7 @@ def test_an_asymmetric_marker_returns_to_its_side(of: Callable[[str], Results], 
     assert np.allclose(results.assembled.volume.affine @ [*brightest, 1], truth, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_pixelmeds_template_checker_finds_no_error(of: Callable[[str], Results], tmp_path: Path) -> None:
     """PS3.16 TID 1500, 1411 and 1501, by the checker that IHE uses.
 
@@ -203,6 +204,6 @@ def _with_groups(sr: Dataset, template: str) -> Dataset:
 
 
 def _pixelmed(path: Path) -> str:
-    limits = [f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprOp", "ExprGrp")]
+    options = ["-XX:TieredStopAtLevel=1", *(f"-Djdk.xml.xpath{name}Limit=0" for name in ("TotalOp", "ExprOp", "ExprGrp"))]
     jar = need_file("/usr/share/java/pixelmed.jar")
-    return run(need("java"), *limits, "-cp", jar, "com.pixelmed.validate.DicomSRValidator", path)
+    return run(need("java"), *options, "-cp", jar, "com.pixelmed.validate.DicomSRValidator", path)
