@@ -1,12 +1,13 @@
 """The verbs that act: retry, cancel, send, import, purge."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dicom_node.cli.page import ConfigOption, StorageOption, one_study, person, site_of
+from dicom_node.cli.page import ConfigOption, StorageOption, log_to_stderr, one_study, person, site_of
 from dicom_node.domain import ConfigError, Refused, Rejected
 
 DeliveryOption = Annotated[bool, typer.Option("--delivery", help="The number is a delivery's, not a job's.")]
@@ -84,6 +85,7 @@ def import_(
     from dicom_node.receive import Door, import_file
     from dicom_node.store import Store
 
+    log_to_stderr(logging.WARNING)
     site = site_of(config, storage)
     store = Store.of(site.config.node)
     door = Door(store, site.config.node)
@@ -92,7 +94,7 @@ def import_(
     try:
         for file in track(files, description="importing", transient=True):
             try:
-                outcome = import_file(door, file).value
+                outcome = import_file(door, file, received_at=time.time()).value
             except Refused as error:
                 outcome = "refused"
                 typer.echo(f"{file.name}: {error}", err=True)

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import html
 import http.server
+import logging
 import shutil
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.page import moment, table
+from dicom_node.cli.page import log_to_stderr, moment, table
 from dicom_node.config import bundled, load_site
 from dicom_node.domain import AE, ConfigError, DeliveryState, JobState, PeerUnavailable, Transient
 
@@ -57,6 +58,7 @@ def demo(
     from dicom_node.simulate.pacs import Pacs
     from dicom_node.store import Store
 
+    log_to_stderr(logging.WARNING)
     _clear(out)
     config = _prepare(out)
     with Pacs(out / "pacs", ae_title="PACS") as pacs:

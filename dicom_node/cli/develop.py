@@ -1,5 +1,6 @@
 """The verbs for those who develop and test: try, explain, echo, simulate."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from dicom_node.cli.look import _show_routing
-from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, one_study, plain, site_of, table, write
+from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, one_study, plain, site_of, table, write
 from dicom_node.domain import AE, ConfigError, Rejected
 
 
@@ -26,6 +27,7 @@ def try_(
     from dicom_node.simulate.viewer import picture
     from dicom_node.work import try_model
 
+    log_to_stderr(logging.WARNING)
     chosen = load_model(model)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -138,6 +140,7 @@ def simulate(
     folder: Annotated[Path, typer.Option(help="pacs: where it keeps what it received.")] = Path("simulated-pacs"),
 ) -> None:
     """Be a scanner that sends a sample study, or a PACS that receives."""
+    log_to_stderr(logging.WARNING)
     if what == "scanner":
         _scan(AE.parse(to), study, run, ae or "SCANNER")
     else:

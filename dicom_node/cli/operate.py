@@ -6,13 +6,12 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, site_of, table, write
+from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, site_of, table, write
 from dicom_node.domain import ConfigError, PeerUnavailable
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def serve(
     from dicom_node.store import Store
 
     site = site_of(config, storage, host=host, port=port)
-    _logging()
+    log_to_stderr(logging.INFO)
     store = Store.of(site.config.node)
     server = Server(site, store, work_command=_work_command(config, storage))
     stop = _stop_event()
@@ -52,7 +51,7 @@ def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin
     from dicom_node.work import Worker
 
     site = site_of(config, storage)
-    _logging()
+    log_to_stderr(logging.INFO)
     store = Store.of(site.config.node)
     worker = Worker(site, store)
     stop = _stop_event()
@@ -155,31 +154,6 @@ def _wait_for_stdin(stop: threading.Event) -> None:
     while sys.stdin.buffer.read(4096):
         time.sleep(0.01)
     stop.set()
-
-
-def _logging() -> None:
-    """One event a line: JSON, or coloured where a person looks. Libraries that quote headers in what they say are silenced."""
-    import pydicom
-    import structlog
-
-    # pydicom warns of odd values by quoting them, and a value may be a patient's name: whatever is odd is dealt with where it is read.
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.simplefilter("ignore")
-    for library in ("pydicom", "pynetdicom", "highdicom", "apscheduler"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-
-    shown: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            shown,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 VERBS = {"check": check, "serve": serve, "work": work}

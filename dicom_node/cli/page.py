@@ -1,8 +1,10 @@
 """How a verb shows things: a table where a person looks, JSON where a program reads."""
 
 import json
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -101,3 +103,28 @@ def person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "operator"
+
+
+def log_to_stderr(level: int) -> None:
+    """One event a line: JSON, or coloured where a person looks. Libraries that quote headers in what they say are silenced."""
+    import pydicom
+    import structlog
+
+    # pydicom warns of odd values by quoting them, and a value may be a patient's name: whatever is odd is dealt with where it is read.
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.simplefilter("ignore")
+    for library in ("pydicom", "pynetdicom", "highdicom", "apscheduler"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+    shown: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            shown,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

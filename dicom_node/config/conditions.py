@@ -8,6 +8,11 @@ from pydicom.datadict import dictionary_description, tag_for_keyword
 
 Scalar = str | int | float
 
+# What names a person: a sentence says that such a value does not suit, never the value.
+_IDENTITY = re.compile(
+    r"^(Patient(Name|ID|BirthDate|Address|TelephoneNumbers|MotherBirthName|BirthName)|OtherPatient.*|IssuerOfPatientID|AccessionNumber|.*Name)$"
+)
+
 
 class Condition(BaseModel):
     """All that is stated must hold; a missing attribute meets nothing except `absent`.
@@ -48,11 +53,11 @@ class Condition(BaseModel):
         if not values:
             return "" if self.absent or (self.none and len(self.model_fields_set) == 1) else f"{keyword} is missing"
         if self.absent and only_absence:
-            return f"{keyword} is {_show(values)}, asked to be absent"
+            return f"{keyword} is {_shown(keyword, values)}, asked to be absent"
         return next((objection for objection in self._objections(keyword, values) if objection), "")
 
     def _objections(self, keyword: str, values: list[Any]) -> list[str]:
-        is_ = f"{keyword} is {_show(values)}"
+        is_ = f"{keyword} is {_shown(keyword, values)}"
         said = []
         if self.equals is not None and not _one_of(values, (self.equals,)):
             said.append(f"{is_}, not {self.equals}")
@@ -96,7 +101,9 @@ def _one_of(values: list[Any], wanted: tuple[Scalar, ...]) -> bool:
     return any(_same(value, w) for value in values for w in wanted)
 
 
-def _show(values: list[Any]) -> str:
+def _shown(keyword: str, values: list[Any]) -> str:
+    if _IDENTITY.match(keyword):
+        return "not shown here"
     return "\\".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 

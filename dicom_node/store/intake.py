@@ -149,7 +149,7 @@ class Intake:
         try:
             self._archive.flush_incoming()
             with self._database.write() as connection:
-                outcomes = _record(connection, [received for received, _ in group])
+                outcomes = record_group(connection, [received for received, _ in group])
         except Exception as error:  # the outermost loop of this thread: whatever it was, the associations that wait must hear of it
             self._failed(group, error)
             return
@@ -207,7 +207,7 @@ _Key = tuple[str, str]  # study and SOP instance
 _Version = tuple[str, int, str]  # digest, number, path
 
 
-def _record(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
+def record_group(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
     """Record instances in the caller's transaction; return of each what it is and the name of the file that is kept."""
     before = _locked_studies(connection, group)
     coming = _Coming(known=_known(connection, group))

@@ -160,7 +160,7 @@ def test_instances_in_every_transfer_syntax_are_kept_as_they_came(house):
 
 def test_dcmsend_s_compressed_images_are_kept_compressed(house):
     """DCMTK proposes the files' own transfer syntaxes; the first of each context is taken."""
-    files = [FILES / name for name in ("MR_small_RLE.dcm", "JPEG2000.dcm", "SC_rgb_jpeg.dcm", "CT_small.dcm", "image_dfl.dcm")]
+    files = [FILES / name for name in ("MR_small_RLE.dcm", "JPEG2000.dcm", "SC_rgb_jpeg_dcmtk.dcm", "CT_small.dcm", "image_dfl.dcm")]
     done = house.run("dcmsend", "--decompress-never", files=files)
     assert done.returncode == 0, done.stdout
     assert len(house.kept) == 5
