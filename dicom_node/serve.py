@@ -50,6 +50,11 @@ class Server:
         """The port it listens on."""
         return self._receiver.port
 
+    @property
+    def healthy(self) -> bool:
+        """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
+        return self._deliverer.alive
+
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
 

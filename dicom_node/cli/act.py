@@ -38,6 +38,8 @@ def retry(
         if number is None and destination is None:
             raise ConfigError("nothing to retry was named", hint="Give a job's number, --delivery N, or --destination NAME.")
         count = store.deliveries.replay(who=person(), now=now, delivery_id=number, name=destination)
+        for name in [destination] if destination else site.config.remotes:
+            store.deliveries.try_now(name)
         typer.echo(f"{count} deliveries are due again")
     finally:
         store.close()

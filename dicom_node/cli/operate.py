@@ -40,9 +40,12 @@ def serve(
     if sys.stderr.isatty():
         node = site.config.node
         typer.echo(f"{node.ae_title}@{node.host}:{server.port} serves; results and ledger in {node.storage.resolve()}; stop with Ctrl-C", err=True)
-    stop.wait()
+    healthy = True
+    while healthy and not stop.wait(1.0):
+        healthy = server.healthy
     server.stop()
     store.close()
+    raise typer.Exit(0 if healthy else 1)
 
 
 def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin_closes: UntilOption = False) -> None:

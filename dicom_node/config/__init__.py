@@ -99,7 +99,8 @@ def load_site(path: Path | None = None, **overrides: Any) -> Site:
     """
     said = _read(path) if path else _default()
     for section, values in overrides.items():
-        said[section] = {**said.get(section, {}), **values}
+        there = said.get(section, {})
+        said[section] = {**there, **values} if isinstance(there, dict) else there  # what is no section is told below
     config = _checked(NodeConfig, said, path or Path("the built-in configuration"))
     base = path.parent if path else Path()
     models = {}
@@ -121,9 +122,11 @@ def _default() -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="Give the path of a file that exists.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8: byte {error.start + 1} is no character", hint="Save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}", hint="Mend the line that it names.") from error
 
@@ -136,5 +139,6 @@ def _checked(kind: type[_Checked], said: dict[str, Any], path: Path) -> _Checked
         for one in error.errors():
             place = ".".join(str(part) for part in one["loc"]) or "the whole"
             shown = f" (is {one['input']!r})" if isinstance(one["input"], str | int | float | bool) else ""
-            lines.append(f"{place}{shown}: {one['msg'].removeprefix('Value error, ')}")
+            rule = "there is no such key" if one["type"] == "extra_forbidden" else one["msg"].removeprefix("Value error, ")
+            lines.append(f"{place}{shown}: {rule}")
         raise ConfigError(f"{path}: {'; '.join(lines)}", hint="Correct the keys named here; config/node.toml shows each of them.") from error

@@ -1,5 +1,6 @@
 """What a rule or a model asks of one DICOM attribute, and the sentence that says why an attribute does not meet it."""
 
+import math
 import re
 from typing import Annotated, Any, Self
 
@@ -15,10 +16,10 @@ _IDENTITY = re.compile(
 
 
 class Condition(BaseModel):
-    """All that is stated must hold; a missing attribute meets nothing except `absent`.
+    """All that is stated must hold; a missing attribute meets nothing except `absent`, or `none` alone.
 
     Text is compared without regard to case or surrounding spaces. Of an attribute with several values, `equals`, `any`, `matches` and
-    `contains` ask for one of them, `min` and `max` for all.
+    `contains` ask for one of them, `none`, `min` and `max` for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,15 +27,15 @@ class Condition(BaseModel):
     equals: Scalar | None = None
     any: tuple[Scalar, ...] | None = Field(default=None, min_length=1)
     none: tuple[Scalar, ...] | None = Field(default=None, min_length=1)  # no value may be one of these
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    max: float | None = Field(default=None, allow_inf_nan=False)
     matches: str | None = None  # a regular expression, found anywhere in the value
     contains: str | None = None
     absent: bool | None = None  # true: may be missing (alone: must be missing); false: any value will do
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not self.model_fields_set:
+        if not self._stated:
             raise ValueError("asks for nothing: give a value, or one of any, none, min, max, matches, contains, absent")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
@@ -45,14 +46,17 @@ class Condition(BaseModel):
                 raise ValueError(f"'{self.matches}' is not a regular expression: {error}") from error
         return self
 
+    @property
+    def _stated(self) -> frozenset[str]:
+        return frozenset(name for name in type(self).model_fields if getattr(self, name) is not None)
+
     def objection(self, keyword: str, value: Any) -> str:
         """Return why a value (None when the attribute is missing or empty) does not meet this; an empty text when it does."""
         values = list(value) if isinstance(value, list | tuple) else [value]
-        values = [v for v in values if v is not None and v != ""]
-        only_absence = self.model_fields_set == {"absent"}
+        values = [v for v in values if v is not None and str(v).strip()]
         if not values:
-            return "" if self.absent or (self.none and len(self.model_fields_set) == 1) else f"{keyword} is missing"
-        if self.absent and only_absence:
+            return "" if self.absent or self._stated == {"none"} else f"{keyword} is missing"
+        if self.absent and self._stated == {"absent"}:
             return f"{keyword} is {_shown(keyword, values)}, asked to be absent"
         return next((objection for objection in self._objections(keyword, values) if objection), "")
 
@@ -86,9 +90,10 @@ def _text(value: Any) -> str:
 
 def _as_number(value: Any) -> float | None:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _same(value: Any, wanted: Scalar) -> bool:

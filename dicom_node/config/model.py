@@ -195,6 +195,9 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
+        unfit = [name for name in self.inputs if not name.isidentifier() or name == "progress"]
+        if unfit:
+            raise ValueError(f"inputs.{unfit[0]} cannot be an argument of `analyse`: use letters, digits and _, and not `progress`")
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise ValueError(f"segments are numbered {numbers}; number them from 1 without holes")
@@ -222,9 +225,12 @@ class Model:
 
     @cached_property
     def build(self) -> str:
-        """SHA-256 over manifest, code and weights' hashes: any change to one of them is another build."""
+        """SHA-256 over manifest, code, other files of the folder and fetched weights' hashes: any change to one of them is another build.
+
+        Not of the build are documents (.md), hidden files and what Python compiles.
+        """
         digest = hashlib.sha256()
-        for path in sorted(p for p in self.folder.rglob("*") if p.is_file() and p.suffix in (".toml", ".py")):
+        for path in sorted(p for p in self.folder.rglob("*") if p.is_file() and _is_of_the_build(p.relative_to(self.folder))):
             digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         for weights in self.manifest.weights:
             digest.update(weights.sha256.encode())
@@ -239,6 +245,10 @@ class Model:
     def missing_weights(self) -> tuple[Weights, ...]:
         """The weights that have not been fetched."""
         return tuple(w for w in self.manifest.weights if not (self.weights_folder / w.file).is_file())
+
+
+def _is_of_the_build(path: Path) -> bool:
+    return path.suffix != ".md" and "__pycache__" not in path.parts and not any(part.startswith(".") for part in path.parts)
 
 
 def segment_named(manifest: Manifest) -> Mapping[int, Segment]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from socketserver import BaseServer
 from weakref import WeakKeyDictionary
@@ -33,6 +34,7 @@ from dicom_node.store import Recorded, Store
 SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
+_PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
 _ABORT_S = 2.0  # so long an aborted association may take to say so to its peer
 
 _log = structlog.get_logger()
@@ -81,6 +83,7 @@ class Receiver:
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_connection),
             (evt.EVT_REQUESTED, _on_request),
+            (evt.EVT_CONN_CLOSE, _on_close),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
@@ -92,7 +95,7 @@ class Receiver:
             place = f"{node.host}:{node.port}"
             hint = "Another program may listen there already: choose another node.port, or stop it."
             raise ConfigError(f"node.host and node.port: {place} cannot be listened on: {error.strerror}", hint=hint) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="receiver", daemon=True)
         self._thread.start()
         _log.info("receive.listening", ae_title=node.ae_title, host=node.host, port=self.port)
 
@@ -141,12 +144,13 @@ class Receiver:
         return sorted(known) or ["NOBODY MAY CALL"]
 
     def _on_connection(self, event: evt.Event) -> None:
-        """Answer without delay, and give up on a peer that falls silent in the middle of a PDU (pynetdicom would wait for ever)."""
+        """Answer without delay, and give up on a peer whose PDU is endless, in length or in time (pynetdicom would take it and wait for ever)."""
         self._tallies[event.assoc] = _Tally(time.monotonic())
         transport = event.assoc.dul.socket
         if transport is not None and transport.socket is not None:
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.socket.settimeout(self._config.node.network_timeout_s)
+            transport.recv = partial(_receive, transport.recv)
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
         """Answer a C-STORE request (PS3.4 B.2.3)."""
@@ -201,11 +205,27 @@ class Receiver:
         )
 
 
+def _receive(receive: Callable[[int], bytearray], size_bytes: int) -> bytearray:
+    if size_bytes > _PDU_BYTES:
+        raise ConnectionAbortedError(f"a PDU of {size_bytes} bytes was announced")  # pynetdicom closes the connection
+    return receive(size_bytes)
+
+
 def _on_request(event: evt.Event) -> None:
     """Abort a request that proposes a context without any transfer syntax (PS3.8 9.3.2.2): negotiating it would end pynetdicom's thread."""
     if not all(context.transfer_syntax for context in event.assoc.requestor.primitive.presentation_context_definition_list):
         event.assoc.acse.send_ap_abort(0x06)  # invalid PDU parameter value
         event.assoc.kill()
+
+
+def _on_close(event: evt.Event) -> None:
+    """Free the place of a connection that ended without a request, which pynetdicom would hold until the time-out: health checks are many."""
+    _end_waiting(event.assoc)
+
+
+def _end_waiting(association: Association) -> None:
+    if association.requestor.primitive is None:
+        association.dul.to_user_queue.put(None)  # what waits for a request takes this as its time-out
 
 
 def _answer(status: int, comment: str) -> Dataset:
@@ -224,6 +244,7 @@ def _where(error: BaseException) -> str:
 
 
 def _abort(association: Association) -> None:
+    _end_waiting(association)
     association.abort()  # only says so to the peer while a request is being served
     association.kill()
 

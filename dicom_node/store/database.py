@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from dicom_node.domain import ConfigError, Transient
 
 HEAD = "0001"  # the newest migration; a test holds it to the folder
 _ADVISORY_LOCK = 7105731  # PostgreSQL: one process migrates at a time
+_BUSY_TIMEOUT_S = 30  # of SQLite: how long a transaction waits for another's to end
 _RETURNING_SINCE = (3, 35)  # of SQLite: a claim is one statement with RETURNING
 _ADDRESS_HINT = "Leave node.database empty for SQLite in the storage folder, or write postgresql://user@host/name."
 
@@ -133,7 +135,7 @@ def _url(address: str) -> URL:
 def _sqlite(url: URL) -> Engine:
     if sqlite3.sqlite_version_info < _RETURNING_SINCE:
         raise ConfigError(f"Python's SQLite is {sqlite3.sqlite_version}, needed is 3.35", hint="Use a newer Python, or PostgreSQL.")
-    engine = create_engine(url, connect_args={"timeout": 30.0, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json)
+    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -141,8 +143,23 @@ def _sqlite(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite, not guessed by the driver
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_S * 1000}").close()
+    _write_ahead(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _write_ahead(connection: Any) -> None:
+    """Switch to WAL; while another process does the same for the first time, SQLite says that it is locked without waiting."""
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:

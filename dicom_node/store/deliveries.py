@@ -152,6 +152,11 @@ class Deliveries:
         """Open the circuit: nothing is sent to this destination before `until`."""
         self._destination(name, {"failures": destination.c.failures + 1, "not_before": until, "reason": reason}, {"failures": 1})
 
+    def try_now(self, name: str) -> None:
+        """Let a destination whose circuit is open be tried at once, because a person asked: what failed stays on record."""
+        with self._database.write() as connection:
+            connection.execute(update(destination).where(destination.c.name == name).values(not_before=0.0))
+
     def reached(self, name: str, *, now: float) -> None:
         """Close the circuit: the destination answered."""
         self._destination(name, {"failures": 0, "not_before": 0.0, "succeeded_at": now, "reason": ""}, {})

@@ -102,7 +102,8 @@ def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> No
         )
     if min(shape) < 8 or shape[0] * spacing_mm[0] < SHORT_MM:
         raise Unsuitable(
-            f"The series covers {shape[0] * spacing_mm[0]:.0f} mm of the body, which cannot hold both lungs.", hint="Send the whole chest, not a part of it."
+            f"The series covers {shape[0] * spacing_mm[0]:.0f} mm of the body, which cannot hold both lungs.",
+            hint="Send the whole chest, not a part of it.",
         )
 
 
@@ -160,6 +161,8 @@ def _part(hu: Image, body: Mask, middle: float, grid: Grid, progress: Progress) 
     sides[walls & air] = OTHER
     progress(0.4, "closing the vessels")
     notes = tuple(f"No {name} lung was found: only the other one is measured." for side, name in SIDES.items() if not (cores == side).any())
+    if not airways.any():
+        notes += ("No trachea was found: if there is one, it is counted as lung.",)
     lungs = _closed(sides, grid)
     lungs[ndimage.binary_erosion(airways) & (lungs == 0)] = OTHER
     return lungs, notes
@@ -337,7 +340,9 @@ def _check_ends(segments: Labels) -> tuple[str, ...]:
     notes = []
     for end, name in ((0, "lowest"), (-1, "highest")):
         if area[end] > CUT_OFF * area.max():
-            raise Unsuitable(f"The {name} slice still cuts through the middle of the lungs: this is only a part of the chest.", hint="Send the whole chest.")
+            raise Unsuitable(
+                f"The {name} slice still cuts through the middle of the lungs: this is only a part of the chest.", hint="Send the whole chest."
+            )
         if area[end]:
             notes.append(f"The lungs reach the {name} slice: their volume is a lower bound.")
     if lung[:, [0, -1]].any() or lung[:, :, [0, -1]].any():
@@ -351,7 +356,9 @@ def _check_noise(hu: Any, air: Mask, grid: Grid) -> tuple[str, ...]:
     values = _clean(hu[tuple(np.minimum(places + np.array(grid.factors) // 2, np.array(hu.shape) - 1).T)])
     if len(values) < FEW or values.std() <= NOISY_HU:
         return ()
-    return (f"The image is noisy (air in the trachea varies by {values.std():.0f} HU, as with a sharp kernel): LAA-950 and Perc15 overstate emphysema.",)
+    return (
+        f"The image is noisy (air in the trachea varies by {values.std():.0f} HU, as with a sharp kernel): LAA-950 and Perc15 overstate emphysema.",
+    )
 
 
 def _measure(hu: Any, segments: Labels, voxel_ml: float) -> dict[str, Any]:

@@ -459,6 +459,27 @@ def test_a_peer_that_falls_silent_within_a_pdu_is_given_up(open_house):
     assert echo(house.ae) > 0
 
 
+@pytest.mark.parametrize("kind", [b"\x01", b"\x04"])
+def test_a_pdu_of_4_gb_is_not_waited_for_nor_kept_in_memory(house, kind):
+    with raw(house) as line:
+        line.sendall(associate_rq(contexts=context_item(CT, LE)) if kind == b"\x04" else b"")
+        assert kind == b"\x01" or line.recv(4096)
+        line.sendall(kind + b"\x00\xff\xff\xff\xff")
+        with contextlib.suppress(ConnectionResetError):
+            while line.recv(4096):  # it hangs up, long before any time-out
+                pass
+    assert eventually(lambda: not acceptors())
+
+
+def test_connections_that_only_look_whether_the_port_is_open_hold_no_place(open_house):
+    """Load balancers look every second; the time-out for a request is half a minute."""
+    house = open_house(max_associations=1)
+    for _ in range(20):
+        raw(house).close()
+    assert eventually(lambda: not acceptors(), 5)
+    assert echo(house.ae) > 0
+
+
 def test_a_peer_that_says_nothing_is_given_up(open_house):
     house = open_house(acse_timeout_s=0.3)
     with raw(house):
@@ -496,9 +517,11 @@ def test_stopping_aborts_what_does_not_end_by_itself(open_house):
         stuck.sendall(associate_rq(contexts=context_item(CT, LE)))
         assert stuck.recv(1) == b"\x02"
         stuck.sendall(b"\x04\x00\x00\x00\x10\x00")  # falls silent within a PDU, and its time-out is a minute
-        started = time.monotonic()
-        house.receiver.stop(grace_s=0.2)
-        assert time.monotonic() - started < 5
+        with raw(house):  # and this one has said nothing yet
+            assert eventually(lambda: len(acceptors()) == 6)
+            started = time.monotonic()
+            house.receiver.stop(grace_s=0.2)
+            assert time.monotonic() - started < 5
     assert not acceptors()
     assert eventually(lambda: idle.is_aborted)
 

@@ -1,0 +1,172 @@
+"""The ledger's tables, its migrations, and what is asked of every connection."""
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+
+from dicom_node.domain import ConfigError, Transient
+from dicom_node.store import Database, database
+from dicom_node.store.tables import metadata
+
+MIGRATIONS = Path(database.__file__).parent / "migrations"
+
+
+@pytest.fixture
+def opened(address):
+    ledger = Database(address)
+    yield ledger
+    ledger.close()
+
+
+def test_the_program_knows_its_newest_migration():
+    """HEAD is compared at every start without loading Alembic."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    newest = max(path.stem for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    assert ScriptDirectory.from_config(config).get_heads() == [database.HEAD] == [newest.partition("_")[0]]
+
+
+def test_a_migrated_ledger_is_what_the_program_expects(opened):
+    """Alembic finds nothing to change."""
+    opened.upgrade()
+    with opened.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_migrated_ledger_is_the_same_to_the_letter(opened, backend):
+    """Alembic does not compare everything: the catalogue of the database does."""
+    opened.upgrade()
+    with opened.write() as connection:
+        connection.execute(text("DROP TABLE alembic_version"))
+        migrated = catalogue(connection, backend)
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        assert catalogue(connection, backend) == migrated
+
+
+def test_a_ledger_of_a_newer_program_is_left_alone(opened):
+    """An old program must not write what the new one cannot read."""
+    opened.upgrade()
+    opened.upgrade()
+    with opened.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigError, match="the ledger is of version 9999"):
+        opened.upgrade()
+
+
+def test_a_migration_that_fails_leaves_the_ledger_as_it_was(opened, monkeypatch):
+    """Tables are changed in one transaction."""
+
+    def half(connection):
+        connection.execute(text("CREATE TABLE half (id INTEGER)"))
+        connection.execute(text("CREATE TABLE half (id INTEGER)"))
+
+    monkeypatch.setattr(database, "_migrate", half)
+    with pytest.raises(Transient, match="could not be brought up to date"):
+        opened.upgrade()
+    monkeypatch.undo()
+    opened.upgrade()
+    with opened.read() as connection:
+        assert not opened.engine.dialect.has_table(connection, "half")
+
+
+def test_every_connection_flushes_what_it_commits(opened, backend):
+    """SQLite: WAL, synchronous FULL, foreign keys; PostgreSQL: synchronous_commit, READ COMMITTED."""
+    opened.upgrade()
+    connections = [opened.engine.connect() for _ in range(12)]  # more than the pool keeps
+    asked = (
+        {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
+        if backend == "sqlite"
+        else {"synchronous_commit": "on", "transaction_isolation": "read committed"}
+    )
+    verb = "PRAGMA" if backend == "sqlite" else "SHOW"
+    for connection in connections:
+        assert {name: connection.exec_driver_sql(f"{verb} {name}").scalar() for name in asked} == asked
+    for connection in connections:
+        connection.close()
+
+
+def test_a_server_that_does_not_flush_is_asked_to(address, backend):
+    """synchronous_commit = off is somebody's idea of speed: the node has given its word."""
+    if backend == "sqlite":
+        pytest.skip("a setting of PostgreSQL's")
+    with_option = address.replace("options=-csearch_path", "options=-csynchronous_commit%3Doff%20-csearch_path")
+    plain = create_engine(with_option)
+    with plain.connect() as connection:
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "off"
+    plain.dispose()
+    ledger = Database(with_option)
+    for _ in range(2):
+        with ledger.read() as connection:
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+    ledger.close()
+
+
+def test_a_claim_and_a_listing_use_an_index(opened, backend):
+    """A ledger of years is as quick as one of a day."""
+    if backend == "postgresql":
+        pytest.skip("PostgreSQL chooses by what is in the table, and these are empty")
+    opened.upgrade()
+    questions = [
+        "SELECT id FROM job WHERE state = 'SCHEDULED' AND not_before <= 1 AND model IN ('a') ORDER BY due, id LIMIT 1",
+        "SELECT * FROM study ORDER BY last_received_at DESC LIMIT 50",
+        "SELECT * FROM study WHERE state = 'OPEN' AND look_at <= 1 ORDER BY look_at",
+        "SELECT * FROM instance WHERE study_instance_uid = '1' AND current = 1",
+        "SELECT * FROM delivery WHERE destination = 'a' AND state = 'PENDING'",
+        "SELECT * FROM delivery WHERE state = 'SENDING' AND lease_until < 1",
+        "SELECT * FROM result WHERE study_instance_uid = '1'",
+        "SELECT * FROM event WHERE study_instance_uid = '1'",
+        "DELETE FROM job WHERE predecessor_id = 1",
+    ]
+    with opened.read() as connection:
+        for question in questions:
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question}")]
+            assert "USING" in plan[0] and "INDEX" in plan[0], (question, plan)
+
+
+@pytest.mark.parametrize("address", ["no address", "oracle://host/name", "mysql://u:secret@host/name"])
+def test_an_address_that_cannot_be_used_is_refused_without_its_password(address):
+    """It goes into a log."""
+    with pytest.raises(ConfigError, match=r"node\.database") as caught:
+        Database(address)
+    assert "secret" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_database_that_does_not_answer_is_tried_again_later(tmp_path):
+    """Transient, with the cause and no parameter."""
+    (tmp_path / "is a folder").mkdir()
+    ledger = Database(f"sqlite:///{tmp_path / 'is a folder'}")
+    with pytest.raises(Transient, match="OperationalError: unable to open database file"):
+        ledger.upgrade()
+    ledger.close()
+
+
+# ------------------------------------------------------------------------------------------------------------------------
+
+
+def catalogue(connection, backend):
+    """Return every table, column, constraint and index, as the database itself describes them."""
+    if backend == "sqlite":
+        rows = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
+        return sorted((kind, name, described(sql)) for kind, name, sql in rows)
+    here = "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+    questions = (
+        "SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default FROM information_schema.columns "
+        "WHERE table_schema = current_schema()",
+        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()",
+        f"SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = {here}",  # noqa: S608
+    )
+    return [sorted(map(str, connection.execute(text(question)))) for question in questions]
+
+
+def described(sql):
+    """Return what a statement says, in whatever order it says it: a table's columns keep theirs."""
+    words = " ".join(sql.split())
+    head, _, parts = words.partition("(")
+    return head, sorted(part.strip() for part in parts.rstrip(")").split(", "))

@@ -1,0 +1,40 @@
+"""DCMTK's senders and receivers, by other people and in another language."""
+
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dicom_node.domain import AE
+from tests.orthanc import free_ports
+from tests.peers import need
+
+
+@contextmanager
+def storescp(folder: Path, *, title: str = "STORESCP") -> Iterator[AE]:
+    """Run the storage SCP; it writes each object as it came, in a file named by its SOP Instance UID."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ae = AE(title, "127.0.0.1", free_ports(1)[0])
+    with (folder.parent / f"{title}.log").open("ab") as log:
+        process = subprocess.Popen([need("storescp"), "+B", "-aet", ae.title, "-od", str(folder), str(ae.port)], stdout=log, stderr=log)
+    try:
+        while not _listens(ae):
+            assert process.poll() is None, (folder.parent / f"{title}.log").read_text()
+        yield ae
+    finally:
+        process.kill()
+        process.wait()
+
+
+def storescu(files: Sequence[Path], to: AE, *, calling_ae: str = "SCANNER") -> subprocess.CompletedProcess[str]:
+    """Send files, proposing just the presentation contexts that they need."""
+    command = [need("storescu"), "-R", "-v", "-aet", calling_ae, "-aec", to.title, to.host, str(to.port), *map(str, files)]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+
+
+def _listens(ae: AE) -> bool:
+    with suppress(OSError):
+        socket.create_connection((ae.host, ae.port), 1).close()
+        return True
+    return False

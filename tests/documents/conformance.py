@@ -1,0 +1,270 @@
+"""The tables of the conformance statement, asked of the program: its negotiation, its door, its decisions, its models."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pydantic import BaseModel
+from pydicom import Dataset
+from pydicom.filewriter import write_dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context
+from pynetdicom.presentation import negotiate_unrestricted
+from pynetdicom.sop_class import _SERVICE_CLASSES, _STORAGE_CLASSES  # type: ignore[attr-defined]
+
+from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
+from dicom_node.deliver import decisions
+from dicom_node.deliver.association import CONNECT_TIMEOUT_S, _Entity
+from dicom_node.domain import Refused, Result
+from dicom_node.receive import Door, Receiver, scp
+from dicom_node.store import Store
+from tests import phantoms
+from tests.documents.objects import runs
+from tests.documents.text import table
+
+_PRIVATE = "1.2.826.0.1.3680043.8.498.1.2"
+_PROPOSED = {
+    "Verification": "1.2.840.10008.1.1",
+    "CT Image Storage": "1.2.840.10008.5.1.4.1.1.2",
+    "Segmentation Storage": "1.2.840.10008.5.1.4.1.1.66.4",
+    "a private SOP class": _PRIVATE,
+    "a SOP class unknown to the node": "1.2.840.10008.5.1.4.1.1.9999",
+    "Storage Commitment Push Model": "1.2.840.10008.1.20.1",
+    "Study Root Query/Retrieve - FIND": "1.2.840.10008.5.1.4.1.2.2.1",
+    "Study Root Query/Retrieve - MOVE": "1.2.840.10008.5.1.4.1.2.2.2",
+    "Study Root Query/Retrieve - GET": "1.2.840.10008.5.1.4.1.2.2.3",
+    "Modality Worklist - FIND": "1.2.840.10008.5.1.4.31",
+    "Modality Performed Procedure Step": "1.2.840.10008.3.1.2.3.3",
+    "Unified Procedure Step - Push": "1.2.840.10008.5.1.4.34.6.1",
+    "Instance Availability Notification": "1.2.840.10008.5.1.4.33",
+    "Basic Grayscale Print Management Meta": "1.2.840.10008.5.1.1.9",
+}
+_RESULTS = {0: "accepted", 3: "refused: abstract syntax not supported (3)", 4: "refused: transfer syntaxes not supported (4)"}
+
+
+def results() -> list[Result]:
+    """Return what the objects of a run look like to the deliverer."""
+    made = runs()[0].objects
+    return [
+        Result(
+            job_id=1,
+            kind=kind,
+            sop_class_uid=str(one.SOPClassUID),
+            sop_instance_uid=str(one.SOPInstanceUID),
+            series_instance_uid=str(one.SeriesInstanceUID),
+            study_instance_uid=str(one.StudyInstanceUID),
+            path="",
+            digest="",
+            transfer_syntax_uid=str(one.file_meta.TransferSyntaxUID),
+        )
+        for kind, one in made.items()
+    ]
+
+
+def services() -> str:
+    """Which SOP classes are provided and used."""
+    rows: list[tuple[str, ...]] = [("Verification", "`1.2.840.10008.1.1`", "yes", "yes")]
+    rows += [(UID(one.sop_class_uid).name, f"`{one.sop_class_uid}`", "yes, as results", "yes") for one in results()]
+    rows.append((f"the other {len(_STORAGE_CLASSES) - len(results())} storage classes that the program knows by name", "", "no", "yes"))
+    rows.append(("private storage classes, and storage classes that it does not know", "", "no", "yes"))
+    return table(("SOP class", "UID", "SCU", "SCP"), rows)
+
+
+def negotiation() -> str:
+    """What becomes of a proposed presentation context: asked of the receiver itself."""
+    entity = _receiver()._entity()
+    rows = []
+    for name, uid in _PROPOSED.items():
+        proposed = build_context(uid, ["1.2.840.10008.1.2.4.90", ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        proposed.context_id = 1
+        answered = negotiate_unrestricted([proposed], entity.supported_contexts)[0][0]
+        syntax = UID(answered.transfer_syntax[0]).name if answered.result == 0 else ""
+        rows.append((name, f"`{uid}`", _RESULTS[answered.result or 0], syntax))
+    return table(("proposed in JPEG 2000 lossless, Explicit and Implicit VR Little Endian", "UID", "answer", "transfer syntax accepted"), rows)
+
+
+def verification_syntaxes() -> str:
+    """In which transfer syntaxes Verification is accepted."""
+    context = _receiver()._entity().supported_contexts[0]
+    return table(("transfer syntax", "UID"), [(UID(uid).name, f"`{uid}`") for uid in context.transfer_syntax])
+
+
+def association() -> str:
+    """How associations are accepted and requested."""
+    node, entity, requestor = Node(), _receiver()._entity(), _Entity("X")
+    rows = [
+        ("Application Context Name", "`1.2.840.10008.3.1.1.1`", "the same"),
+        ("AE title", f"`node.ae_title`, default `{node.ae_title}`", "the same"),
+        ("listens on, or calls", f"`node.host`, default `{node.host}`; `node.port`, default {node.port}", "`ae` of the remote"),
+        ("associations at once", f"`node.max_associations`, default {entity.maximum_associations}", "`associations` of the remote, default 1"),
+        ("maximum length of a received PDU", f"`node.max_pdu_bytes`, default {entity.maximum_pdu_size} bytes", "the same"),
+        ("Implementation Class UID", f"`{entity.implementation_class_uid}`", f"`{requestor.implementation_class_uid}`"),
+        ("Implementation Version Name", f"`{entity.implementation_version_name}`", f"`{requestor.implementation_version_name}`"),
+        ("connection time-out", "–", f"`timeout_s` of the remote, at most {CONNECT_TIMEOUT_S:g} s"),
+        ("time-out of association messages", f"`node.acse_timeout_s`, default {entity.acse_timeout:g} s", "`timeout_s` of the remote, default 60 s"),
+        (
+            "time-out of DIMSE messages",
+            f"`node.dimse_timeout_s`, default {entity.dimse_timeout:g} s",
+            f"the same and {1_000_000 / decisions._SLOWEST_BYTES_PER_S:g} s for each megabyte of the object",
+        ),
+        ("time-out of a silent network", f"`node.network_timeout_s`, default {entity.network_timeout:g} s", "`timeout_s` of the remote"),
+        ("Asynchronous Operations Window", "not supported: 1, 1", "not proposed"),
+        ("SOP Class (Common) Extended Negotiation, User Identity", "not supported, not answered", "not proposed"),
+        ("SCP/SCU Role Selection", "the proposed roles are accepted for storage classes and not used", "not proposed"),
+    ]
+    return table(("parameter", "as acceptor", "as requestor"), rows)
+
+
+def _receiver() -> Receiver:
+    return Receiver(NodeConfig(), None)  # type: ignore[arg-type]  # it is not started, and stores nothing
+
+
+# ------------------------------------------------------------------------------------------------------- statuses, SCP
+
+
+def scp_statuses() -> str:
+    """What C-STORE is answered, tried at the door itself, one case after another."""
+    image = phantoms.series()[0]
+    other = phantoms.series(StudyDescription="Another description")[0]
+    cases: list[tuple[str, Callable[[Door], object], str]] = [
+        ("an instance, for the first time", lambda door: _take(door, image), "Kept; bytes and row are on disk before the answer."),
+        ("the same data set again", lambda door: _take(door, image), "Nothing is kept twice and no work is started."),
+        ("the same SOP Instance UID with another data set", lambda door: _take(door, other), "Both are kept; the newer is current; the journal has it."),
+        ("less free space than `node.disk_reserve_mb`", _when_full, "Nothing is kept. The sender may try again."),
+        (
+            "an Affected SOP Class or Instance UID that is not the data set's",
+            lambda door: _take(door, image, said="1.2.3"),
+            "Nothing is kept.",
+        ),
+        ("bytes that are no data set", lambda door: _bytes(door, b"\xff" * 64), "The bytes lie in quarantine with the reason."),
+        (
+            "SOP Class, SOP Instance, Study or Series Instance UID missing, or none",
+            lambda door: _take(door, _without(image, "StudyInstanceUID")),
+            "The bytes lie in quarantine with the reason.",
+        ),
+    ]
+    rows = []
+    with TemporaryDirectory() as folder:
+        store = Store.open(Path(folder))
+        for what, act, becomes in cases:
+            status, comment = _status(act, Door(store, Node(disk_reserve_mb=0)))
+            rows.append((f"`{status:04X}`", what, comment, becomes))
+        store.close()
+    rows.append((f"`{scp.NOT_AUTHORISED:04X}`", "the calling AE is known but may not send", "Not authorised to send", "Nothing is kept."))
+    rows.append((f"`{scp.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again."))
+    return table(("status", "when", "Error Comment (0000,0902)", "what the node does"), sorted(rows, key=lambda row: row[0]))
+
+
+def _status(act: Callable[[Door], object], door: Door) -> tuple[int, str]:
+    try:
+        act(door)
+        return scp.SUCCESS, ""
+    except Refused as refused:
+        return refused.status, str(scp._answer(refused.status, str(refused)).ErrorComment)
+
+
+def _take(door: Door, image: Dataset, said: str = "") -> object:
+    buffer = BytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False  # type: ignore[attr-defined]
+    plain = Dataset()
+    plain.update({tag: image[tag] for tag in image.keys()})  # noqa: SIM118 - a Dataset's keys are tags
+    write_dataset(_filelike(buffer), plain)
+    return _bytes(door, buffer.getvalue(), said)
+
+
+def _filelike(buffer: BytesIO) -> Any:
+    from pydicom.filebase import DicomIO
+
+    written = DicomIO(buffer)
+    written.is_little_endian, written.is_implicit_VR = True, False
+    return written
+
+
+def _bytes(door: Door, data: bytes, said: str = "") -> object:
+    syntax = str(ExplicitVRLittleEndian)
+    return door.take(data, sop_class_uid=None, sop_instance_uid=said or None, transfer_syntax_uid=syntax, calling_ae="CT_ER", received_at=1.7e9)
+
+
+def _without(image: Dataset, keyword: str) -> Dataset:
+    found = Dataset()
+    found.update({tag: image[tag] for tag in image.keys() if image[tag].keyword != keyword})  # noqa: SIM118
+    return found
+
+
+def _when_full(door: Door) -> object:
+    full = Door(door._store, Node(disk_reserve_mb=1 << 40))
+    try:
+        return _bytes(full, b"\0" * 1024)
+    except Refused as refused:
+        raise Refused(str(refused), status=refused.status) from None
+
+
+# ------------------------------------------------------------------------------------------------------- statuses, SCU
+
+_DOES = {
+    decisions.Verdict.SENT: "the object counts as delivered",
+    decisions.Verdict.SENT_WITH_WARNING: "the object counts as delivered; the warning is kept and shown",
+    decisions.Verdict.LATER: "tried again with back-off, at most `deliver.attempts` times",
+    decisions.Verdict.DEAD: "not tried again: a dead letter that a person may replay",
+}
+
+
+def scu_contexts() -> str:
+    """What is proposed for each result."""
+    rows = []
+    for one in results():
+        for sop_class, syntax in decisions.contexts(one):
+            rows.append((UID(sop_class).name, f"`{sop_class}`", UID(syntax).name, f"`{syntax}`", "SCU", "none"))
+    rows.append(("Verification (verbs `echo` and `check` only)", "`1.2.840.10008.1.1`", "Implicit VR Little Endian", "`1.2.840.10008.1.2`", "SCU", "none"))
+    return table(("abstract syntax", "UID", "transfer syntax", "UID", "role", "extended negotiation"), rows)
+
+
+def scu_statuses() -> str:
+    """What the node makes of each answer to its C-STORE."""
+    rows = [(f"`{status:04X}`", *_said(meaning)) for status, meaning in decisions._MEANINGS.items()]
+    rows += [(f"`{family:X}xxx`, any other", *_said(meaning)) for family, meaning in decisions._MEANING_OF_FAMILY.items()]
+    rows.append(("any other", *_said(decisions._UNKNOWN)))
+    return table(("status", "meaning", "what the node does"), rows)
+
+
+def _said(meaning: tuple[str, decisions.Verdict]) -> tuple[str, str]:
+    return meaning[0], _DOES[meaning[1]]
+
+
+def scu_rejections() -> str:
+    """What the node says of a rejected association."""
+    rows = [(source, reason, why, hint) for (source, reason), (why, hint) in decisions._REJECTIONS.items()]
+    return table(("source", "reason", "what it tells the operator", "and advises"), rows)
+
+
+# --------------------------------------------------------------------------------------------------------------- codes
+
+
+def codes() -> str:
+    """Every code that the bundled models use: private ones first."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for folder in sorted(path.parent for path in bundled("models").glob("*/model.toml")):
+        manifest = load_model(folder).manifest
+        for role, code in _codes(manifest, "model"):
+            found.setdefault((code.scheme, code.value, code.meaning), {})[f"{manifest.name}: {role}"] = None
+    ordered = sorted(found, key=lambda code: (not code[0].startswith("99"), code))
+    return table(("scheme", "value", "meaning", "used as"), [(*code, "; ".join(found[code])) for code in ordered])
+
+
+def _codes(part: object, role: str) -> list[tuple[str, Code]]:
+    if isinstance(part, Code):
+        return [(role, part)]
+    if isinstance(part, BaseModel):
+        return [one for name in type(part).model_fields for one in _codes(getattr(part, name), name)]
+    if isinstance(part, dict):
+        return [one for value in part.values() for one in _codes(value, role)]
+    if isinstance(part, tuple):
+        return [one for value in part for one in _codes(value, role)]
+    return []
+
+
+__all__ = ["association", "codes", "negotiation", "replace", "scp_statuses", "scu_contexts", "scu_rejections", "scu_statuses", "services"]
+_ = _SERVICE_CLASSES

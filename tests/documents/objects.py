@@ -1,0 +1,391 @@
+"""What the node writes into its objects, found by experiment: one thing is changed at a time, and whatever changes with it comes from there."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import highdicom
+import numpy as np
+from pydicom import Dataset
+from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.tag import Tag
+
+from dicom_node.domain import Findings, Reference, derived_uid
+from dicom_node.report import build
+from tests import findings as made
+from tests import phantoms
+from tests.documents.text import table
+
+_STANDARD = Path(highdicom.__file__).parent / "_standard"  # PS3.3's modules and attributes, as highdicom ships them
+_COPIED_MODULES = ("patient", "clinical-trial-subject", "general-study", "patient-study", "clinical-trial-study")
+_NO_DESCENT = frozenset({"ContentSequence"})  # Annex B shows it
+_LONGEST = 60
+
+# What may be changed, in the order in which a source is named.
+FACETS = ("COPY", "IMAGES", "MODEL", "FINDINGS", "JOB", "TIME", "CONFIG", "LEDGER")
+
+_OTHER_MODEL = {  # every word of the phantom's model.toml that an object may repeat
+    '"lung-phantom"': '"other-phantom"\nintended_use = "To be looked at."\nfamily = ["FAM", "99OTHER", "Family"]\nprocedure = ["PROC", "99OTHER", "Scan"]',
+    "1.2.0": "2.0.1",
+    "Phantom Works": "Another maker",
+    "Finds the marker": "Looks for the marker",
+    "Left lung": "Sinister",
+    "Right lung": "Dexter",
+    '"SCT.Lung"': '["TYPE", "99OTHER", "Type"]',
+    '"SCT.Left"': '["SIDE", "99OTHER", "Side"]',
+    '"SCT.AnatomicalStructure"': '["CAT", "99OTHER", "Category"]',
+    "[0, 151, 206]": "[10, 20, 30]",
+    '"SCT.Volume"': '["SIZE", "99OTHER", "Size"]',
+    "digits = 0": "digits = 2",
+    '"SCT.Mean"': '["MID", "99OTHER", "Middle"]',
+    '"SCT.Present"': '["YES", "99OTHER", "Yes"]',
+    '"SCT.Absent"': '["NO", "99OTHER", "No"]',
+    "99PHANTOM": "99OTHER",
+    'unit = "%"': 'unit = "1"',
+    'unit = "mL"': 'unit = "mm3"',
+}
+
+_PLAIN_MODEL = """
+name = "plain"
+version = "1"
+task = "Finds the marker."
+
+[inputs.ct]
+Modality = "CT"
+
+[[segments]]
+number = 1
+label = "Lung"
+category = "SCT.AnatomicalStructure"
+type = "SCT.Lung"
+
+[measurements.volume]
+concept = "SCT.Volume"
+unit = "mL"
+segment = 1
+"""
+
+_FIRST_MODEL = made.MANIFEST.replace('unit = "%"', 'unit = "%"\nmethod = ["METHOD", "99PHANTOM", "Method"]')
+
+Path_ = tuple[str, ...]  # keywords from the top of the object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """The objects of one run, and the images that they were made of."""
+
+    changed: str  # which facet differs from the first run; empty: presence is looked at, not origin
+    image: Dataset
+    objects: Mapping[str, Dataset]
+
+
+@dataclass(slots=True)
+class Attribute:
+    """What was seen of one attribute."""
+
+    vr: str
+    values: list[tuple[str, ...] | None] = field(default_factory=list)  # in each run; None: the attribute was not there
+
+
+# ------------------------------------------------------------------------------------------------------------ the runs
+
+
+@cache
+def runs() -> tuple[Made, ...]:
+    """Build the objects of a phantom, again and again, each time with one thing changed."""
+    rich = _images(phantoms.series(TimezoneOffsetFromUTC="+0100", PositionReferenceIndicator="XY"), "1")
+    other = _images(_another(), "2")
+    bare = phantoms.series(StudyID=None, AccessionNumber=None, ReferringPhysicianName=None, BodyPartExamined=None, Manufacturer=None)
+    return (
+        _made("", rich),
+        _made("IMAGES", other),
+        _made("IMAGES", bare),
+        _made("IMAGES", phantoms.series(modality="MR", rescale=None)),
+        _made("IMAGES", [phantoms.enhanced()]),
+        _made("MODEL", rich, manifest=_manifest()),
+        _made("FINDINGS", rich, found=_other_findings),
+        _made("FINDINGS", rich, found=_nothing),
+        _made("FINDINGS", rich, found=_incomplete),
+        _made("JOB", rich, identity="b" * 64),
+        _made("TIME", rich, made_at=1_710_000_000.0),
+        _made("CONFIG", rich, station="OTHER_NODE"),
+        _made("LEDGER", rich, predecessors=(_PREDECESSOR,)),
+        _made("", rich, manifest=_PLAIN_MODEL, found=_plain_findings),
+    )
+
+
+_PREDECESSOR = Reference(
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+    sop_instance_uid=derived_uid("earlier"),
+    series_instance_uid=derived_uid("earlier series"),
+    study_instance_uid=derived_uid("phantom", "study"),
+)
+
+
+def _made(
+    changed: str, images: list[Dataset], *, manifest: str = _FIRST_MODEL, found: Callable[..., Any] = made.findings, **of_run: Any
+) -> Made:
+    with TemporaryDirectory() as folder:
+        model = made.model(Path(folder) / "model", manifest)
+        inputs = {"ct": made.assembled(images)}
+        drafts = build(found(inputs["ct"]), inputs, made.run(model, **({"station": "DICOM_NODE"} | of_run)))
+    return Made(changed=changed, image=images[0], objects={draft.kind: draft.dataset for draft in drafts})
+
+
+def _images(images: list[Dataset], mark: str) -> list[Dataset]:
+    """Write into images whatever else they may say of patient and study."""
+    for keyword in _may_be_copied():
+        for image in images:
+            if keyword not in image:
+                setattr(image, keyword, _value(keyword, mark))
+    return images
+
+
+def _another() -> list[Dataset]:
+    patient = {keyword: value + "x" for keyword, value in {**phantoms.PATIENT, **phantoms.STUDY}.items() if dictionary_VR(keyword) in _TEXT}
+    patient |= {"PatientBirthDate": "19600102", "PatientSex": "M", "StudyDate": "20240206", "StudyTime": "111500", "PatientAge": "060Y"}
+    device = {"Manufacturer": "Other works", "ManufacturerModelName": "Other", "DeviceSerialNumber": "2", "SoftwareVersions": "2"}
+    place = {"spacing_mm": (3.0, 0.9, 0.6), "origin_mm": (-11.0, -12.0, 13.0), "orientation": "coronal"}
+    more = {"BodyPartExamined": "ABDOMEN", "SpecificCharacterSet": "ISO_IR 192", "TimezoneOffsetFromUTC": "+0200", "PositionReferenceIndicator": "SN"}
+    return phantoms.series(phantoms.marked((10, 26, 22)), seed="other", **place, **device, **more, **patient)
+
+
+_TEXT = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "UC"})
+
+
+def _value(keyword: str, mark: str) -> Any:
+    plain = {"DA": f"2023010{mark}", "TM": f"10100{mark}", "DT": f"2023010{mark}101010", "CS": f"CODE{mark}", "AS": f"03{mark}Y", "UI": f"2.25.{mark}"}
+    numbers = {"DS": f"1.{mark}", "IS": mark, "US": int(mark), "FD": float(mark), "FL": float(mark)}
+    vr = dictionary_VR(keyword)
+    if vr != "SQ":
+        return (plain | numbers).get(vr, f"text {mark}")
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = mark, "99TEST", f"meaning {mark}"
+    return [item]
+
+
+def _manifest() -> str:
+    text = _FIRST_MODEL
+    for old, new in _OTHER_MODEL.items():
+        text = text.replace(old, new)
+    return text
+
+
+def _other_findings(given: Any) -> Any:
+    labels = np.zeros(given.volume.shape, np.uint8)
+    labels[1:3, 4:9, 5:9] = 1
+    labels[4:7, 10:12, 2:8] = 2
+    labels[7, 10:12, 2:8] = 3
+    measured = {"volume": {1: 1.5, 2: 2.5, 3: 0.5}, "mean": {1: -1.0, 2: -2.0}, "ratio": 0.1, "quality": 10.0}
+    return made.findings(
+        given, segments=given.volume.with_array(labels), measurements=measured, evaluations={"emphysema": "yes"}, notes=("Another note.",)
+    )
+
+
+def _nothing(given: Any) -> Any:
+    return made.findings(given, segments=given.volume.with_array(np.zeros(given.volume.shape, np.uint8)))
+
+
+def _incomplete(given: Any) -> Any:
+    return made.findings(given, measurements={"ratio": float("nan"), "quality": 97.0}, evaluations={})
+
+
+def _plain_findings(given: Any) -> Any:
+    labels = np.zeros(given.volume.shape, np.uint8)
+    labels[phantoms.block(made.LEFT)] = 1
+    return Findings(segments=given.volume.with_array(labels), measurements={"volume": 2310.04})
+
+
+def _may_be_copied() -> list[str]:
+    modules = json.loads((_STANDARD / "module_attribute_map.json").read_text())
+    said = [one["keyword"] for name in _COPIED_MODULES for one in modules[name] if not one["path"]]
+    return [keyword for keyword in dict.fromkeys(said) if tag_for_keyword(keyword) is not None]
+
+
+# ----------------------------------------------------------------------------------------------------------- attributes
+
+
+def attributes(kind: str) -> dict[Path_, Attribute]:
+    """Return every attribute of one kind of object, with its values in each run that made one."""
+    found: dict[Path_, Attribute] = {}
+    seen = [dict(_flat(one.objects[kind])) if kind in one.objects else None for one in runs()]
+    for flat in seen:
+        for path, (vr, _) in (flat or {}).items():
+            found.setdefault(path, Attribute(vr))
+    for path, attribute in found.items():
+        attribute.values = [flat[path][1] if path in flat else None for flat in seen if flat is not None]
+    return found
+
+
+def _flat(dataset: Dataset, above: Path_ = ()) -> Iterator[tuple[Path_, tuple[str, tuple[str, ...]]]]:
+    """Yield each attribute with all its values, those of a sequence's items together."""
+    merged: dict[Path_, tuple[str, tuple[str, ...]]] = {}
+    for element in dataset:
+        path = (*above, element.keyword)
+        if element.VR == "SQ":
+            merged[path] = ("SQ", ("items",) if element.value else ())
+            for item in element.value if element.keyword not in _NO_DESCENT else ():
+                for below, (vr, values) in _flat(item, path):
+                    merged[below] = (vr, tuple(dict.fromkeys(merged.get(below, (vr, ()))[1] + values)))
+        elif element.VR in ("OB", "OW"):
+            merged[path] = (element.VR, (bytes(element.value).hex(),))
+        else:
+            merged[path] = (element.VR, () if element.value in (None, "") else (_written(element.value),))
+    yield from merged.items()
+
+
+def _written(value: Any) -> str:
+    return "\\".join(map(str, value)) if isinstance(value, list | tuple) or type(value).__name__ == "MultiValue" else str(value)
+
+
+def presence(attribute: Attribute) -> str:
+    """Say whether it is always there, and always with a value (PS3.2 Annex N)."""
+    if not any(attribute.values):
+        return "EMPTY"
+    if None in attribute.values:
+        return "ANAP"
+    return "ALWAYS" if all(attribute.values) else "VNAP"
+
+
+def origin(kind: str, path: Path_, attribute: Attribute) -> str:
+    """Say where the value comes from; a value that never changes is shown."""
+    shown = [one for one in runs() if kind in one.objects]
+    first = attribute.values[0]
+    from_ = {one.changed for one, values in zip(shown, attribute.values, strict=True) if one.changed and values != first}
+    if attribute.vr == "SQ":
+        from_ = from_ if None in attribute.values else set()  # where its items come from is said of what they hold
+    elif "IMAGES" in from_ and first and first == (_in_image(shown[0].image, path),):
+        from_ = from_ - {"IMAGES"} | {"COPY"}
+    if from_ or attribute.vr == "SQ" or not any(attribute.values):
+        return ", ".join(facet for facet in FACETS if facet in from_)
+    value = " / ".join(next(values for values in attribute.values if values))
+    return f"FIXED {value}" if len(value) <= _LONGEST else "FIXED"
+
+
+def _in_image(image: Dataset, path: Path_) -> str:
+    return _written(image[path[0]].value) if len(path) == 1 and path[0] in image else ""
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def iod(kind: str, name: str) -> str:
+    """Return the tables of one kind of object, module by module."""
+    modules = json.loads((_STANDARD / "module_attribute_map.json").read_text())
+    left = attributes(kind)
+    parts = []
+    for module in json.loads((_STANDARD / "iod_module_map.json").read_text())[name]:
+        types = {(*one["path"], one["keyword"]): one["type"] for one in modules.get(module["key"], ())}
+        mine = [path for path in sorted(left, key=_order) if path[:1] in types]
+        rows = _rows(kind, {path: left.pop(path) for path in mine}, types, collapse=module["key"] in _COPIED_MODULES)
+        if mine:
+            parts.append(f"**{_title(module['key'])}** ({module['ie']}, {module['usage'][:1]})\n\n{rows}")
+    if left:
+        parts.append(f"**Beside the modules**\n\n{_rows(kind, {path: left[path] for path in sorted(left, key=_order)}, {}, collapse=False)}")
+    return "\n\n".join(parts)
+
+
+def _order(path: Path_) -> tuple[int, ...]:
+    return tuple(int(Tag(keyword)) for keyword in path)
+
+
+def _title(key: str) -> str:
+    return key.replace("-", " ").capitalize().replace("Sr ", "SR ").replace("Sop ", "SOP ")
+
+
+def _rows(kind: str, found: Mapping[Path_, Attribute], types: Mapping[Path_, str], *, collapse: bool) -> str:
+    rows, also = [], []
+    for path, attribute in found.items():
+        from_ = origin(kind, path, attribute)
+        if collapse and presence(attribute) == "ANAP":  # whatever the images say of patient and study
+            if len(path) == 1:
+                also.append(dictionary_description(Tag(path[0])))
+            continue
+        tag = Tag(path[-1])
+        name = f"{'&gt;' * (len(path) - 1)} {dictionary_description(tag)}".strip()
+        rows.append((name, f"({tag.group:04X},{tag.element:04X})", attribute.vr, types.get(path, ""), presence(attribute), from_))
+    said = table(("attribute", "tag", "VR", "type", "presence", "value from"), rows) if rows else ""
+    return "\n\n".join(part for part in (said, f"COPY, ANAP: {', '.join(also)}." if also else "") if part)
+
+
+# ------------------------------------------------------------------------------------------------------- the SR's tree
+
+
+@dataclass(slots=True)
+class Node:
+    """Content items of one kind under one parent."""
+
+    label: str
+    values: dict[int, list[str]] = field(default_factory=dict)  # run -> values
+    counts: list[int] = field(default_factory=list)  # under each parent
+    below: dict[str, "Node"] = field(default_factory=dict)
+
+
+def content_tree() -> str:
+    """Return the report's content tree, items of one kind told once."""
+    root = Node("")
+    for run, one in enumerate(runs()):
+        _grow(root, [one.objects["SR"]], run)
+    lines: list[tuple[str, str, str]] = []
+    _list(root, 0, lines)
+    width = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    said = "\n".join(f"{label:<{width[0]}}  {times:<{width[1]}}  {from_}".rstrip() for label, times, from_ in lines)
+    return f"```text\n{said}\n```"
+
+
+def _grow(node: Node, items: Sequence[Dataset], run: int) -> None:
+    kinds: dict[str, list[Dataset]] = {}
+    for item in items:
+        kinds.setdefault(_label(item), []).append(item)
+    for label in dict.fromkeys((*node.below, *kinds)):
+        child = node.below.setdefault(label, Node(label))
+        child.counts.append(len(kinds.get(label, ())))
+        for item in kinds.get(label, ()):
+            child.values.setdefault(run, []).append(_value_of(item))
+        for item in kinds.get(label, ()):
+            _grow(child, item.get("ContentSequence", ()), run)
+
+
+def _label(item: Dataset) -> str:
+    concept = item.ConceptNameCodeSequence[0]
+    relation = item.get("RelationshipType", "")
+    of_model = item.ValueType == "NUM" or concept.CodingSchemeDesignator.startswith("99")
+    name = "concept from MODEL" if of_model else f'({concept.CodeValue}, {concept.CodingSchemeDesignator}, "{concept.CodeMeaning}")'
+    template = f" TID {item.ContentTemplateSequence[0].TemplateIdentifier}" if "ContentTemplateSequence" in item else ""
+    return f"{relation.lower()} {item.ValueType} {name}{template}".strip()
+
+
+def _value_of(item: Dataset) -> str:
+    for keyword in ("ConceptCodeSequence", "MeasuredValueSequence", "ReferencedSOPSequence"):
+        if item.get(keyword):
+            return str(item[keyword].value[0].to_json(suppress_invalid_tags=True))
+    return str(item.get("TextValue") or item.get("UID") or "")
+
+
+def _list(node: Node, depth: int, lines: list[tuple[str, str, str]]) -> None:
+    for child in node.below.values():
+        lines.append(("  " * depth + child.label, _times(child), _from(child)))
+        _list(child, depth + 1, lines)
+
+
+def _times(node: Node) -> str:
+    low, high = min(node.counts), max(node.counts)
+    return str(low) if low == high else f"{min(low, 1)}-{'n' if high > 1 else high}"
+
+
+def _from(node: Node) -> str:
+    if node.label.split()[0] == "CONTAINER" or " CONTAINER " in node.label:
+        return ""
+    of_run = {run: node.values.get(run, []) for run in range(len(runs()))}
+    changed = {one.changed for run, one in enumerate(runs()) if one.changed and of_run[run] != of_run[0]}
+    if changed:
+        return ", ".join(facet for facet in FACETS if facet in changed)
+    value = next((values[0] for values in of_run.values() if values), "")
+    if value.startswith("{"):
+        said = json.loads(value)
+        value = f'({said["00080100"]["Value"][0]}, {said["00080102"]["Value"][0]}, "{said["00080104"]["Value"][0]}")' if "00080100" in said else ""
+    return f"FIXED {value}"

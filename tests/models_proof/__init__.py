@@ -1,0 +1,77 @@
+"""What the bundled models get right on real images, in figures; the model cards quote these tests."""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from highdicom import Volume
+
+from dicom_node.analyse import fetch_weights
+from dicom_node.analyse.contract import settle
+from dicom_node.config import Model, bundled, load_model
+from dicom_node.domain import Findings, Transient
+from dicom_node.simulate.samples import nifti
+from tests.peers import missing
+
+
+@cache
+def model(folder: str) -> Model:
+    """Return a bundled model."""
+    return load_model(bundled("models") / folder)
+
+
+@cache
+def code(folder: str) -> Any:
+    """Return a bundled model's `analysis.py`, imported."""
+    spec = importlib.util.spec_from_file_location(f"proof_{folder}", model(folder).folder / "analysis.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fetched(folder: str) -> Path:
+    """Return the folder of a model's weights, or skip this test where they cannot be had."""
+    try:
+        fetch_weights(model(folder))
+    except Transient as error:
+        missing(str(error))
+    return model(folder).weights_folder
+
+
+def sample(name: str) -> Volume:
+    """Return a published image by name, or skip this test where it cannot be had."""
+    try:
+        path = nifti(name)
+    except Transient as error:
+        path = Path(missing(str(error)))
+    return read(path)
+
+
+def read(path: Path) -> Volume:
+    """Return a NIfTI file as a volume in patient coordinates (LPS), float32."""
+    return Volume.from_simpleitk(sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32), coordinate_system="PATIENT")
+
+
+def volume(array: Any, affine: Any) -> Volume:
+    """Return an array as a contiguous float32 volume, as an analysis gets it."""
+    return Volume(np.ascontiguousarray(array, np.float32), affine, coordinate_system="PATIENT")
+
+
+def scanned(image: Volume, orientation: str) -> Volume:
+    """Return the same image as if it had been scanned in another orientation: the bytes in another order, the patient where he was."""
+    turned = image.to_patient_orientation(orientation)
+    return volume(turned.array, turned.affine)
+
+
+def settled(folder: str, findings: Findings, image: Volume) -> Findings:
+    """Return findings as the contract leaves them: on the input's grid, every name and number checked."""
+    return settle(findings, model(folder).manifest, {next(iter(model(folder).manifest.inputs)): image})
+
+
+def dice(one: Any, other: Any) -> float:
+    """Return how far two masks agree: twice the overlap over the sum."""
+    return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
