@@ -24,7 +24,7 @@ def test_listening_never_loads_torch_nor_the_models_libraries():
 
 def test_help_loads_no_verb():
     """`--help` answers at once because each verb imports what it needs when it is called."""
-    heavy = "{'torch', 'SimpleITK', 'scipy', 'highdicom', 'pynetdicom', 'sqlalchemy', 'apscheduler', 'alembic'}"
+    heavy = "{'torch', 'SimpleITK', 'scipy', 'highdicom', 'pynetdicom', 'pydicom', 'pydantic', 'sqlalchemy', 'apscheduler', 'alembic'}"
     code = f"import sys, dicom_node.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

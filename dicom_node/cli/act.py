@@ -82,6 +82,7 @@ def import_(
     paths: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")], config: ConfigOption = None, storage: StorageOption = None
 ) -> None:
     """Take DICOM files in, through the same door as C-STORE."""
+    from rich.console import Console
     from rich.progress import track
 
     from dicom_node.receive import Door, import_file
@@ -94,7 +95,7 @@ def import_(
     files = [file for path in paths for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
     outcomes: dict[str, int] = {}
     try:
-        for file in track(files, description="importing", transient=True):
+        for file in track(files, description="importing", transient=True, console=Console(stderr=True)):
             try:
                 outcome = import_file(door, file, received_at=time.time()).value
             except Refused as error:

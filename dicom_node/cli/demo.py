@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicom_node.cli.page import log_to_stderr, moment, table
-from dicom_node.config import bundled, load_site
 from dicom_node.domain import AE, ConfigError, DeliveryState, JobState, PeerUnavailable, Transient
 
 if TYPE_CHECKING:
@@ -55,6 +54,7 @@ def demo(
     timeout_s: Annotated[float, typer.Option(help="How long it may take, downloads aside.")] = 300.0,
 ) -> None:
     """Push a real chest CT and a real head MR through the node into a simulated PACS, and show what arrives."""
+    from dicom_node.config import load_site
     from dicom_node.simulate.pacs import Pacs
     from dicom_node.store import Store
 
@@ -98,6 +98,7 @@ def _prepare(out: Path) -> Path:
     from rich.console import Console
 
     from dicom_node.analyse import fetch_weights
+    from dicom_node.config import load_site
     from dicom_node.simulate.samples import sample_files
 
     with Console().status("looking for weights and sample studies") as status:
@@ -110,6 +111,8 @@ def _prepare(out: Path) -> Path:
 
 def _site(config: Path, pacs: AE) -> str:
     """Write the site's configuration: the built-in one, with a scanner that may send and a PACS that receives."""
+    from dicom_node.config import bundled
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

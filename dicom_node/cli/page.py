@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.config import Site, load_site
 from dicom_node.domain import Rejected
+
+if TYPE_CHECKING:
+    from dicom_node.config import Site
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
 StorageOption = Annotated[
@@ -23,8 +25,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
 
 
-def site_of(config: Path | None, storage: Path | None, **node: Any) -> Site:
+def site_of(config: Path | None, storage: Path | None, **node: Any) -> "Site":
     """Load the site that a verb's options name."""
+    from dicom_node.config import load_site  # it needs pydicom's dictionaries, a third of a second
+
     said = {key: value for key, value in {"storage": storage, **node}.items() if value is not None}
     return load_site(config, node=said) if said else load_site(config)
 

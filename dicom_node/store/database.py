@@ -135,7 +135,9 @@ def _url(address: str) -> URL:
 def _sqlite(url: URL) -> Engine:
     if sqlite3.sqlite_version_info < _RETURNING_SINCE:
         raise ConfigError(f"Python's SQLite is {sqlite3.sqlite_version}, needed is 3.35", hint="Use a newer Python, or PostgreSQL.")
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json)
+    engine = create_engine(
+        url, connect_args={"timeout": _BUSY_TIMEOUT_S, "check_same_thread": False}, pool_size=8, max_overflow=56, json_serializer=_to_json
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

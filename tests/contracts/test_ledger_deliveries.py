@@ -160,6 +160,9 @@ def test_a_destination_is_known_by_how_it_is_doing(store):
         thread.join()
     state = store.deliveries.destination("pacs")
     assert (state.failures, state.not_before, state.reason, state.succeeded_at) == (4, NOW + 5, "refused", None)
+    store.deliveries.try_now("pacs")
+    state = store.deliveries.destination("pacs")
+    assert (state.failures, state.not_before, state.reason) == (4, 0.0, "refused"), "a person may ask, and what failed stays on record"
     store.deliveries.reached("pacs", now=NOW + 6)
     state = store.deliveries.destination("pacs")
     assert (state.failures, state.not_before, state.reason, state.succeeded_at) == (0, 0.0, "", NOW + 6)

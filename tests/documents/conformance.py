@@ -1,25 +1,24 @@
 """The tables of the conformance statement, asked of the program: its negotiation, its door, its decisions, its models."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from pydantic import BaseModel
 from pydicom import Dataset
-from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.presentation import negotiate_unrestricted
-from pynetdicom.sop_class import _SERVICE_CLASSES, _STORAGE_CLASSES  # type: ignore[attr-defined]
+from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.deliver.association import CONNECT_TIMEOUT_S, _Entity
 from dicom_node.domain import Refused, Result
 from dicom_node.receive import Door, Receiver, scp
+from dicom_node.receive.header import split_file
 from dicom_node.store import Store
 from tests import phantoms
 from tests.documents.objects import runs
@@ -167,20 +166,9 @@ def _status(act: Callable[[Door], object], door: Door) -> tuple[int, str]:
 
 
 def _take(door: Door, image: Dataset, said: str = "") -> object:
-    buffer = BytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False  # type: ignore[attr-defined]
-    plain = Dataset()
-    plain.update({tag: image[tag] for tag in image.keys()})  # noqa: SIM118 - a Dataset's keys are tags
-    write_dataset(_filelike(buffer), plain)
-    return _bytes(door, buffer.getvalue(), said)
-
-
-def _filelike(buffer: BytesIO) -> Any:
-    from pydicom.filebase import DicomIO
-
-    written = DicomIO(buffer)
-    written.is_little_endian, written.is_implicit_VR = True, False
-    return written
+    file = BytesIO()
+    image.save_as(file, enforce_file_format=True)
+    return _bytes(door, file.getvalue()[split_file(file.getvalue())[1] :], said)
 
 
 def _bytes(door: Door, data: bytes, said: str = "") -> object:
@@ -189,17 +177,13 @@ def _bytes(door: Door, data: bytes, said: str = "") -> object:
 
 
 def _without(image: Dataset, keyword: str) -> Dataset:
-    found = Dataset()
-    found.update({tag: image[tag] for tag in image.keys() if image[tag].keyword != keyword})  # noqa: SIM118
+    found = deepcopy(image)
+    delattr(found, keyword)
     return found
 
 
 def _when_full(door: Door) -> object:
-    full = Door(door._store, Node(disk_reserve_mb=1 << 40))
-    try:
-        return _bytes(full, b"\0" * 1024)
-    except Refused as refused:
-        raise Refused(str(refused), status=refused.status) from None
+    return _bytes(Door(door._store, Node(disk_reserve_mb=1 << 40)), b"")
 
 
 # ------------------------------------------------------------------------------------------------------- statuses, SCU
@@ -264,7 +248,3 @@ def _codes(part: object, role: str) -> list[tuple[str, Code]]:
     if isinstance(part, tuple):
         return [one for value in part for one in _codes(value, role)]
     return []
-
-
-__all__ = ["association", "codes", "negotiation", "replace", "scp_statuses", "scu_contexts", "scu_rejections", "scu_statuses", "services"]
-_ = _SERVICE_CLASSES

@@ -106,7 +106,7 @@ class Node:
 
     def gate(self, *, shut: bool) -> None:
         """Let the model `waits` wait, or go on."""
-        path = self.folder / "models" / "waits" / "gate"
+        path = self.folder / "models" / "waits" / ".gate"
         path.touch() if shut else path.unlink(missing_ok=True)
 
 
