@@ -69,6 +69,17 @@ class ModelFailed(NodeError):
     """Raised when a model's process raised, hung, overran its memory or died."""
 
 
+def fault(error: BaseException) -> str:
+    """Return what to tell of an error: its sentence if it is one of this tree; else its kind and place, for its text may quote a header."""
+    if isinstance(error, NodeError):
+        return str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "an unknown place"
+    return f"unexpected {type(error).__name__} at {place}; this is a fault of the program"
+
+
 # ------------------------------------------------------------------------------------------------------------------ UIDs
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*")
@@ -236,7 +247,7 @@ class Series:
         """Whether this is something made from images (a segmentation, a report, a reformat) rather than acquired."""
         image_type = self.header.get("ImageType") or []
         first = image_type[0] if isinstance(image_type, list | tuple) and image_type else image_type
-        return self.header.get("Modality") in DERIVED_MODALITIES or first == "DERIVED"
+        return str(self.header.get("Modality")) in DERIVED_MODALITIES or first == "DERIVED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +304,7 @@ class StudyState(StrEnum):
 
     OPEN = "OPEN"  # instances may still come
     COMPLETE = "COMPLETE"  # judged whole; its jobs exist
-    CONFLICT = "CONFLICT"  # held: its instances name more than one patient
+    CONFLICT = "CONFLICT"  # held until a person has looked: its instances name more than one patient, or it cannot be judged
 
 
 class JobState(StrEnum):

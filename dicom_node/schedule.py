@@ -11,7 +11,7 @@ from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from dicom_node.config import Work
-from dicom_node.domain import Job
+from dicom_node.domain import Job, fault
 from dicom_node.store import Store
 
 log = structlog.get_logger()
@@ -73,4 +73,4 @@ class Ticks:
 
 def _tell(failed: JobExecutionEvent) -> None:
     # The next tick is the retry: nothing was lost, since every tick reads what is to be done from the ledger.
-    log.error("tick failed", tick=failed.job_id, error=type(failed.exception).__name__, reason=str(failed.exception))
+    log.error("tick failed", tick=failed.job_id, reason=fault(failed.exception))

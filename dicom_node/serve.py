@@ -18,7 +18,7 @@ from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
-from dicom_node.domain import HEADER_KEYWORDS, Header, Study
+from dicom_node.domain import HEADER_KEYWORDS, Header, Study, Transient, fault
 from dicom_node.receive import Receiver, read_keywords
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
@@ -94,9 +94,20 @@ def judge_due(site: Site, store: Store, now: float) -> int:
     completed = 0
     for uid in store.studies.due(now):
         study = store.studies.view(uid)
-        if study is not None and judge_one(site, store, study, now):
-            completed += 1
+        if study is not None:
+            completed += _judge(site, store, study, now)
     return completed
+
+
+def _judge(site: Site, store: Store, study: Study, now: float) -> bool:
+    try:
+        return judge_one(site, store, study, now)
+    except Transient:  # the ledger is away, for every study: the next tick is the retry
+        raise
+    except Exception as error:  # the outermost frame of judging: a study that this program cannot deal with must not keep the others waiting
+        store.studies.hold(study, why=f"it could not be judged: {fault(error)}", now=now)
+        log.error("study held", study=study.study_instance_uid, reason=fault(error))
+        return False
 
 
 def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:

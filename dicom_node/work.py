@@ -35,6 +35,7 @@ from dicom_node.domain import (
     Series,
     Transient,
     Unsuitable,
+    fault,
     job_identity,
 )
 from dicom_node.receive import study_of
@@ -282,7 +283,7 @@ class Worker:
             else:
                 final = isinstance(error, NodeError) and not isinstance(error, Transient | ModelFailed)
                 again = None if final else retry_at(job, self._work, now)
-                why = str(error) if isinstance(error, NodeError) else _where(error)
+                why = fault(error)
                 self._store.jobs.fail(job, now=now, why=why, retry_at=again)
                 log.error("job failed", reason=why, attempt=job.attempts, retry=again is not None)
 
@@ -299,15 +300,6 @@ def _progress(running: _Running, upto: float = 1.0) -> Callable[[float, str], No
         running.progress, running.note = min(max(fraction, 0.0), 1.0) * upto, note[:200]
 
     return say
-
-
-def _where(error: Exception) -> str:
-    """Name an unexpected error and where it arose, without its text, which may quote a header."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else "an unknown place"
-    return f"unexpected {type(error).__name__} at {place}; this is a fault of the program"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,16 @@
 
 import io
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
+
+import pydicom
+import structlog
 
 from dicom_node.cli import main
 
@@ -31,9 +36,9 @@ class Said:
 
 
 def run(*words: object) -> Said:
-    """Run a verb with its options."""
+    """Run a verb with its options; what it sets for its whole process is put back afterwards."""
     out, err = io.StringIO(), io.StringIO()
-    with _called_with(words), redirect_stdout(out), redirect_stderr(err):
+    with _process_of_its_own(words), redirect_stdout(out), redirect_stderr(err):
         try:
             main()
             code = 0
@@ -43,9 +48,16 @@ def run(*words: object) -> Said:
 
 
 @contextmanager
-def _called_with(words: tuple[object, ...]) -> Iterator[None]:
+def _process_of_its_own(words: tuple[object, ...]) -> Iterator[None]:
     before, sys.argv = sys.argv, ["dicom-node", *map(str, words)]
+    logs, mode = structlog.get_config(), pydicom.config.settings.reading_validation_mode
+    levels = {name: logging.getLogger(name).level for name in ("pydicom", "pynetdicom", "highdicom", "apscheduler")}
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
         sys.argv = before
+        structlog.configure(**logs)
+        pydicom.config.settings.reading_validation_mode = mode
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

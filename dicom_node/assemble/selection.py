@@ -80,7 +80,7 @@ def named(series: Series) -> str:
 def _unfit(series: Series, shape: Shape | None, wanted: Input) -> tuple[str, ...]:
     """Return why a series does not suit an input; the first reason that makes all others pointless stands alone."""
     header = series.header
-    if header.get("Modality") in DERIVED_MODALITIES or not number(header.get("Rows")):
+    if str(header.get("Modality")) in DERIVED_MODALITIES or not number(header.get("Rows")):
         return ("holds no images",)
     said = objections(wanted.when, header)
     if not wanted.allow_derived:

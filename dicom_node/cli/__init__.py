@@ -8,7 +8,8 @@ import sys
 import typer
 
 from dicom_node.cli import act, demo, develop, look, operate
-from dicom_node.domain import NodeError
+from dicom_node.cli.page import silence_libraries
+from dicom_node.domain import NodeError, fault
 
 app = typer.Typer(
     name="dicom-node",
@@ -31,6 +32,7 @@ def _options(
     version: bool = typer.Option(False, "--version", help="Show the version and end."),
 ) -> None:
     context.obj = debug
+    silence_libraries()
     if version:
         from dicom_node import __version__
 
@@ -42,12 +44,13 @@ def main() -> None:
     """Run a verb; an error is one sentence, its cause and what to do next."""
     try:
         app()
-    except NodeError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        if error.hint:
-            typer.echo(f"hint: {error.hint}", err=True)
-        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # the outermost frame of this process: the text of an error that nobody foresaw may quote a header
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(f"error: {fault(error)}", err=True)
+        hint = error.hint if isinstance(error, NodeError) else "Run `dicom-node --debug …` to see where, and tell those who maintain it."
+        if hint:
+            typer.echo(f"hint: {hint}", err=True)
+        sys.exit(1)

@@ -109,17 +109,19 @@ def person() -> str:
         return "operator"
 
 
-def log_to_stderr(level: int) -> None:
-    """One event a line: JSON, or coloured where a person looks. Libraries that quote headers in what they say are silenced."""
-    import pydicom
-    import structlog
-
-    # pydicom warns of odd values by quoting them, and a value may be a patient's name: whatever is odd is dealt with where it is read.
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+def silence_libraries() -> None:
+    """Let no library speak for itself: pydicom warns of odd values by quoting them, and a value may be a patient's name."""
     warnings.simplefilter("ignore")
     for library in ("pydicom", "pynetdicom", "highdicom", "apscheduler"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
 
+
+def log_to_stderr(level: int) -> None:
+    """One event a line: JSON, or coloured where a person looks."""
+    import pydicom
+    import structlog
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     shown: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
@@ -130,5 +132,4 @@ def log_to_stderr(level: int) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
     )

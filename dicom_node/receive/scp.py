@@ -220,12 +220,8 @@ def _on_request(event: evt.Event) -> None:
 
 def _on_close(event: evt.Event) -> None:
     """Free the place of a connection that ended without a request, which pynetdicom would hold until the time-out: health checks are many."""
-    _end_waiting(event.assoc)
-
-
-def _end_waiting(association: Association) -> None:
-    if association.requestor.primitive is None:
-        association.dul.to_user_queue.put(None)  # what waits for a request takes this as its time-out
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)  # what waits for a request takes this as its time-out
 
 
 def _answer(status: int, comment: str) -> Dataset:
@@ -244,9 +240,11 @@ def _where(error: BaseException) -> str:
 
 
 def _abort(association: Association) -> None:
-    _end_waiting(association)
-    association.abort()  # only says so to the peer while a request is being served
-    association.kill()
+    if association.requestor.primitive is None:
+        _cut(association)  # it has not asked for anything: there is nothing to abort (PS3.8 9.2.2)
+    else:
+        association.abort()  # only says so to the peer while a request is being served
+        association.kill()
 
 
 def _cut(association: Association) -> None:

@@ -138,7 +138,7 @@ def scp_statuses() -> str:
             lambda door: _take(door, image, said="1.2.3"),
             "Nothing is kept.",
         ),
-        ("bytes that are no data set", lambda door: _bytes(door, b"\xff" * 64), "The bytes lie in quarantine with the reason."),
+        ("a data set that cannot be parsed", lambda door: _bytes(door, b"\x08\x00\x05\x00CS\xff\x00ISO"), "The bytes lie in quarantine with the reason."),
         (
             "SOP Class, SOP Instance, Study or Series Instance UID missing, or none",
             lambda door: _take(door, _without(image, "StudyInstanceUID")),
@@ -227,13 +227,24 @@ def scu_rejections() -> str:
 # --------------------------------------------------------------------------------------------------------------- codes
 
 
+_ROLES = {
+    "concept": "measurement",
+    "family": "algorithm family",
+    "procedure": "procedure reported",
+    "category": "segment category",
+    "type": "segment type",
+    "laterality": "segment type modifier",
+    "site": "finding site",
+}
+
+
 def codes() -> str:
     """Every code that the bundled models use: private ones first."""
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for folder in sorted(path.parent for path in bundled("models").glob("*/model.toml")):
         manifest = load_model(folder).manifest
         for role, code in _codes(manifest, "model"):
-            found.setdefault((code.scheme, code.value, code.meaning), {})[f"{manifest.name}: {role}"] = None
+            found.setdefault((code.scheme, code.value, code.meaning), {})[f"{manifest.name}: {_ROLES.get(role, role)}"] = None
     ordered = sorted(found, key=lambda code: (not code[0].startswith("99"), code))
     return table(("scheme", "value", "meaning", "used as"), [(*code, "; ".join(found[code])) for code in ordered])
 

@@ -1,0 +1,89 @@
+"""Studies are judged when their time has come, and one that the program cannot deal with keeps no other waiting."""
+
+from dataclasses import replace
+
+import pytest
+
+from dicom_node.config import NodeConfig, Rule, Site
+from dicom_node.domain import Rejected, StudyState, Transient, fault
+from dicom_node.serve import judge_due
+from dicom_node.store import Store
+from tests.contracts.arrange import NOW, STUDY, arrive, kinds
+
+OTHER = f"{STUDY}.7"
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(tmp_path)
+    yield opened
+    opened.close()
+
+
+def _site(*rules, **node):
+    config = NodeConfig.model_validate({"node": {"complete_after_s": 60.0, **node}})
+    return Site(config=config.model_copy(update={"rules": tuple(Rule.model_validate(rule) for rule in rules)}), models={})
+
+
+def _state(store, study):
+    return next(row for row in store.studies.list() if row["study_instance_uid"] == study)
+
+
+def test_a_study_is_judged_once_its_quiet_period_is_over(store):
+    """Not before, and then once."""
+    arrive(store)
+    assert judge_due(_site(), store, NOW + 59) == 0
+    assert judge_due(_site(), store, NOW + 61) == 1
+    assert judge_due(_site(), store, NOW + 62) == 0
+    assert _state(store, STUDY)["state"] == StudyState.COMPLETE
+
+
+def test_a_study_that_cannot_be_judged_is_held_and_the_others_go_on(store):
+    """Whatever the fault of the program is: it is told of without its text, and the study stands among what is stuck."""
+    arrive(store, PatientName="Marked^Patient")
+    arrive(store, study=OTHER, at=NOW + 1, Modality="MR")
+    broken = _site({"name": "CT", "when": {"Modality": "CT"}, "analyse": ["not-there"]})  # a configuration that `load_site` would refuse
+    assert judge_due(broken, store, NOW + 62) == 1
+    held = _state(store, STUDY)
+    assert held["state"] == StudyState.CONFLICT
+    assert held["why"].startswith("it could not be judged: unexpected KeyError at route.py:")
+    assert kinds(store)[-1] == "held"
+    assert _state(store, OTHER)["state"] == StudyState.COMPLETE
+
+
+def test_a_held_study_is_judged_again_when_something_new_of_it_comes(store):
+    """What held it may have been put right."""
+    arrive(store)
+    judge_due(_site({"name": "CT", "when": {"Modality": "CT"}, "analyse": ["not-there"]}), store, NOW + 61)
+    arrive(store, 2, at=NOW + 100)
+    assert judge_due(_site(), store, NOW + 161) == 1
+    assert _state(store, STUDY)["state"] == StudyState.COMPLETE
+
+
+@pytest.mark.parametrize("odd", [["CT", "OT"], 7, 1.5, ["SEG", "CT"]])
+def test_an_attribute_of_an_unexpected_kind_stops_nothing(store, odd):
+    """Devices write several values where one belongs, and numbers where text does."""
+    arrive(store, Modality=odd, ImageType=odd, SeriesNumber="X", PatientID=odd)
+    assert judge_due(_site({"name": "CT", "when": {"Modality": "CT"}, "analyse": ["not-there"], "derived": False}), store, NOW + 61) <= 1
+    assert _state(store, STUDY)["state"] != StudyState.OPEN
+
+
+def test_several_modalities_are_not_a_derived_object(store):
+    """The question is asked of a list too, which no set can hold."""
+    arrive(store, Modality=["CT", "OT"])
+    (series,) = store.studies.view(STUDY).series
+    assert not series.derived
+    assert replace(series, instances=(replace(series.instances[0], header={"Modality": "SEG"}),)).derived
+
+
+def test_a_fault_is_told_without_its_text():
+    """Its text may quote a header; the sentences of our own errors never do."""
+    try:
+        raise ValueError("Marked^Patient")
+    except ValueError as error:
+        said = fault(error)
+    assert said.startswith("unexpected ValueError at test_serve.py:")
+    assert "Marked" not in said
+    assert fault(ValueError("Marked")) == "unexpected ValueError at an unknown place; this is a fault of the program"
+    assert fault(Transient("the ledger is away")) == "the ledger is away"
+    assert fault(Rejected("no")) == "no"
