@@ -67,12 +67,11 @@ class Intake:
             raise Transient(f"the ledger did not take an instance within {timeout_s:g} s", hint="Look at the disk and the database.") from error
 
     def holds(self, study_instance_uid: str, sop_instance_uid: str, digest: str) -> bool:
-        """Say whether exactly this content is recorded."""
+        """Say whether exactly this content is recorded, and its file is there."""
+        same = instance.c.study_instance_uid == study_instance_uid, instance.c.sop_instance_uid == sop_instance_uid, instance.c.digest == digest
         with self._database.read() as connection:
-            found = select(instance.c.id).where(
-                instance.c.study_instance_uid == study_instance_uid, instance.c.sop_instance_uid == sop_instance_uid, instance.c.digest == digest
-            )
-            return connection.execute(found).first() is not None
+            path = connection.execute(select(instance.c.path).where(*same)).scalar()
+        return path is not None and self._archive.path(path).exists()
 
     def sweep(self) -> tuple[int, int]:
         """Put in order what a crash left in `incoming`: return how many files were moved to their place, and how many had no row.

@@ -229,13 +229,16 @@ def _text(name: ast.expr) -> str:
 
 
 def storage() -> str:
-    """What lies in the storage folder: made, and looked at."""
+    """What lies in the storage folder: made, and looked at while it is in use."""
     with TemporaryDirectory() as folder:
         store = Store.open(Path(folder))
         store.archive.write_instance([b"x"], "1.2.3", received_at=0.0)
-        names = sorted(path.name for path in Path(folder).iterdir())
+        with store.database.write():
+            names = {path.name for path in Path(folder).iterdir()}
         store.close()
-    return table(("name", "holds"), [(code(name), FOLDERS[name]) for name in names])
+    if stray := names ^ set(FOLDERS):
+        raise KeyError(f"the storage folder and what is said of it differ in {stray}")
+    return table(("name", "holds"), [(code(name), meaning) for name, meaning in FOLDERS.items()])
 
 
 # -------------------------------------------------------------------------------------------------------------- refusals
