@@ -96,6 +96,10 @@ def derived_uid(*parts: object) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(0).join(str(part) for part in parts)).int}"
 
 
+IMPLEMENTATION_CLASS_UID = derived_uid("implementation")  # PS3.7 D.3.3.2: the same in associations and in files
+IMPLEMENTATION_VERSION_NAME = "DICOM_NODE_0.1"
+
+
 # --------------------------------------------------------------------------------------------------- application entities
 
 _AE_TITLE = re.compile(r"[\x20-\x5b\x5d-\x7e]{1,16}")  # the default repertoire without backslash and control characters
@@ -130,7 +134,10 @@ class AE:
             raise ValueError(f"'{title}' is not an AE title: 1 to 16 characters, no backslash")
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError(f"'{port}' is not a port: 1 to 65535")
-        return cls(title.strip(), host.strip("[]"), int(port))
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not bare or re.search(r"[\s\[\]/]", bare):
+            raise ValueError(f"'{host}' is not a host")
+        return cls(title.strip(), bare, int(port))
 
     def __str__(self) -> str:
         """Write the address as it is parsed."""

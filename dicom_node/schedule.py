@@ -40,11 +40,14 @@ def take_back(store: Store, work: Work, now: float) -> int:
 
 
 def retire(store: Store, retain_days: float, now: float) -> int:
-    """Remove studies that are finished, delivered and older than the site retains; return how many."""
+    """Remove studies that are finished, delivered and older than the site retains, and what is as old in quarantine; return how many studies."""
     old = store.studies.older_than(now - retain_days * _DAY_S)
     for study_instance_uid in old:
         files = store.studies.purge(study_instance_uid, who="clock", why=f"older than {retain_days:g} days")
         log.info("study purged", study=study_instance_uid, files=files)
+    dropped = store.studies.purge_quarantine(now - retain_days * _DAY_S)
+    if dropped:
+        log.info("quarantine purged", files=dropped)
     return len(old)
 
 

@@ -252,25 +252,24 @@ class Worker:
         return Run(identity=job.identity, made_at=job.created_at, model=model, predecessors=before, station=self._site.config.node.ae_title)
 
     def _write(self, job: Job, drafts: tuple[Draft, ...]) -> tuple[Result, ...]:
-        results = []
-        for number, draft in enumerate(drafts, 1):
-            data = encode(draft.dataset)
-            path = self._store.archive.write_result(data, job.identity, f"{number}-{draft.kind}", made_at=job.created_at)
-            results.append(
-                Result(
-                    job_id=job.id,
-                    kind=draft.kind,
-                    sop_class_uid=str(draft.dataset.SOPClassUID),
-                    sop_instance_uid=str(draft.dataset.SOPInstanceUID),
-                    series_instance_uid=str(draft.dataset.SeriesInstanceUID),
-                    study_instance_uid=job.study_instance_uid,
-                    path=path,
-                    digest=sha256(data).hexdigest(),
-                    transfer_syntax_uid=str(draft.dataset.file_meta.TransferSyntaxUID),
-                    problem="; ".join(check(self._store.archive.path(path))),
-                )
-            )
-        return tuple(results)
+        with ThreadPoolExecutor(max(len(drafts), 1)) as at_once:  # disk and checker are waited for, and need not be in turn
+            return tuple(at_once.map(lambda numbered: self._write_one(job, *numbered), enumerate(drafts, 1)))
+
+    def _write_one(self, job: Job, number: int, draft: Draft) -> Result:
+        data = encode(draft.dataset)
+        path = self._store.archive.write_result(data, job.identity, f"{number}-{draft.kind}", made_at=job.created_at)
+        return Result(
+            job_id=job.id,
+            kind=draft.kind,
+            sop_class_uid=str(draft.dataset.SOPClassUID),
+            sop_instance_uid=str(draft.dataset.SOPInstanceUID),
+            series_instance_uid=str(draft.dataset.SeriesInstanceUID),
+            study_instance_uid=job.study_instance_uid,
+            path=path,
+            digest=sha256(data).hexdigest(),
+            transfer_syntax_uid=str(draft.dataset.file_meta.TransferSyntaxUID),
+            problem="; ".join(check(self._store.archive.path(path))),
+        )
 
     def _record_failure(self, job: Job, running: _Running, error: Exception) -> None:
         now = self._clock()

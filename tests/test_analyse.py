@@ -492,17 +492,17 @@ def test_segments_that_no_manifest_describes_are_refused() -> None:
         settle(found(measurements={"whole": 1.0}), bare, {"ct": image()})
 
 
-def test_what_an_empty_segment_leaves_unmeasured_is_left_out() -> None:
+def test_what_an_empty_segment_leaves_unmeasured_stays_none() -> None:
     """A negative result is a result: an empty mask has no mean, but a volume of 0."""
     settled = settle(found(segments=EMPTY, measurements=NONE_EMPTY | {"whole": 0.0}), manifest(), {"ct": image()})
-    assert settled.measurements == {"whole": 0.0}
+    assert settled.measurements == NONE_EMPTY | {"whole": 0.0}
 
 
 def test_of_two_segments_the_empty_one_goes_without() -> None:
     """The other keeps its value."""
     left_only = mask(np.where(labels().array == 2, 0, labels().array))
     settled = settle(found(segments=left_only, measurements=measured(volume={1: 5.0, 2: None})), manifest(), {"ct": image()})
-    assert settled.measurements["volume"] == {1: 5.0}
+    assert settled.measurements["volume"] == {1: 5.0, 2: None}
 
 
 def test_a_measurement_on_one_segment_may_come_as_a_number_or_by_segment() -> None:

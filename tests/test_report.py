@@ -486,6 +486,42 @@ def test_the_check_leaves_the_studys_own_values_alone(model: Model, tmp_path: Pa
         assert (dataset.PatientSex, check(path)) == ("U", ())
 
 
+@pytest.mark.parametrize("value", ["quick brown", "Quixotry\nError in line 2", "<Quixotry", "= <Quixotry", "Quixotry^Zephyrine > and > more"])
+def test_no_part_of_a_value_stands_in_a_problem(model: Model, tmp_path: Path, value: str) -> None:
+    """The checker quotes values, breaks them over lines, and spells out what it does not like letter by letter."""
+    seg = results(model)["SEG"]
+    seg["ContentLabel"]._value = value  # CS: no small letters, no signs
+    (tmp_path / "seg.dcm").write_bytes(encode(seg))
+    problems = check(tmp_path / "seg.dcm")
+    assert problems
+    assert not [problem for problem in problems if any(word in problem for word in ("Quix", "Zeph", "quick", "'q'", "more", "line 2"))]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("BodyPartExamined", "Chest wall"),
+        ("BodyPartExamined", "CHEST_ABDOMEN_AND_PELVIS"),
+        ("StationName", "CT scanner in room 4, ground floor"),
+        ("Manufacturer", "A" * 80),
+        ("ManufacturerModelName", ["A", "B"]),
+        ("DeviceSerialNumber", "4711\n"),
+        ("InstitutionName", "Hospital\r\nRadiology"),
+        ("PositionReferenceIndicator", "X" * 80),
+    ],
+)
+def test_what_a_scanner_writes_wrongly_does_not_stop_a_result(model: Model, tmp_path: Path, keyword: str, value: object) -> None:
+    """PS3.5 Table 6.2-1: what is copied only because it is useful is left out where it is not valid."""
+    odd = phantoms.series()
+    for image in odd:
+        setattr(image, keyword, "")
+        image[keyword]._value = value
+    for kind, dataset in results(model, odd).items():
+        (tmp_path / kind).write_bytes(encode(dataset))
+        assert check(tmp_path / kind) == ()
+        assert keyword not in dataset or dataset[keyword].value != value
+
+
 def test_a_file_that_is_no_object_does_not_pass(tmp_path: Path) -> None:
     """Silence of the checker is not a pass."""
     (tmp_path / "no.dcm").write_bytes(b"this is not DICOM")

@@ -23,7 +23,7 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     segments: a Volume of segment numbers (uint8, or uint16 above 255 segments) on the exact grid of the manifest's first input, with its frame
     of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments.
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
-    What could not be measured because its segment is empty (None) is left out. evaluations: every name of the manifest, with a known answer.
+    What could not be measured because its segment is empty stays None. evaluations: every name of the manifest, with a known answer.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     measured = {name: _measured(name, findings.measurements[name], m, empty) for name, m in manifest.measurements.items()}
     return Findings(
         segments=volume,
-        measurements={name: value for name, value in measured.items() if value is not None},
+        measurements=measured,
         evaluations={name: _answer(name, findings.evaluations[name], e.answers) for name, e in manifest.evaluations.items()},
         notes=(*findings.notes, *notes),
     )
@@ -145,10 +145,7 @@ def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> A
     if set(value) != set(on):
         raise ModelFailed(f"measurement '{name}' is given for segments {_list(value)}, but is described on {_list(on) or 'none'}")
     each = {n: _finite(f"measurement '{name}' of segment {n}", value[n], (n,), empty) for n in on}
-    left = {n: number for n, number in each.items() if number is not None}
-    if len(on) == 1:
-        return left.get(on[0])
-    return left or None
+    return each if len(on) > 1 else each[on[0]]
 
 
 def _finite(what: str, value: float | None, on: tuple[int, ...], empty: _Empty) -> float | None:

@@ -49,8 +49,16 @@ def main() -> None:
     except Exception as error:  # the outermost frame of this process: the text of an error that nobody foresaw may quote a header
         if "--debug" in sys.argv:
             raise
-        typer.echo(f"error: {fault(error)}", err=True)
-        hint = error.hint if isinstance(error, NodeError) else "Run `dicom-node --debug …` to see where, and tell those who maintain it."
+        said, hint = _told(error)
+        typer.echo(f"error: {said}", err=True)
         if hint:
             typer.echo(f"hint: {hint}", err=True)
         sys.exit(1)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    if isinstance(error, NodeError):
+        return str(error), error.hint
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}", "Look at the path and who may write there."
+    return fault(error), "Run it again as `dicom-node --debug …` to see where, and tell those who maintain it."

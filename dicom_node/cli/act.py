@@ -1,48 +1,69 @@
 """The verbs that act: retry, cancel, send, import, purge."""
 
 import logging
+import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dicom_node.cli.page import ConfigOption, StorageOption, log_to_stderr, one_study, person, site_of
 from dicom_node.domain import ConfigError, Refused, Rejected
 
+if TYPE_CHECKING:
+    from dicom_node.config import Site
+    from dicom_node.store import Store
+
 DeliveryOption = Annotated[bool, typer.Option("--delivery", help="The number is a delivery's, not a job's.")]
 
 
 def retry(
-    number: Annotated[int | None, typer.Argument(help="A job's number; with --delivery a delivery's.")] = None,
+    what: Annotated[str | None, typer.Argument(help="A job's number, with --delivery a delivery's; or a study's UID or the end of it.")] = None,
     delivery: DeliveryOption = False,
     destination: Annotated[str | None, typer.Option(help="Replay every dead letter to this remote.")] = None,
     config: ConfigOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Run a job again (a new attempt, whose results name their predecessors), or replay dead letters."""
+    """Run a job again (a new attempt, whose results name their predecessors), judge a study again by the rules of now, or replay dead letters."""
     from dicom_node.store import Store
 
     site = site_of(config, storage)
     store = Store.of(site.config.node)
     now = time.time()
     try:
-        if number is not None and not delivery:
-            old = store.jobs.get(number)
-            model = site.models.get(old.model)
-            if model is None:
-                raise Rejected(f"model {old.model} of job {number} is not configured any more", hint="Add it to [models].")
-            made = store.jobs.again(number, who=person(), now=now, device_uid=model.device_uid, model_version=model.manifest.version)
-            typer.echo(f"job {made.id} runs {made.model} {made.model_version} again after job {number}")
+        if what is None and destination is None:
+            raise ConfigError("nothing to retry was named", hint="Give a job's number, a study, --delivery N, or --destination NAME.")
+        if what is not None and not delivery:
+            typer.echo(_run_again(site, store, int(what), now) if _is_job(store, what) else _judge_again(store, what, now))
             return
-        if number is None and destination is None:
-            raise ConfigError("nothing to retry was named", hint="Give a job's number, --delivery N, or --destination NAME.")
-        count = store.deliveries.replay(who=person(), now=now, delivery_id=number, name=destination)
+        if what is not None and not what.isdecimal():
+            raise ConfigError(f"'{what}' is not a delivery's number", hint="dicom-node deliveries lists them.")
+        count = store.deliveries.replay(who=person(), now=now, delivery_id=int(what) if what else None, name=destination)
         for name in [destination] if destination else site.config.remotes:
             store.deliveries.try_now(name)
         typer.echo(f"{count} deliveries are due again")
     finally:
         store.close()
+
+
+def _is_job(store: "Store", what: str) -> bool:
+    return what.isdecimal() and len(what) < 10 and (store.jobs.exists(int(what)) or not store.studies.find(what))
+
+
+def _run_again(site: "Site", store: "Store", number: int, now: float) -> str:
+    old = store.jobs.get(number)
+    model = site.models.get(old.model)
+    if model is None:
+        raise Rejected(f"model {old.model} of job {number} is not configured any more", hint="Add it to [models].")
+    made = store.jobs.again(number, who=person(), now=now, device_uid=model.device_uid, model_version=model.manifest.version)
+    return f"job {made.id} runs {made.model} {made.model_version} again after job {number}"
+
+
+def _judge_again(store: "Store", what: str, now: float) -> str:
+    uid = one_study(store.studies.find(what), what)
+    store.studies.reopen(uid, who=person(), why="a person asked for it to be judged again", now=now)
+    return f"study {uid} is judged again by the rules of now"
 
 
 def cancel(number: int, delivery: DeliveryOption = False, config: ConfigOption = None, storage: StorageOption = None) -> None:
@@ -95,7 +116,7 @@ def import_(
     files = [file for path in paths for file in (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path])]
     outcomes: dict[str, int] = {}
     try:
-        for file in track(files, description="importing", transient=True, console=Console(stderr=True)):
+        for file in track(files, description="importing", transient=True, console=Console(stderr=True), disable=not sys.stderr.isatty()):
             try:
                 outcome = import_file(door, file, received_at=time.time()).value
             except Refused as error:
@@ -118,6 +139,7 @@ def purge(
     from dicom_node.schedule import retire
     from dicom_node.store import Store
 
+    log_to_stderr(logging.WARNING)
     store = Store.of(site_of(config, storage).config.node)
     try:
         if study is not None:

@@ -1,6 +1,7 @@
 """The verbs for those who develop and test: try, explain, echo, simulate."""
 
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,7 +31,7 @@ def try_(
     log_to_stderr(logging.WARNING)
     chosen = load_model(model)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("starting", total=1.0)
         trial = try_model(chosen, files, out, device=device, say=lambda done, what: bar.update(task, completed=done, description=what))
     seg = next((path for path in trial.objects if path.name.endswith("seg.dcm")), None)
@@ -115,6 +116,7 @@ def echo(
     """Send C-ECHO to a remote, and say what is wrong when it does not answer."""
     from dicom_node import deliver
 
+    log_to_stderr(logging.WARNING)
     site = site_of(config, None)
     known = site.config.remotes.get(remote)
     try:
@@ -133,7 +135,7 @@ def echo(
 def simulate(
     what: Annotated[Literal["scanner", "pacs"], typer.Argument(help="scanner: send a sample study; pacs: receive and keep.")],
     to: Annotated[str, typer.Option(help="scanner: where to, TITLE@host:port.")] = "DICOM_NODE@127.0.0.1:11112",
-    study: Annotated[str, typer.Option(help="scanner: chest-ct or head-mr.")] = "chest-ct",
+    study: Annotated[Literal["chest-ct", "head-mr"], typer.Option(help="scanner: which sample study.")] = "chest-ct",
     run: Annotated[str, typer.Option(help="scanner: a new name makes a new study; the same name sends the same one again.")] = "1",
     ae: Annotated[str, typer.Option(help="The AE title that it has.")] = "",
     port: Annotated[int, typer.Option(help="pacs: the port it listens on.")] = 11113,
@@ -142,9 +144,16 @@ def simulate(
     """Be a scanner that sends a sample study, or a PACS that receives."""
     log_to_stderr(logging.WARNING)
     if what == "scanner":
-        _scan(AE.parse(to), study, run, ae or "SCANNER")
+        _scan(_address(to), study, run, ae or "SCANNER")
     else:
         _keep(folder, ae or "PACS", port)
+
+
+def _address(text: str) -> AE:
+    try:
+        return AE.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--to: {error}", hint="Write it like DICOM_NODE@127.0.0.1:11112.") from error
 
 
 def _scan(to: AE, study: str, run: str, title: str) -> None:

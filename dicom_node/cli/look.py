@@ -146,7 +146,7 @@ def show(
     try:
         if what == "quarantine":
             _show_quarantine(store, as_json)
-        elif what.isdecimal() and len(what) < 10:
+        elif what.isdecimal() and len(what) < 10 and store.jobs.exists(int(what)):
             _show_job(store, int(what), as_json)
         else:
             _show_study(store, one_study(store.studies.find(what), what), as_json)

@@ -67,6 +67,7 @@ def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin
 
 def check(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Try everything the node needs, and say what is wrong and what to do."""
+    log_to_stderr(logging.WARNING)
     site = site_of(config, storage)
     rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_remotes(site)]
     if as_json:

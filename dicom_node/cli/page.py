@@ -61,7 +61,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], emp
     if not rows:
         console.print(f"{title}: {empty}", highlight=False)
         return
-    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    console.print(title, style="italic", highlight=False, markup=False, soft_wrap=True)  # a table's own title is folded to the table's width
+    shown = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         shown.add_column(column.lstrip("#"), justify="right" if column.startswith("#") else "left", overflow="fold")
     for row in rows:

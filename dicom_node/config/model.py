@@ -120,7 +120,7 @@ class Measurement(_Part):
     segment: int | None = None  # the segment it was measured on
     segments: tuple[int, ...] = ()  # one value for each of these segments
     site: CodeValue | None = None  # where, when it belongs to no segment
-    derivation: CodeValue | None = None  # such as DCM.Mean
+    derivation: CodeValue | None = None  # such as SCT.Mean
     method: CodeValue | None = None
     plausible: tuple[float, float] | None = None  # outside of this the result says so
     digits: int = Field(default=1, ge=0, le=6)  # decimals in the report

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.deliver.decisions import Context, patience_s, rejection
-from dicom_node.domain import AE, PeerUnavailable, Result
+from dicom_node.domain import AE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PeerUnavailable, Result
 
 CONNECT_TIMEOUT_S = 10.0
 _MEDIUM = 0  # Priority (0000,0700)
@@ -46,6 +46,8 @@ def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = _Entity(calling_ae)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]

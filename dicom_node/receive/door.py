@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.config import Node
-from dicom_node.domain import Instance, Refused, Transient, derived_uid
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Instance, Refused, Transient
 from dicom_node.receive.header import CANNOT_PARSE, Bytes, read_header, split_file, tolerable_uid
 from dicom_node.store import Recorded, Store
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
 MISSING_UID = 0xC002  # of C000-CFFF, Error: Cannot understand; C001 is in header.py
-
-IMPLEMENTATION_CLASS_UID = derived_uid("implementation")
-IMPLEMENTATION_VERSION_NAME = "DICOM_NODE_0.1"
 
 
 class Door:

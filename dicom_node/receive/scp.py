@@ -20,15 +20,16 @@ from weakref import WeakKeyDictionary
 
 import structlog
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, UID_dictionary
 from pynetdicom import AE as ApplicationEntity
-from pynetdicom import _config, evt
+from pynetdicom import _config, evt, sop_class
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain import ConfigError, Refused
-from dicom_node.receive.door import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, OUT_OF_RESOURCES, Door
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError, Refused
+from dicom_node.receive.door import OUT_OF_RESOURCES, Door
 from dicom_node.store import Recorded, Store
 
 SUCCESS = 0x0000
@@ -78,6 +79,7 @@ class Receiver:
         ConfigError: the address cannot be listened on.
         """
         _config.UNRESTRICTED_STORAGE_SERVICE = True
+        _name_what_is_not_storage()
         _config.LOG_HANDLER_LEVEL = "none"
         node = self._config.node
         handlers: list[evt.EventHandlerType] = [
@@ -209,6 +211,16 @@ def _receive(receive: Callable[[int], bytearray], size_bytes: int) -> bytearray:
     if size_bytes > _PDU_BYTES:
         raise ConnectionAbortedError(f"a PDU of {size_bytes} bytes was announced")  # pynetdicom closes the connection
     return receive(size_bytes)
+
+
+def _name_what_is_not_storage() -> None:
+    """Let pynetdicom know every standard SOP class that is no storage: what it has no name for, it would accept as storage.
+
+    Its name for Modality Worklist, for one, is not the dictionary's (PS3.6 Table A-1).
+    """
+    for uid, (name, kind, _, _, keyword) in UID_dictionary.items():
+        if kind == "SOP Class" and "Storage" not in name and keyword and not hasattr(sop_class, keyword):
+            setattr(sop_class, keyword, UID(uid))
 
 
 def _on_request(event: evt.Event) -> None:

@@ -14,8 +14,8 @@ from dicom_node.report.header import is_copied
 _TIMEOUT_S = 60.0
 _MOST = 20  # problems told of one object
 _ERROR = "Error - "
-# Whatever it quotes, or spells out, may be the patient's: only place and module are kept.
-_VALUE = re.compile(r" = <.*>|(?<!Module=)<(?!/).*>| = '.*' \(0x[0-9a-f]+\)")
+# Whatever it quotes, or spells out, may be the patient's: only place and module are kept. A value with a line break in it never closes.
+_VALUE = re.compile(r" = <.*>| = <.*$|(?<!Module=)<(?!/).*>| = '.*' \(0x[0-9a-f]+\)")
 _PLACE = re.compile(r"</\w*\(([0-9a-fA-F]{4}),([0-9a-fA-F]{4})\)[^/>]*>")  # of an attribute at the top of the object
 
 

@@ -3,13 +3,15 @@
 from highdicom import ContributingEquipment
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, default_encoding
+from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.sr.codedict import codes
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import validate_value
 
-from dicom_node.domain import derived_uid
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, derived_uid
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words, private_schemes
 
@@ -107,6 +109,22 @@ def copy_elements(source: Dataset, target: Dataset, tags: list[BaseTag]) -> None
         target[tag] = DataElement(tag, decoded.VR, decoded.value, already_converted=True)  # no check of what is not ours: it tells values
 
 
+def is_sound(source: Dataset, keyword: str) -> bool:
+    """Say whether an attribute holds one text that its VR allows (PS3.5 Table 6.2-1).
+
+    Scanners write overlong station names and body parts in small letters. Whoever copies these of his own accord answers for them, and a
+    result is not to end in quarantine for the sake of a station name.
+    """
+    value = source.get(keyword)
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        return False
+    try:
+        validate_value(dictionary_VR(keyword), value, RAISE)
+    except ValueError:
+        return False
+    return True
+
+
 def series_number(run: Run, kind: str) -> int:
     """Return a number from 9000 to 9999 that belongs to this run and kind: results stand behind the images and apart from one another."""
     place = int(derived_uid(run.identity, "series number")[5:]) % (1000 // len(_KINDS))
@@ -158,10 +176,10 @@ def serial_number(run: Run) -> str:
 
 
 def _scanner(source: Dataset) -> list[Dataset]:
-    if not source.get("Manufacturer"):
+    if not is_sound(source, "Manufacturer"):
         return []
     scanner = Dataset()
-    copy_elements(source, scanner, [Tag(keyword) for keyword in _DEVICE if source.get(keyword)])
+    copy_elements(source, scanner, [Tag(keyword) for keyword in _DEVICE if is_sound(source, keyword)])
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109101", "DCM", "Acquisition Equipment"
     scanner.PurposeOfReferenceCodeSequence = [purpose]
@@ -185,5 +203,5 @@ def _origin(dataset: Dataset, source: Dataset, run: Run, words: Words) -> None:
 
 def _file_meta(dataset: Dataset) -> None:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = derived_uid("implementation", "dicom-node")
-    dataset.file_meta.ImplementationVersionName = "DICOM_NODE"
+    dataset.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME

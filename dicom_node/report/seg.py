@@ -11,13 +11,13 @@ from pydicom.uid import CTImageStorage
 from dicom_node.config import Segment
 from dicom_node.domain import Assembled, Unsuitable
 from dicom_node.report.grid import Plane
-from dicom_node.report.header import copy_elements, serial_number, settle
+from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
 from dicom_node.report.outcome import Outcome
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words
 
 _STANDIN_ROOT = "1.2.3."  # of the UIDs by which one plane is told from another while highdicom builds; none is left afterwards
-_COPIED_SERIES = ("BodyPartExamined", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_COPIED_COMPRESSION = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def tracking_uid(run: Run, segment: Segment) -> str:
@@ -49,7 +49,8 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     _derive_dimensions(seg, run)
     _identify_frames(seg)
     settle(seg, source, run, "SEG")
-    copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_SERIES if source.get(keyword)])
+    copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_COMPRESSION if source.get(keyword)])
+    copy_elements(source, seg, [Tag("BodyPartExamined")] if is_sound(source, "BodyPartExamined") else [])
     return seg
 
 
@@ -87,7 +88,7 @@ def _standins(shown: list[Plane], assembled: Assembled) -> list[Dataset]:
     common.SOPClassUID, common.Modality = CTImageStorage, "CT"
     common.StudyInstanceUID, common.SeriesInstanceUID = source.StudyInstanceUID, source.SeriesInstanceUID
     common.FrameOfReferenceUID = source.FrameOfReferenceUID
-    common.PositionReferenceIndicator = source.get("PositionReferenceIndicator")
+    common.PositionReferenceIndicator = source.PositionReferenceIndicator if is_sound(source, "PositionReferenceIndicator") else None
     common.Rows, common.Columns = assembled.volume.shape[1:]
     common.LossyImageCompression = source.get("LossyImageCompression") or "00"
     common.ImageOrientationPatient = list(first.orientation)

@@ -36,14 +36,11 @@ class Jobs:
 
     def claim(self, who: str, models: Sequence[str], *, now: float, lease_s: float) -> Job | None:
         """Take the next job of one of these models: by priority, then age; exactly one claimant gets it."""
-        chosen = (
-            select(job.c.id)
-            .where(job.c.state == JobState.SCHEDULED, job.c.not_before <= now, job.c.model.in_(models))
-            .order_by(job.c.due, job.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
+        waiting = select(job.c.id).where(job.c.state == JobState.SCHEDULED, job.c.not_before <= now, job.c.model.in_(models)).limit(1)
+        with self._database.read() as connection:  # who finds nothing, many times a second, takes no lock
+            if connection.execute(waiting).first() is None:
+                return None
+        chosen = waiting.order_by(job.c.due, job.c.id).with_for_update(skip_locked=True).scalar_subquery()
         taken = {"state": JobState.IN_PROGRESS, "worker": who, "lease_until": now + lease_s, "attempts": job.c.attempts + 1, "progress": 0.0}
         claim = update(job).where(job.c.id == chosen).values(**taken, started_at=now, note="", reason="").returning(*job.columns)
         with self._database.write() as connection:
@@ -197,6 +194,11 @@ class Jobs:
             made = _repeated(connection, replace(old, device_uid=device_uid or old.device_uid, model_version=model_version or old.model_version), now)
             _tell(connection, made, "asked for", who, f"again, after job {job_id}", now)
             return made
+
+    def exists(self, job_id: int) -> bool:
+        """Say whether there is a job of this number."""
+        with self._database.read() as connection:
+            return connection.execute(select(job.c.id).where(job.c.id == job_id)).first() is not None
 
     def get(self, job_id: int) -> Job:
         """Return a job.

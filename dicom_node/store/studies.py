@@ -153,6 +153,17 @@ class Studies:
                 note(connection, gone)
         return self.bury()
 
+    def purge_quarantine(self, before: float) -> int:
+        """Remove what came into quarantine before a moment, rows first and then files; return how many. Results go with their study, not here."""
+        old = quarantine.c.at < before, quarantine.c.job_id.is_(None)
+        with self._database.write() as connection:
+            paths = list(connection.execute(select(quarantine.c.path).where(*old)).scalars())
+            if paths:
+                connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
+                connection.execute(delete(quarantine).where(*old))
+        self.bury()
+        return len(paths)
+
     def bury(self) -> int:
         """Unlink the files whose rows are gone; what a crash left of it is done at the next start. Return how many.
 

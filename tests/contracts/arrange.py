@@ -108,5 +108,3 @@ def last(store: Store, kind: str, study: str = STUDY) -> tuple[str, str]:
     """Return who did this last, and why."""
     event = [event for event in store.journal.of_study(study) if event.kind == kind][-1]
     return event.who, event.why
-
-

@@ -153,7 +153,9 @@ def test_deliveries_are_listed(store):
 def test_a_destination_is_known_by_how_it_is_doing(store):
     """Failures in a row open the circuit; an answer closes it."""
     assert (store.deliveries.destination("pacs").failures, store.deliveries.destination("pacs").not_before) == (0, 0.0)
-    threads = [threading.Thread(target=store.deliveries.unreachable, args=("pacs",), kwargs={"until": NOW + 5, "reason": "refused"}) for _ in range(4)]
+    threads = [
+        threading.Thread(target=store.deliveries.unreachable, args=("pacs",), kwargs={"until": NOW + 5, "reason": "refused"}) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

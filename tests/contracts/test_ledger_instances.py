@@ -101,7 +101,12 @@ def test_an_instance_that_cannot_be_recorded_does_not_fail_its_neighbours(store)
 
 def test_numbers_that_are_none_and_texts_that_no_database_holds_are_recorded(store):
     """A header is as a peer wrote it: NaN is no JSON, NUL and half a surrogate are no text of PostgreSQL's."""
-    header = {"SliceThickness": float("nan"), "ImagePositionPatient": [1.0, float("inf"), 0.0], "SeriesDescription": "a\0b\ud800", "PatientName": "Å^Ö"}
+    header = {
+        "SliceThickness": float("nan"),
+        "ImagePositionPatient": [1.0, float("inf"), 0.0],
+        "SeriesDescription": "a\0b\ud800",
+        "PatientName": "Å^Ö",
+    }
     assert arrive(store, 1, **header) is Recorded.NEW
     [instance] = store.studies.view(STUDY).instances
     assert (instance.header["SliceThickness"], instance.header["ImagePositionPatient"]) == (None, [1.0, None, 0.0])

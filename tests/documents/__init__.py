@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.documents import conformance, objects, program
+from tests.documents import conformance, objects, program, tree
 from tests.documents.text import rendered
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "codes": conformance.codes,
     "segmentation": lambda: objects.iod("SEG", "segmentation"),
     "report": lambda: objects.iod("SR", "comprehensive-3d-sr"),
-    "content-tree": objects.content_tree,
+    "content-tree": tree.content_tree,
     "node-keys": program.node_keys,
     "manifest-keys": program.manifest_keys,
     "conditions": program.conditions,

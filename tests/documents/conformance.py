@@ -131,14 +131,22 @@ def scp_statuses() -> str:
     cases: list[tuple[str, Callable[[Door], object], str]] = [
         ("an instance, for the first time", lambda door: _take(door, image), "Kept; bytes and row are on disk before the answer."),
         ("the same data set again", lambda door: _take(door, image), "Nothing is kept twice and no work is started."),
-        ("the same SOP Instance UID with another data set", lambda door: _take(door, other), "Both are kept; the newer is current; the journal has it."),
+        (
+            "the same SOP Instance UID with another data set",
+            lambda door: _take(door, other),
+            "Both are kept; the newer is current; the journal has it.",
+        ),
         ("less free space than `node.disk_reserve_mb`", _when_full, "Nothing is kept. The sender may try again."),
         (
             "an Affected SOP Class or Instance UID that is not the data set's",
             lambda door: _take(door, image, said="1.2.3"),
             "Nothing is kept.",
         ),
-        ("a data set that cannot be parsed", lambda door: _bytes(door, b"\x08\x00\x05\x00CS\xff\x00ISO"), "The bytes lie in quarantine with the reason."),
+        (
+            "a data set that cannot be parsed",
+            lambda door: _bytes(door, b"\x08\x00\x05\x00CS\xff\x00ISO"),
+            "The bytes lie in quarantine with the reason.",
+        ),
         (
             "SOP Class, SOP Instance, Study or Series Instance UID missing, or none",
             lambda door: _take(door, _without(image, "StudyInstanceUID")),
@@ -153,7 +161,9 @@ def scp_statuses() -> str:
             rows.append((f"`{status:04X}`", what, comment, becomes))
         store.close()
     rows.append((f"`{scp.NOT_AUTHORISED:04X}`", "the calling AE is known but may not send", "Not authorised to send", "Nothing is kept."))
-    rows.append((f"`{scp.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again."))
+    rows.append(
+        (f"`{scp.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again.")
+    )
     return table(("status", "when", "Error Comment (0000,0902)", "what the node does"), sorted(rows, key=lambda row: row[0]))
 
 
@@ -202,7 +212,9 @@ def scu_contexts() -> str:
     for one in results():
         for sop_class, syntax in decisions.contexts(one):
             rows.append((UID(sop_class).name, f"`{sop_class}`", UID(syntax).name, f"`{syntax}`", "SCU", "none"))
-    rows.append(("Verification (verbs `echo` and `check` only)", "`1.2.840.10008.1.1`", "Implicit VR Little Endian", "`1.2.840.10008.1.2`", "SCU", "none"))
+    rows.append(
+        ("Verification (verbs `echo` and `check` only)", "`1.2.840.10008.1.1`", "Implicit VR Little Endian", "`1.2.840.10008.1.2`", "SCU", "none")
+    )
     return table(("abstract syntax", "UID", "transfer syntax", "UID", "role", "extended negotiation"), rows)
 
 

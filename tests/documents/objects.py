@@ -1,7 +1,7 @@
 """What the node writes into its objects, found by experiment: one thing is changed at a time, and whatever changes with it comes from there."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,8 +29,9 @@ _LONGEST = 60
 FACETS = ("COPY", "IMAGES", "MODEL", "FINDINGS", "JOB", "TIME", "CONFIG", "LEDGER")
 
 _OTHER_MODEL = {  # every word of the phantom's model.toml that an object may repeat
-    '"lung-phantom"': '"other-phantom"\nintended_use = "To be looked at."\nfamily = ["FAM", "99OTHER", "Family"]\nprocedure = ["PROC", "99OTHER", "Scan"]',
-    "1.2.0": "2.0.1",
+    'version = "1.2.0"': 'version = "2.0.1"\nfamily = ["FAM", "99OTHER", "Family"]\nprocedure = ["PROC", "99OTHER", "Scan"]',
+    "[inputs.ct]": 'intended_use = "To look at."\n\n[inputs.ct]',
+    "lung-phantom": "other-phantom",
     "Phantom Works": "Another maker",
     "Finds the marker": "Looks for the marker",
     "Left lung": "Sinister",
@@ -126,9 +127,7 @@ _PREDECESSOR = Reference(
 )
 
 
-def _made(
-    changed: str, images: list[Dataset], *, manifest: str = _FIRST_MODEL, found: Callable[..., Any] = made.findings, **of_run: Any
-) -> Made:
+def _made(changed: str, images: list[Dataset], *, manifest: str = _FIRST_MODEL, found: Callable[..., Any] = made.findings, **of_run: Any) -> Made:
     with TemporaryDirectory() as folder:
         model = made.model(Path(folder) / "model", manifest)
         inputs = {"ct": made.assembled(images)}
@@ -158,7 +157,14 @@ _TEXT = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "UC"})
 
 
 def _value(keyword: str, mark: str) -> Any:
-    plain = {"DA": f"2023010{mark}", "TM": f"10100{mark}", "DT": f"2023010{mark}101010", "CS": f"CODE{mark}", "AS": f"03{mark}Y", "UI": f"2.25.{mark}"}
+    plain = {
+        "DA": f"2023010{mark}",
+        "TM": f"10100{mark}",
+        "DT": f"2023010{mark}101010",
+        "CS": f"CODE{mark}",
+        "AS": f"03{mark}Y",
+        "UI": f"2.25.{mark}",
+    }
     numbers = {"DS": f"1.{mark}", "IS": mark, "US": int(mark), "FD": float(mark), "FL": float(mark)}
     vr = dictionary_VR(keyword)
     if vr != "SQ":
@@ -310,82 +316,3 @@ def _rows(kind: str, found: Mapping[Path_, Attribute], types: Mapping[Path_, str
         rows.append((name, f"({tag.group:04X},{tag.element:04X})", attribute.vr, types.get(path, ""), presence(attribute), from_))
     said = table(("attribute", "tag", "VR", "type", "presence", "value from"), rows) if rows else ""
     return "\n\n".join(part for part in (said, f"COPY, ANAP: {', '.join(also)}." if also else "") if part)
-
-
-# ------------------------------------------------------------------------------------------------------- the SR's tree
-
-
-@dataclass(slots=True)
-class Node:
-    """Content items of one kind under one parent."""
-
-    label: str
-    values: dict[int, list[str]] = field(default_factory=dict)  # run -> values
-    counts: list[int] = field(default_factory=list)  # under each parent
-    below: dict[str, "Node"] = field(default_factory=dict)
-
-
-def content_tree() -> str:
-    """Return the report's content tree, items of one kind told once."""
-    root = Node("")
-    for run, one in enumerate(runs()):
-        _grow(root, [one.objects["SR"]], run)
-    lines: list[tuple[str, str, str]] = []
-    _list(root, 0, lines)
-    width = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    said = "\n".join(f"{label:<{width[0]}}  {times:<{width[1]}}  {from_}".rstrip() for label, times, from_ in lines)
-    return f"```text\n{said}\n```"
-
-
-def _grow(node: Node, items: Sequence[Dataset], run: int) -> None:
-    kinds: dict[str, list[Dataset]] = {}
-    for item in items:
-        kinds.setdefault(_label(item), []).append(item)
-    for label in dict.fromkeys((*node.below, *kinds)):
-        child = node.below.setdefault(label, Node(label))
-        child.counts.append(len(kinds.get(label, ())))
-        for item in kinds.get(label, ()):
-            child.values.setdefault(run, []).append(_value_of(item))
-        for item in kinds.get(label, ()):
-            _grow(child, item.get("ContentSequence", ()), run)
-
-
-def _label(item: Dataset) -> str:
-    concept = item.ConceptNameCodeSequence[0]
-    relation = item.get("RelationshipType", "")
-    of_model = item.ValueType == "NUM" or concept.CodingSchemeDesignator.startswith("99")
-    name = "concept from MODEL" if of_model else f'({concept.CodeValue}, {concept.CodingSchemeDesignator}, "{concept.CodeMeaning}")'
-    template = f" TID {item.ContentTemplateSequence[0].TemplateIdentifier}" if "ContentTemplateSequence" in item else ""
-    return f"{relation.lower()} {item.ValueType} {name}{template}".strip()
-
-
-def _value_of(item: Dataset) -> str:
-    for keyword in ("ConceptCodeSequence", "MeasuredValueSequence", "ReferencedSOPSequence"):
-        if item.get(keyword):
-            return str(item[keyword].value[0].to_json(suppress_invalid_tags=True))
-    return str(item.get("TextValue") or item.get("UID") or "")
-
-
-def _list(node: Node, depth: int, lines: list[tuple[str, str, str]]) -> None:
-    for child in node.below.values():
-        lines.append(("  " * depth + child.label, _times(child), _from(child)))
-        _list(child, depth + 1, lines)
-
-
-def _times(node: Node) -> str:
-    low, high = min(node.counts), max(node.counts)
-    return str(low) if low == high else f"{min(low, 1)}-{'n' if high > 1 else high}"
-
-
-def _from(node: Node) -> str:
-    if node.label.split()[0] == "CONTAINER" or " CONTAINER " in node.label:
-        return ""
-    of_run = {run: node.values.get(run, []) for run in range(len(runs()))}
-    changed = {one.changed for run, one in enumerate(runs()) if one.changed and of_run[run] != of_run[0]}
-    if changed:
-        return ", ".join(facet for facet in FACETS if facet in changed)
-    value = next((values[0] for values in of_run.values() if values), "")
-    if value.startswith("{"):
-        said = json.loads(value)
-        value = f'({said["00080100"]["Value"][0]}, {said["00080102"]["Value"][0]}, "{said["00080104"]["Value"][0]}")' if "00080100" in said else ""
-    return f"FIXED {value}"

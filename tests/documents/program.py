@@ -1,12 +1,12 @@
 """What the program can say of its configuration, its verbs, its log, its folder and its refusals."""
 
 import ast
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import highdicom
 import numpy as np
@@ -87,46 +87,44 @@ _NAMES = {
 def _kind(annotation: Any) -> str:
     """Say in words what a key takes."""
     origin, arguments = get_origin(annotation), [one for one in get_args(annotation) if one is not type(None)]
-    if origin is Annotated:
-        return _kind(arguments[0])
+    if origin is None:
+        return _NAMES.get(annotation, "table, see below")
     if origin is Literal:
-        return " or ".join(code(repr(one).replace("'", '"')) for one in arguments)
-    if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_kind(one) for one in arguments))
+        return " or ".join(code(json.dumps(one)) for one in arguments)
     if origin is dict:
         return f"table: name → {_kind(arguments[1])}"
     if origin is frozenset or (origin is tuple and arguments[-1] is Ellipsis):
         return f"list of {_kind(arguments[0])}"
     if origin is tuple:
         return f"list of {len(arguments)}: {_kind(arguments[0])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in _NAMES:
-        return "table, see below"
-    return _NAMES[annotation]
+    return " or ".join(dict.fromkeys(_kind(one) for one in (arguments[:1] if origin is Annotated else arguments)))
 
 
 def _bound(constraint: Any) -> str:
-    words = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"), ("min_length", "length at least"), ("max_length", "length at most"))
+    words = (
+        ("ge", "at least"),
+        ("gt", "above"),
+        ("le", "at most"),
+        ("lt", "below"),
+        ("min_length", "length at least"),
+        ("max_length", "length at most"),
+    )
     said = [f"{word} {getattr(constraint, name)}" for name, word in words if getattr(constraint, name, None) is not None]
     pattern = getattr(constraint, "pattern", None)
     return ", ".join(said + ([f"matches `{pattern}`"] if pattern else []))
 
 
 def _default(default: Any, factory: Any) -> str:
-    if factory is not None or default == () or isinstance(default, BaseModel | frozenset) and not isinstance(default, Code):
-        return "empty"
-    if default is PydanticUndefined:
+    if default is PydanticUndefined and factory is None:
         return "**required**"
     if default is None:
         return "none"
     if isinstance(default, Code):
         return f"({default.value}, {default.scheme}, {default.meaning})"
-    if isinstance(default, Priority):
-        return code(default.name)
-    if isinstance(default, bool):
-        return code(str(default).lower())
-    if isinstance(default, tuple):
-        return code(list(default)).replace("'", '"')
-    return code(f'"{default}"' if isinstance(default, str | Path) else default)
+    if factory is not None or isinstance(default, BaseModel | frozenset) or default == ():
+        return "empty"
+    said = default.name if isinstance(default, Priority) else str(default) if isinstance(default, Path) else default
+    return code(json.dumps(said))
 
 
 # ------------------------------------------------------------------------------------------------------------ conditions

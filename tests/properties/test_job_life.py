@@ -22,7 +22,7 @@ choice = st.integers(min_value=0, max_value=99)
 
 
 class JobLife(RuleBasedStateMachine):
-    """Workers, the clock, people and late instances act on one study's jobs; after each step the ledger is compared with what may have become of it."""
+    """Workers, the clock, people and late instances act on one study's jobs; after each step the ledger is what may have become of it."""
 
     @initialize()
     def open(self) -> None:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -277,8 +276,9 @@ def test_a_late_slice_leads_to_a_new_attempt_that_names_its_predecessor(house: H
     old, new = house.node.results(first), house.node.results(second)
     assert {one.sop_instance_uid for one in old.values()}.isdisjoint(one.sop_instance_uid for one in new.values())
     report = dcmread(house.archived(new["SR"].sop_instance_uid))
-    named = [one.ReferencedSOPInstanceUID for item in report.PredecessorDocumentsSequence for one in item.ReferencedSeriesSequence[0].ReferencedSOPSequence]
-    assert named == [old["SR"].sop_instance_uid]
+    (predecessor,) = report.PredecessorDocumentsSequence
+    (named,) = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert named.ReferencedSOPInstanceUID == old["SR"].sop_instance_uid
     assert before == {uid: house.archived(uid).read_bytes() for uid in before}
     assert "reopened" in house.node.kinds(uid_of(made))
 
@@ -407,7 +407,8 @@ def gate(house: House) -> Iterator[Node]:
 
 def waiting_at_the_gate(node: Node, uid: str) -> Job:
     """Wait until the study's newest job runs, and has said so."""
-    return wait_for(lambda: next((job for job in node.jobs(uid)[-1:] if job.note == "waits at the gate"), None), says=lambda: (node.jobs(uid), node.log[-2000:]))
+    (newest,) = wait_for(lambda: [job for job in node.jobs(uid)[-1:] if job.note == "waits at the gate"], says=lambda: node.log[-2000:])
+    return newest
 
 
 def test_a_person_cancels_a_running_job_and_runs_it_again(gate: Node, tmp_path: Path) -> None:
