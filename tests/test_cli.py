@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,6 +252,19 @@ def test_retry_runs_a_job_again(house: House) -> None:
     assert (again.state, again.predecessor_id) == (JobState.SCHEDULED, house.canceled.id)
     assert failed(house.verb("retry", house.waiting.id)) == f"job {house.waiting.id} is SCHEDULED: it has not ended"
     assert failed(house.verb("retry")) == "nothing to retry was named"
+
+
+def test_retry_has_a_study_judged_again(house: House) -> None:
+    """By the rules of now, by the UID or its end; what ran already does not run again."""
+    uid = house.unmatched
+    assert house.verb("retry", uid[-12:]).out == f"study {uid} is judged again by the rules of now\n"
+    assert house.store.studies.due(time.time()) == (uid,)
+    house.config.write_text(house.config.read_text().replace('"CHEST"', '"HAND"'))
+    assert judge_due(load_site(house.config), house.store, time.time()) == 1
+    (job,) = house.store.jobs.list(study_instance_uid=uid)
+    assert job.state is JobState.SCHEDULED
+    assert failed(house.verb("retry", "no.such.study")) == "no study's UID is or ends with 'no.such.study'"
+    assert failed(house.verb("retry", 99)) == "there is no job 99"
 
 
 def test_retry_replays_dead_letters(house: House) -> None:

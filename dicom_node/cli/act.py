@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dicom_node.cli.page import ConfigOption, StorageOption, log_to_stderr, one_study, person, site_of
+from dicom_node.cli.page import ConfigOption, StorageOption, is_job, log_to_stderr, one_study, person, site_of
 from dicom_node.domain import ConfigError, Refused, Rejected
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def retry(
         if what is None and destination is None:
             raise ConfigError("nothing to retry was named", hint="Give a job's number, a study, --delivery N, or --destination NAME.")
         if what is not None and not delivery:
-            typer.echo(_run_again(site, store, int(what), now) if _is_job(store, what) else _judge_again(store, what, now))
+            typer.echo(_run_again(site, store, int(what), now) if is_job(store, what) else _judge_again(store, what, now))
             return
         if what is not None and not what.isdecimal():
             raise ConfigError(f"'{what}' is not a delivery's number", hint="dicom-node deliveries lists them.")
@@ -45,10 +45,6 @@ def retry(
         typer.echo(f"{count} deliveries are due again")
     finally:
         store.close()
-
-
-def _is_job(store: "Store", what: str) -> bool:
-    return what.isdecimal() and len(what) < 10 and (store.jobs.exists(int(what)) or not store.studies.find(what))
 
 
 def _run_again(site: "Site", store: "Store", number: int, now: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.page import ConfigOption, JsonOption, LimitOption, StorageOption, ago, moment, one_study, plain, site_of, table, write
+from dicom_node.cli.page import ConfigOption, JsonOption, LimitOption, StorageOption, ago, is_job, moment, one_study, plain, site_of, table, write
 from dicom_node.domain import DeliveryState, Job, JobState, StudyState
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def show(
     try:
         if what == "quarantine":
             _show_quarantine(store, as_json)
-        elif what.isdecimal() and len(what) < 10 and store.jobs.exists(int(what)):
+        elif is_job(store, what):
             _show_job(store, int(what), as_json)
         else:
             _show_study(store, one_study(store.studies.find(what), what), as_json)

@@ -16,6 +16,7 @@ from dicom_node.domain import Rejected
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
+    from dicom_node.store import Store
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
 StorageOption = Annotated[
@@ -98,6 +99,11 @@ def one_study(found: Sequence[str], text: str) -> str:
     if not found:
         raise Rejected(f"no study's UID is or ends with '{text}'", hint="dicom-node studies lists them.")
     raise Rejected(f"{len(found)} studies end with '{text}'", hint="Type more of the UID.")
+
+
+def is_job(store: "Store", what: str) -> bool:
+    """Say whether a person means a job: by a number that a job has, or that is the end of no study's UID either."""
+    return what.isdecimal() and len(what) < 10 and (store.jobs.exists(int(what)) or not store.studies.find(what))
 
 
 def person() -> str:
