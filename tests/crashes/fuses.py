@@ -16,6 +16,9 @@ from dicom_node.receive import Door
 from dicom_node.store import Archive, Deliveries, Intake, Jobs, Studies, studies
 
 
+_WITHIN_S = 0.004
+
+
 @dataclass(frozen=True)
 class Point:
     """A place in the program: before or after a function, or so many seconds into it."""
@@ -23,7 +26,7 @@ class Point:
     owner: Any
     function: str
     when: str  # "before", "after", or "within"
-    counts: Callable[[Any], bool] = lambda _result: True  # which results count as a passing
+    something: bool = False  # whether only a call that returns something counts as a passing
 
 
 POINTS: dict[str, dict[str, Point]] = {
@@ -35,13 +38,13 @@ POINTS: dict[str, dict[str, Point]] = {
         "in completeness, before its jobs": Point(studies, "_add", "before"),
         "in completeness, before its commit": Point(studies, "_add", "after"),
         "after complete and jobs": Point(Studies, "complete", "after"),
-        "after a delivery was claimed": Point(Deliveries, "claim", "after", bool),
-        "during delivery": Point(Deliveries, "claim", "within", bool),
+        "after a delivery was claimed": Point(Deliveries, "claim", "after", something=True),
+        "during delivery": Point(Deliveries, "claim", "within", something=True),
         "after delivery, before its row": Point(Deliveries, "sent", "before"),
         "after the delivery's row": Point(Deliveries, "sent", "after"),
     },
     "work": {
-        "after the claim": Point(Jobs, "claim", "after", bool),
+        "after the claim": Point(Jobs, "claim", "after", something=True),
         "during analysis": Point(Pool, "run", "within"),
         "after analysis": Point(Pool, "run", "after"),
         "after a result, before its row": Point(Archive, "write_result", "after"),
@@ -67,14 +70,13 @@ def lay(verb: str, name: str, passes: int, tell: Callable[[str], None]) -> None:
     def fused(*args: Any, **kwargs: Any) -> Any:
         if point.when == "before":
             pass_by()
-        if point.when == "within" and not point.counts.__name__ == "bool":
-            threading.Timer(0.004, pass_by).start()
+        if point.when == "within" and not point.something:
+            threading.Timer(_WITHIN_S, pass_by).start()
         result = whole(*args, **kwargs)
-        if point.counts(result):
-            if point.when == "after":
-                pass_by()
-            elif point.when == "within" and point.counts.__name__ == "bool":
-                threading.Timer(0.004, pass_by).start()
+        if point.when == "after" and (result or not point.something):
+            pass_by()
+        if point.when == "within" and point.something and result:
+            threading.Timer(_WITHIN_S, pass_by).start()
         return result
 
     setattr(point.owner, point.function, fused)

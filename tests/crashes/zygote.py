@@ -59,7 +59,7 @@ def _live(wanted: dict, note: Path) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     if wanted["fuse"]:
-        lay(wanted["verb"], wanted["fuse"], wanted["passes"], lambda name: note.write_text(name))
+        lay(wanted["verb"], wanted["fuse"], wanted["passes"], note.write_text)
     try:
         getattr(operate, wanted["verb"])(config=Path(wanted["config"]), storage=None)
     finally:
