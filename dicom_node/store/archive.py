@@ -237,7 +237,7 @@ def _make_folder(folder: Path) -> None:
     """Make a folder and those above it; the entry of each survives a power cut."""
     if not folder.is_dir():
         _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # the ledger and the images name patients
         _flush_folder(folder.parent)
 
 

@@ -1,0 +1,104 @@
+"""Words only: values that cannot be wrong once built.
+
+The nouns of the node, the tables of states, and the tree of errors. Nothing here reads a file, a socket or the clock.
+
+    NodeError
+    ├── ConfigError       the site's or a model's file says something that cannot run
+    ├── Refused           a peer's request is answered with a DIMSE status
+    ├── Unsuitable        the analysis declines this input, in a sentence for a radiographer
+    ├── Transient         try again later
+    │   └── PeerUnavailable   a remote application entity does not answer
+    ├── Canceled          a person asked for the job to stop
+    ├── Rejected          a person must look: the same attempt would fail again
+    └── ModelFailed       the model's own process raised, hung, overran its memory or died
+"""
+
+from dicom_node.domain.errors import (
+    Canceled,
+    ConfigError,
+    ModelFailed,
+    NodeError,
+    PeerUnavailable,
+    Refused,
+    Rejected,
+    Transient,
+    Unsuitable,
+    fault,
+)
+from dicom_node.domain.findings import (
+    Assembled,
+    Findings,
+    Progress,
+    Reference,
+)
+from dicom_node.domain.jobs import (
+    Delivery,
+    Job,
+    Result,
+    job_identity,
+)
+from dicom_node.domain.names import (
+    AE,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    derived_uid,
+    is_ae_title,
+    is_uid,
+)
+from dicom_node.domain.received import (
+    DERIVED_MODALITIES,
+    HEADER_KEYWORDS,
+    Header,
+    Instance,
+    Series,
+    Study,
+)
+from dicom_node.domain.states import (
+    DELIVERY_TRANSITIONS,
+    JOB_TRANSITIONS,
+    DeliveryState,
+    Discontinuation,
+    JobState,
+    Priority,
+    StudyState,
+)
+
+__all__ = [
+    "AE",
+    "Assembled",
+    "Canceled",
+    "ConfigError",
+    "DELIVERY_TRANSITIONS",
+    "DERIVED_MODALITIES",
+    "Delivery",
+    "DeliveryState",
+    "Discontinuation",
+    "Findings",
+    "HEADER_KEYWORDS",
+    "Header",
+    "IMPLEMENTATION_CLASS_UID",
+    "IMPLEMENTATION_VERSION_NAME",
+    "Instance",
+    "JOB_TRANSITIONS",
+    "Job",
+    "JobState",
+    "ModelFailed",
+    "NodeError",
+    "PeerUnavailable",
+    "Priority",
+    "Progress",
+    "Reference",
+    "Refused",
+    "Rejected",
+    "Result",
+    "Series",
+    "Study",
+    "StudyState",
+    "Transient",
+    "Unsuitable",
+    "derived_uid",
+    "fault",
+    "is_ae_title",
+    "is_uid",
+    "job_identity",
+]

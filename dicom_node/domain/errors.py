@@ -1,0 +1,56 @@
+"""The tree of errors, divided by what somebody does about them; it is drawn in the room's docstring."""
+
+
+class NodeError(Exception):
+    """Something went wrong that somebody can act on; `hint` is the next thing to do."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(NodeError):
+    """Raised while configuration is read: the place, the value and the rule it breaks are in the message."""
+
+
+class Refused(NodeError):
+    """Raised when a peer's request cannot be granted; `status` is the DIMSE status it is answered with (PS3.7 Annex C)."""
+
+    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Unsuitable(NodeError):
+    """Raised by an analysis, or while its input is prepared, when the input does not suit; the message is shown to a person."""
+
+
+class Transient(NodeError):
+    """Raised when the same attempt may succeed later."""
+
+
+class PeerUnavailable(Transient):
+    """Raised when a remote application entity cannot be reached or does not answer in time."""
+
+
+class Canceled(NodeError):
+    """Raised in the course of a job when a person asked for it to stop."""
+
+
+class Rejected(NodeError):
+    """Raised when the same attempt would fail again: a person must look."""
+
+
+class ModelFailed(NodeError):
+    """Raised when a model's process raised, hung, overran its memory or died."""
+
+
+def fault(error: BaseException) -> str:
+    """Return what to tell of an error: its sentence if it is one of this tree; else its kind and place, for its text may quote a header."""
+    if isinstance(error, NodeError):
+        return str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else "an unknown place"
+    return f"unexpected {type(error).__name__} at {place}; this is a fault of the program"

@@ -1,0 +1,44 @@
+"""What goes into an analysis and what it concludes, before any encoding."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What an analysis concluded, before any encoding; the model's manifest says what each name and number means.
+
+    segments: a volume on the input's grid, or a lossless view of it: boolean for one segment, else segment numbers (0 is background).
+    measurements: name -> value in the manifest's unit, for a measurement of several segments a mapping segment number -> value;
+        None where the segment is empty and nothing can be measured.
+    evaluations: name -> one of the answers that the manifest lists for it.
+    notes: sentences for the reader, such as a doubt about the input.
+    """
+
+    segments: Any = None  # highdicom.Volume (slice, row, column)
+    measurements: Mapping[str, float | None | Mapping[int, float | None]] = field(default_factory=dict)
+    evaluations: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """One series put together for an analysis."""
+
+    volume: Any  # highdicom.Volume (slice, row, column), float32, in HU or the unit that the images state
+    sources: tuple[Any, ...]  # pydicom Datasets without pixels: the slices in the volume's order, or the one multi-frame instance
+    notes: tuple[str, ...] = ()  # what was noticed on the way: a localizer left out, the kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A pointer to a DICOM object elsewhere."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+Progress = Callable[[float, str], None]  # fraction done from 0 to 1, and what is being done

@@ -1,0 +1,162 @@
+"""What was received: instances, and series and studies as views over them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+# What the ledger keeps of each instance's header: identity, and what selecting a series asks for most.
+# A rule may ask for any other keyword: it is then read from the file of the series' first instance.
+HEADER_KEYWORDS = (
+    "SpecificCharacterSet",
+    "ImageType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyDate",
+    "SeriesDate",
+    "StudyTime",
+    "SeriesTime",
+    "AcquisitionTime",
+    "AccessionNumber",
+    "Modality",
+    "PresentationIntentType",
+    "Manufacturer",
+    "StudyDescription",
+    "SeriesDescription",
+    "ManufacturerModelName",
+    "PatientName",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "ContrastBolusAgent",
+    "BodyPartExamined",
+    "ScanningSequence",
+    "SequenceVariant",
+    "MRAcquisitionType",
+    "SequenceName",
+    "SliceThickness",
+    "KVP",
+    "RepetitionTime",
+    "EchoTime",
+    "InversionTime",
+    "MagneticFieldStrength",
+    "SpacingBetweenSlices",
+    "ProtocolName",
+    "GantryDetectorTilt",
+    "ConvolutionKernel",
+    "PatientPosition",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "StudyID",
+    "SeriesNumber",
+    "AcquisitionNumber",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "Laterality",
+    "TemporalPositionIdentifier",
+    "NumberOfTemporalPositions",
+    "ImagesInAcquisition",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BurnedInAnnotation",
+)
+
+# Modalities of objects that say something about images rather than being images: never an analysis' input unless a rule asks.
+DERIVED_MODALITIES = frozenset({"SEG", "SR", "KO", "PR", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RWV", "DOC", "PLAN", "AU", "SMR"})
+
+Header = Mapping[str, Any]  # DICOM keyword -> str, int, float or a list of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One received SOP Instance: one version of its bytes, kept as they came."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    path: str  # below the archive, with forward slashes
+    size_bytes: int  # of the file
+    digest: str  # SHA-256 of the data set as it was received, in hexadecimal
+    calling_ae: str
+    received_at: float  # seconds since the epoch
+    header: Header
+    id: int = 0  # the ledger's, once recorded
+    version: int = 1  # counts up when the same UID arrives with other content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """The current instances of one series, in order of InstanceNumber then UID."""
+
+    series_instance_uid: str
+    instances: tuple[Instance, ...]
+    more: Header = field(default_factory=dict)  # keywords beyond HEADER_KEYWORDS that were asked for, read from one file
+
+    @cached_property
+    def header(self) -> Header:
+        """What the series' images have in common: of each keyword its most frequent value, of a tie the first."""
+        common = {keyword: _most_frequent(i.header.get(keyword) for i in self.instances) for keyword in HEADER_KEYWORDS}
+        return {keyword: value for keyword, value in common.items() if value is not None} | dict(self.more)
+
+    @property
+    def derived(self) -> bool:
+        """Whether this is something made from images (a segmentation, a report, a reformat) rather than acquired."""
+        image_type = self.header.get("ImageType") or []
+        first = image_type[0] if isinstance(image_type, list | tuple) and image_type else image_type
+        return str(self.header.get("Modality")) in DERIVED_MODALITIES or first == "DERIVED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """The current instances of one study, as rules and selection see it."""
+
+    study_instance_uid: str
+    instances: tuple[Instance, ...]
+    revision: int = 0  # how often it was judged complete
+    changes: int = 0  # how often its content changed
+    first_received_at: float = 0.0
+    last_received_at: float = 0.0
+    more: Mapping[str, Header] = field(default_factory=dict)  # series UID -> keywords beyond HEADER_KEYWORDS
+
+    @cached_property
+    def series(self) -> tuple[Series, ...]:
+        """The study's series, in order of SeriesNumber then UID."""
+        groups: dict[str, list[Instance]] = {}
+        for instance in self.instances:
+            groups.setdefault(instance.series_instance_uid, []).append(instance)
+        found = [
+            Series(series_instance_uid=uid, instances=tuple(sorted(members, key=_instance_order)), more=self.more.get(uid, {}))
+            for uid, members in groups.items()
+        ]
+        return tuple(sorted(found, key=lambda s: (_number(s.header.get("SeriesNumber")), s.series_instance_uid)))
+
+    @property
+    def patients(self) -> frozenset[tuple[str, str]]:
+        """The patient identities (PatientID, IssuerOfPatientID) that the instances name: more than one is a conflict."""
+        return frozenset((str(i.header.get("PatientID") or ""), str(i.header.get("IssuerOfPatientID") or "")) for i in self.instances)
+
+
+def _most_frequent(values: Iterable[Any]) -> Any:
+    counts: dict[str, list[Any]] = {}
+    for value in values:
+        if value is not None:
+            counts.setdefault(repr(value), [value, 0])[1] += 1
+    return max(counts.values(), key=lambda pair: pair[1])[0] if counts else None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("inf")
+
+
+def _instance_order(instance: Instance) -> tuple[float, str]:
+    return _number(instance.header.get("InstanceNumber")), instance.sop_instance_uid
