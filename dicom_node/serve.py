@@ -26,7 +26,7 @@ from dicom_node.store import Store
 
 log = structlog.get_logger()
 
-_JUDGE_EVERY_S = 0.1
+_JUDGE_EVERY_S = 0.05
 _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
 _WORK_BACK_AFTER_S = 1.0

@@ -106,7 +106,7 @@ class Work(_Part):
     lease_s: float = Field(default=30.0, gt=0)  # a job whose worker has been silent for this long is taken back
     attempts: int = Field(default=3, ge=1)
     backoff_s: float = Field(default=10.0, ge=0)  # before the second attempt; doubles
-    poll_s: float = Field(default=0.1, gt=0)  # how often an idle worker looks for a job
+    poll_s: float = Field(default=0.05, gt=0)  # how often an idle worker looks for a job
 
 
 class Deliver(_Part):
@@ -115,7 +115,7 @@ class Deliver(_Part):
     backoff_s: float = Field(default=5.0, gt=0)  # before the second attempt; doubles
     backoff_max_s: float = Field(default=86400.0, gt=0)
     attempts: int = Field(default=20, ge=1)  # refusals before a delivery is given up; an unreachable peer never counts
-    poll_s: float = Field(default=0.1, gt=0)
+    poll_s: float = Field(default=0.05, gt=0)
 
 
 class NodeConfig(_Part):

@@ -15,7 +15,6 @@ from dicom_node.analyse import Pool
 from dicom_node.receive import Door
 from dicom_node.store import Archive, Deliveries, Intake, Jobs, Studies, studies
 
-
 _WITHIN_S = 0.004
 
 

@@ -63,7 +63,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         asked = {"PatientName": "nobody", "PatientID": {"matches": "^nothing"}, "PatientBirthDate": {"max": 1}, "AccessionNumber": {"absent": True}}
         asked |= {"OtherPatientNames": {"contains": "nobody"}, "PatientAge": {"min": 200}, "PatientMotherBirthName": "nobody"}
         rules += [{"name": f"asks for {keyword}", "when": {keyword: value}, "analyse": ["marker"]} for keyword, value in asked.items()]
-        # The ledger does not keep this date: it is read from the file, by a library that warns of what is no date.
+        # The ledger does not keep this date: it is read from the file, by another library.
         rules.append({"name": "asks for a date", "when": {"LastMenstrualDate": {"absent": False}, "Modality": "XX"}, "analyse": ["marker"]})
         models = {name: HERE / "models" / name for name in ("marker", "waits", "talks")} | {name: FAKES / name for name in ("declines", "killed")}
         with serving(folder, remotes=remotes, rules=rules, models=models, port=free_ports(1)[0]) as running:
