@@ -244,6 +244,11 @@ def test_colour_captures_and_reports_in_a_series_are_left_out(tmp_path):
     assert "1 objects left out: in colour, or without a position in the patient" in assembled.notes
 
 
+def test_images_of_a_private_class_are_declined(tmp_path):
+    """No standard object can refer to them: a sentence now rather than a failure when the report is written."""
+    assert "private SOP class" in reason(phantoms.series(SOPClassUID="1.3.6.1.4.1.9999.1.1"), tmp_path)
+
+
 def test_the_same_file_twice_counts_once_and_another_under_its_uid_is_refused(tmp_path):
     images = phantoms.series()
     assert put_together([*images, images[0]], tmp_path / "same").volume.spatial_shape[0] == 8

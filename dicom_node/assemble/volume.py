@@ -10,6 +10,7 @@ from typing import Any
 
 import highdicom as hd
 import numpy as np
+from pydicom.uid import UID
 
 from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, frames_of, read
 from dicom_node.assemble.pixels import check, same_pixels, stored_values
@@ -49,6 +50,9 @@ def _slices(images: Sequence[Image]) -> tuple[list[Frame], list[str]]:
     """Return the frames that may be slices, and a note on images that cannot be."""
     if not images:
         raise Unsuitable("the series holds no images", hint="Choose a series of slices.")
+    if any(UID(str(image.header.get("SOPClassUID", ""))).is_private for image in images):
+        hint = "Ask the scanner's maker for standard DICOM objects."
+        raise Unsuitable("the images are of a private SOP class, which a segmentation or report cannot refer to", hint=hint)
     grey = [image for image in images if image.samples == 1]
     parts = [frames_of(image) for image in grey]
     frames = [frame for part in parts for frame in part]
