@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -57,7 +57,6 @@ class _Running:
     note: str = ""
     stop: bool = False  # a person, or a newer job, asked for it
     lost: bool = False  # the ledger gave the job to somebody else
-    last_beat: float = field(default=0.0)
 
     @property
     def canceled(self) -> bool:
@@ -137,7 +136,7 @@ class Worker:
             return None
         if job is not None:
             with self._lock:
-                self._running[job.id] = _Running(job=job, last_beat=self._clock())
+                self._running[job.id] = _Running(job=job)
         return job
 
     def _beat(self) -> None:

@@ -4,13 +4,16 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dicom_node.cli.look import _show_routing
 from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, one_study, plain, site_of, table, write
 from dicom_node.domain import AE, ConfigError, Rejected
+
+if TYPE_CHECKING:
+    from dicom_node.work import Trial
 
 
 def try_(
@@ -41,20 +44,20 @@ def try_(
         said = {"chosen": trial.chosen, "findings": rows, "notes": trial.findings.notes, "objects": trial.objects, "pictures": pictures}
         write(plain(said | {"problems": trial.problems, "seconds": trial.seconds}))
     else:
-        for name, why in trial.chosen.items():
-            typer.echo(f"{name}: {why}")
-        table(
-            f"findings of {chosen.name} {chosen.manifest.version} (research use; unverified)",
-            ("what", "of", "#value", "unit"),
-            [tuple(r.values()) for r in rows],
-        )
-        for note in trial.findings.notes:
-            typer.echo(f"note: {note}")
-        table("written", ("file",), [(path,) for path in (*trial.objects, *pictures)])
-        typer.echo("took " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in trial.seconds.items()))
+        _show_trial(trial, f"findings of {chosen.name} {chosen.manifest.version}", rows, pictures)
     for problem in trial.problems:
         typer.echo(f"NOT VALID: {problem}", err=True)
     raise typer.Exit(1 if trial.problems else 0)
+
+
+def _show_trial(trial: "Trial", title: str, rows: list[dict[str, Any]], pictures: list[Path]) -> None:
+    for name, why in trial.chosen.items():
+        typer.echo(f"{name}: {why}")
+    table(f"{title} (research use; unverified)", ("what", "of", "#value", "unit"), [tuple(row.values()) for row in rows])
+    for note in trial.findings.notes:
+        typer.echo(f"note: {note}")
+    table("written", ("file",), [(path,) for path in (*trial.objects, *pictures)])
+    typer.echo("took " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in trial.seconds.items()))
 
 
 def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:

@@ -107,6 +107,7 @@ class _Line:
         return association
 
 
+# One body: its closures share what was answered so far.
 def push(
     files: Sequence[Path],
     to: AE,
