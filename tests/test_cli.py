@@ -364,7 +364,9 @@ def test_a_simulated_pacs_receives_until_it_is_interrupted(tmp_path: Path) -> No
     """As a process of its own; Ctrl-C is how it ends, and is no error."""
     ae = AE("PACS", "127.0.0.1", free_ports(1)[0])
     command = [sys.executable, "-m", "dicom_node", "simulate", "pacs", "--port", str(ae.port), "--folder", str(tmp_path / "pacs")]
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore Ctrl-C
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, inherited)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{ae} receives into {tmp_path / 'pacs'}; stop with Ctrl-C\n"

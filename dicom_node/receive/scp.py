@@ -1,6 +1,6 @@
 """The C-STORE and C-ECHO SCP (PS3.4 Annexes A and B): pynetdicom negotiates and speaks, the door decides.
 
-Starting a `Receiver` sets two switches of pynetdicom for the whole process, on purpose:
+While a `Receiver` listens, two switches of pynetdicom are set for the whole process, on purpose:
 
 * `UNRESTRICTED_STORAGE_SERVICE`: as acceptor, take every storage SOP class, private and unknown ones too, in every transfer syntax. Of each
   presentation context the requestor's first transfer syntax is taken. It changes nothing for an association that this process requests.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from socketserver import BaseServer
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import structlog
 from pydicom.dataset import Dataset
@@ -55,6 +55,9 @@ class _Tally:
     refused: int = 0
 
 
+_LISTENING: WeakSet["Receiver"] = WeakSet()
+
+
 class Receiver:
     """Listens where the site's configuration says, and answers."""
 
@@ -78,8 +81,6 @@ class Receiver:
         ------
         ConfigError: the address cannot be listened on.
         """
-        _config.UNRESTRICTED_STORAGE_SERVICE = True
-        _name_what_is_not_storage()
         _config.LOG_HANDLER_LEVEL = "none"
         node = self._config.node
         handlers: list[evt.EventHandlerType] = [
@@ -97,6 +98,8 @@ class Receiver:
             place = f"{node.host}:{node.port}"
             hint = "Another program may listen there already: choose another node.port, or stop it."
             raise ConfigError(f"node.host and node.port: {place} cannot be listened on: {error.strerror}", hint=hint) from error
+        _LISTENING.add(self)
+        _config.UNRESTRICTED_STORAGE_SERVICE = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="receiver", daemon=True)
         self._thread.start()
         _log.info("receive.listening", ae_title=node.ae_title, host=node.host, port=self.port)
@@ -121,6 +124,8 @@ class Receiver:
             _cut(association)
             association.join()  # what it is storing it stores: `Door.take` ends by itself
             association.dul.join(_ABORT_S)
+        _LISTENING.discard(self)
+        _config.UNRESTRICTED_STORAGE_SERVICE = bool(_LISTENING)
         _log.info("receive.stopped", aborted=len(left))
 
     def _entity(self) -> ApplicationEntity:
@@ -221,6 +226,9 @@ def _name_what_is_not_storage() -> None:
     for uid, (name, kind, _, _, keyword) in UID_dictionary.items():
         if kind == "SOP Class" and "Storage" not in name and keyword and not hasattr(sop_class, keyword):
             setattr(sop_class, keyword, UID(uid))
+
+
+_name_what_is_not_storage()
 
 
 def _on_request(event: evt.Event) -> None:
