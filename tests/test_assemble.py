@@ -5,47 +5,18 @@ import copy
 import highdicom as hd
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
-from dicom_node.assemble.volume import assemble
 from dicom_node.config import Input
-from dicom_node.domain import Unsuitable
 from tests import phantoms
-
-HU = Input(units="HU")
-ANY = Input()
-
-
-def put_together(images, folder, wanted=HU):
-    return assemble(phantoms.write(images, folder), wanted)
-
-
-def reason(images, folder, wanted=HU):
-    with pytest.raises(Unsuitable) as caught:
-        put_together(images, folder, wanted)
-    assert caught.value.hint
-    assert str(folder) not in str(caught.value)
-    return str(caught.value)
+from tests.assembling import ANY, each, item, put_together, reason
 
 
 def by_highdicom(images):
     """The volume that highdicom makes of single-frame images, rounded once; presentation, which changes no meaning, left out."""
     volume = hd.get_volume_from_series(images, apply_presentation_lut=False)
     return volume.array.astype(np.float32), volume.affine
-
-
-def item(**attributes):
-    made = Dataset()
-    for keyword, value in attributes.items():
-        setattr(made, keyword, value)
-    return made
-
-
-def each(images, keyword, values):
-    for image, value in zip(images, values, strict=True):
-        setattr(image, keyword, value)
-    return images
 
 
 # ------------------------------------------------------------------------------------------------------------- geometry

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -169,23 +169,25 @@ class Report:
         )
         return VolumetricROIMeasurementsAndQualitativeEvaluations(
             referenced_segment=reference,
-            tracking_identifier=self._tracking(segment.label, tracking_uid(self.run, segment)),
-            finding_category=self.words.concept(segment.category),
-            finding_type=self.words.concept(segment.type),
-            finding_sites=[self._site_of(segment)],
-            algorithm_id=self._algorithm(),
-            measurements=self._measurements([r for r in self.outcome.readings if r.segment == segment.number], self._site_of(segment)),
+            **self._group_of(segment),
         )
+
+    def _group_of(self, segment: Segment) -> dict[str, Any]:
+        """Say what a group about a segment says whether or not the segment was found."""
+        site = self._site_of(segment)
+        return {
+            "tracking_identifier": self._tracking(segment.label, tracking_uid(self.run, segment)),
+            "finding_category": self.words.concept(segment.category),
+            "finding_type": self.words.concept(segment.type),
+            "finding_sites": [site],
+            "algorithm_id": self._algorithm(),
+            "measurements": self._measurements([r for r in self.outcome.readings if r.segment == segment.number], site),
+        }
 
     def _not_found(self, segment: Segment) -> MeasurementsAndQualitativeEvaluations:
         """TID 1501: a segment that was looked for and has no voxel: absent, in a code, with what was measured nevertheless."""
         return MeasurementsAndQualitativeEvaluations(
-            tracking_identifier=self._tracking(segment.label, tracking_uid(self.run, segment)),
-            finding_category=self.words.concept(segment.category),
-            finding_type=self.words.concept(segment.type),
-            finding_sites=[self._site_of(segment)],
-            algorithm_id=self._algorithm(),
-            measurements=self._measurements([r for r in self.outcome.readings if r.segment == segment.number], self._site_of(segment)),
+            **self._group_of(segment),
             qualitative_evaluations=[QualitativeEvaluation(codes.DCM.PresenceOfProperty, codes.SCT.Absent)],
         )
 
