@@ -46,8 +46,6 @@ def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = _Entity(calling_ae)
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
@@ -149,9 +147,14 @@ def _tune(event: evt.Event, timeout_s: float) -> None:
 
 
 class _Entity(ApplicationEntity):
-    """An application entity that knows why its connection failed: pynetdicom only writes that to its log."""
+    """This program's application entity, which knows why its connection failed: pynetdicom only writes that to its log."""
 
     _socket: "_Socket | None" = None
+
+    def __init__(self, calling_ae: str) -> None:
+        super().__init__(calling_ae)
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
 
     @property
     def error(self) -> OSError | None:
