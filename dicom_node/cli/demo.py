@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.page import log_to_stderr, moment, table
+from dicom_node.cli.page import log_to_stderr, moment, step, table
 from dicom_node.domain import AE, ConfigError, DeliveryState, JobState, PeerUnavailable, Transient
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _show(walks: Sequence[Walk], out: Path) -> None:
 
 def _steps(walk: Walk) -> list[tuple[str, str, str]]:
     start = walk.events[0].at if walk.events else 0.0
-    return [(event.kind, f"{event.at - start:.2f} s", event.why) for event in walk.events]
+    return [(step(event), f"{event.at - start:.2f} s", event.why) for event in walk.events]
 
 
 def _number(value: Any) -> str:

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.cli.page import ConfigOption, JsonOption, LimitOption, StorageOption, ago, is_job, moment, one_study, plain, site_of, table, write
+from dicom_node.cli.page import (
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    StorageOption,
+    ago,
+    is_job,
+    moment,
+    one_study,
+    plain,
+    site_of,
+    step,
+    table,
+    write,
+)
 from dicom_node.domain import DeliveryState, Job, JobState, StudyState
 
 if TYPE_CHECKING:
@@ -214,7 +228,7 @@ def _show_study(store: "Store", uid: str, as_json: bool) -> None:
     table(
         "its walk",
         ("at", "#+s", "step", "#job", "who", "why"),
-        [(moment(e.at), f"{e.at - start:.2f}", e.kind, e.job_id or "", e.who, e.why) for e in events],
+        [(moment(e.at), f"{e.at - start:.2f}", step(e), e.job_id or "", e.who, e.why) for e in events],
     )
     for event in events:
         if event.kind == "complete" and event.detail and event.detail.get("rules"):

@@ -16,6 +16,7 @@ from dicom_node.domain import Rejected
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
+    from dicom_node.store import Event
     from dicom_node.store import Store
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
@@ -85,6 +86,12 @@ def ago(at: float | None, now: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return f"{seconds:.0f} s ago"
+
+
+def step(event: "Event") -> str:
+    """Name what happened; of a delivery also what went where."""
+    detail = event.detail or {}
+    return f"{event.kind}: {detail['kind']} to {detail['destination']}" if "destination" in detail else event.kind
 
 
 def one_study(found: Sequence[str], text: str) -> str:
