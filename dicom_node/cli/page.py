@@ -16,8 +16,7 @@ from dicom_node.domain import Rejected
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
-    from dicom_node.store import Event
-    from dicom_node.store import Store
+    from dicom_node.store import Event, Store
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
 StorageOption = Annotated[
