@@ -386,8 +386,9 @@ def test_a_sender_that_dies_in_the_middle_of_an_image_leaves_nothing(house, seri
 
 
 def acceptors() -> list[threading.Thread]:
-    """Return the threads of associations: of each one that serves, and one that reads."""
-    return [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name or isinstance(thread, DULServiceProvider)]
+    """Return the threads of the associations that the node accepted: of each one that serves, and one that reads."""
+    serving = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
+    return serving + [thread for thread in threading.enumerate() if isinstance(thread, DULServiceProvider) and thread.assoc.is_acceptor]
 
 
 def test_an_abort_within_an_image_leaves_what_was_answered_and_no_more(house, series):
