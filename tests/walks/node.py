@@ -75,11 +75,14 @@ class Node:
         return self.jobs(uid)
 
     def _is_settled(self, uid: str, revision: int) -> bool:
+        # In the order in which one follows from the other: jobs exist once a study is judged, deliveries once a job has ended.
         study = self.study(uid)
+        if study.get("state") != StudyState.COMPLETE or study["revision"] < revision:
+            return False
+        if any(job.state not in (JobState.COMPLETED, JobState.CANCELED) for job in self.jobs(uid)):
+            return False
         sent = self.store.deliveries.list(study_instance_uid=uid, limit=1000)
-        judged = study.get("state") == StudyState.COMPLETE and study["revision"] >= revision
-        worked = all(job.state in (JobState.COMPLETED, JobState.CANCELED) for job in self.jobs(uid))
-        return judged and worked and all(one.state in (DeliveryState.SENT, DeliveryState.DEAD) for one in sent)
+        return all(one.state in (DeliveryState.SENT, DeliveryState.DEAD) for one in sent)
 
     def results(self, job: Job) -> dict[str, Result]:
         """Return a job's results by kind."""
