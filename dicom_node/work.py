@@ -251,8 +251,7 @@ class Worker:
         return Run(identity=job.identity, made_at=job.created_at, model=model, predecessors=before, station=self._site.config.node.ae_title)
 
     def _write(self, job: Job, drafts: tuple[Draft, ...]) -> tuple[Result, ...]:
-        with ThreadPoolExecutor(max(len(drafts), 1)) as at_once:  # disk and checker are waited for, and need not be in turn
-            return tuple(at_once.map(lambda numbered: self._write_one(job, *numbered), enumerate(drafts, 1)))
+        return tuple(self._write_one(job, number, draft) for number, draft in enumerate(drafts, 1))
 
     def _write_one(self, job: Job, number: int, draft: Draft) -> Result:
         data = encode(draft.dataset)

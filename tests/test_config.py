@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.config import Manifest, NodeConfig, bundled, load_model, load_site, objections, segment_named, weights_home
+from dicom_node.config import Manifest, NodeConfig, bundled, load_model, load_site, objections, weights_home
 from dicom_node.config.conditions import Condition
 from dicom_node.domain import AE, ConfigError, Priority
 
@@ -217,7 +217,7 @@ def test_a_folder_without_code_is_no_model(tmp_path):
 def test_a_code_is_a_keyword_or_written_in_full(tmp_path):
     """PS3.3 §8: value, scheme, meaning."""
     manifest = load_model(model_of(tmp_path / "measures", '"SCT.Spleen"', '["X1", "99SITE", "Accessory spleen"]')).manifest
-    segment = segment_named(manifest)[1]
+    segment = manifest.segments[0]
     assert (segment.type.value, segment.type.scheme, segment.type.meaning, segment.type.private) == ("X1", "99SITE", "Accessory spleen", True)
     assert (segment.category.value, segment.category.scheme, segment.category.private) == ("91723000", "SCT", False)
     unit = manifest.measurements["volume"].unit

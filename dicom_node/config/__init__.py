@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections
-from dicom_node.config.model import Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights, segment_named
+from dicom_node.config.model import Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights
 from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Work
 from dicom_node.domain import ConfigError
 
@@ -40,7 +40,6 @@ __all__ = [
     "load_model",
     "load_site",
     "objections",
-    "segment_named",
     "weights_home",
 ]
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -249,8 +248,3 @@ class Model:
 
 def _is_of_the_build(path: Path) -> bool:
     return path.suffix != ".md" and "__pycache__" not in path.parts and not any(part.startswith(".") for part in path.parts)
-
-
-def segment_named(manifest: Manifest) -> Mapping[int, Segment]:
-    """Return the manifest's segments by number."""
-    return {segment.number: segment for segment in manifest.segments}
