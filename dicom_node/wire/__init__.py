@@ -1,0 +1,41 @@
+"""DICOM messages on a connection, for those who own its socket: P-DATA and command sets as bytes, and a pynetdicom association that never sleeps.
+
+`receive` and `deliver` move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
+"""
+
+from dicom_node.wire.association import Gate, WokenDUL, is_known_library
+from dicom_node.wire.connection import Broken, Connection
+from dicom_node.wire.message import (
+    COMMAND,
+    LAST,
+    P_DATA_TF,
+    PDU_HEAD,
+    PDV_HEAD,
+    Malformed,
+    StoreRequest,
+    fragments,
+    p_data,
+    read_command,
+    store_request,
+    store_response,
+)
+
+__all__ = [
+    "COMMAND",
+    "LAST",
+    "PDU_HEAD",
+    "PDV_HEAD",
+    "P_DATA_TF",
+    "Broken",
+    "Connection",
+    "Gate",
+    "Malformed",
+    "StoreRequest",
+    "WokenDUL",
+    "fragments",
+    "is_known_library",
+    "p_data",
+    "read_command",
+    "store_request",
+    "store_response",
+]

@@ -1,0 +1,150 @@
+"""A pynetdicom association whose two threads wait for events instead of sleeping a millisecond a turn.
+
+pynetdicom 3.0 runs an association in two threads, each of which looks for work, sleeps 1 ms, and looks again; so no peer gets more than about 385
+answers a second, and two hundred idle associations keep a processor busy. Both loops are left as they are. What they call in each turn is
+replaced by something that waits until there is something to do:
+
+* `WokenDUL._is_transport_event`, the DUL's look at its socket, waits for the socket, for a primitive to send, or for the ARTIM timer;
+* `Gate`, in the place of the event that pauses the association's reactor, lets it turn only when the DUL has news for it, and once a second
+  for its time-outs.
+
+This rests on names that pynetdicom does not promise; `is_known_library` says whether they are there, and without them the stock path is taken.
+"""
+
+import os
+import select
+import threading
+from typing import Any
+
+import pynetdicom
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
+
+_KNOWN = ("3.0.2", "3.0.3", "3.0.4")  # the versions that the tests ran with
+_TURN_S = 1.0  # at least so often each loop looks for itself
+
+
+def is_known_library() -> bool:
+    """Say whether pynetdicom is one whose inner shape this file relies on."""
+    names = ("_is_transport_event", "_read_pdu_data", "_decode_pdu", "stop_dul", "kill_dul", "send_pdu", "run_reactor")
+    return pynetdicom.__version__ in _KNOWN and all(hasattr(DULServiceProvider, name) for name in names)
+
+
+class Gate(threading.Event):
+    """Stands in for `Association._reactor_checkpoint`, at which the association's reactor waits in each turn while it is paused.
+
+    It opens for one turn at a time: when there is news, or once a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = threading.Event()
+
+    def tell(self) -> None:
+        """Let the reactor turn: there is something for it."""
+        self._news.set()
+
+    def set(self) -> None:
+        """End a pause, or a wait: the association is being aborted or killed."""
+        super().set()
+        self._news.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is news, and no pause."""
+        self._news.wait(_TURN_S)
+        self._news.clear()
+        return super().wait(timeout)
+
+
+class WokenDUL(DULServiceProvider):
+    """The upper layer service of one association, asleep until something happens.
+
+    It takes the place of an association's own, before that has started.
+    """
+
+    def __init__(self, association: Association) -> None:
+        super().__init__(association)
+        stock = association.dul
+        self.socket, self.event_queue = stock.socket, stock.event_queue
+        self.artim_timer, self._idle_timer = stock.artim_timer, stock._idle_timer
+        self._run_loop_delay = 0.0
+        self._gate = Gate()
+        self._gate.set()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._ringing = threading.Lock()  # a descriptor that was closed may be somebody's file by now
+        self._poll = select.poll()
+        self._poll.register(self._bell, select.POLLIN)
+        self._polled = -1
+        association._reactor_checkpoint = self._gate
+        association.dul = self
+
+    def run(self) -> None:
+        """Run the reactor, and give back what it waited with."""
+        try:
+            super().run()
+        finally:
+            with self._ringing:
+                os.close(self._bell)
+                self._bell = -1
+            self._gate.tell()
+
+    def send_pdu(self, primitive: Any) -> None:
+        """Queue a primitive to be sent, and wake the thread that sends it."""
+        super().send_pdu(primitive)
+        self._wake()
+
+    def kill_dul(self) -> None:
+        """Make the thread end."""
+        super().kill_dul()
+        self._wake()
+
+    def stop_dul(self) -> bool:
+        """End the thread if the association has ended, and wait for it."""
+        if self.state_machine.current_state != "Sta1":
+            return False
+        self.kill_dul()
+        if self is not threading.current_thread():
+            self.join()
+        return True
+
+    def _wake(self) -> None:
+        with self._ringing:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
+
+    def _is_transport_event(self) -> bool:
+        """Wait for the socket, a primitive or the ARTIM timer, and read a PDU if one is there; say whether one was read."""
+        if not self.to_user_queue.empty() or not self.assoc.dimse.msg_queue.empty():
+            self._gate.tell()
+        if self.state_machine.current_state == "Sta13":
+            return super()._is_transport_event()
+        if not self.event_queue.empty():
+            return False
+        transport = self.socket.socket if self.socket is not None else None
+        self._attend(transport.fileno() if transport is not None else -1)
+        if self._holds_bytes() or self._waits_for_socket():
+            self._read_pdu_data()
+            return True
+        return False
+
+    def _attend(self, descriptor: int) -> None:
+        if descriptor != self._polled:
+            if self._polled >= 0:
+                self._poll.unregister(self._polled)
+            if descriptor >= 0:
+                self._poll.register(descriptor, select.POLLIN)
+            self._polled = descriptor
+
+    def _holds_bytes(self) -> bool:
+        """Say whether TLS has decrypted more than was asked for: no poll shows these bytes."""
+        pending = getattr(self.socket.socket, "pending", None) if self.socket is not None else None
+        return bool(pending and pending())
+
+    def _waits_for_socket(self) -> bool:
+        timer = self.artim_timer
+        running = timer._start_time is not None and timer._end_time is None
+        wait_s = min(max(timer.remaining, 0.0) + 0.001, _TURN_S) if running and timer.timeout is not None else _TURN_S
+        ready = [descriptor for descriptor, _ in self._poll.poll(wait_s * 1000)]
+        if self._bell in ready:
+            os.eventfd_read(self._bell)
+        return self._polled in ready
