@@ -5,11 +5,13 @@ Single-frame images and the functional groups of multi-frame ones (PS3.3 C.7.6.1
 
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from dicom_node.assemble.elements import PIXELS, Odd, Reader, Short
 from dicom_node.domain import Unsuitable
 
 SEND_AGAIN = "Send the series again from the scanner or the PACS."
@@ -45,7 +48,8 @@ _MAX_INFLATED = 2**30  # bytes of one deflated file, once inflated: a few kiloby
 _MAX_FRAMES = 65536  # of one image
 _EXACT = 5e-5  # so far direction cosines may be from unit vectors at right angles and be left as they are, as highdicom has them
 _ROUNDED = 0.01  # and so far they may be and be mended: written with two digits
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # Float Pixel Data, Double Float Pixel Data, Pixel Data
+_FIRST_BYTES = 16384  # of a file: they hold the header of most single-frame images
+_PIXELS_HEAD_BYTES = 12  # tag, VR and length of the element that holds the pixels (PS3.5 §7.1), and a little of its value if they are shorter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,9 +58,13 @@ class Image:
 
     path: Path
     header: Dataset
+    reader: Reader  # that all images of the series share
     uid: str
     number: int | None  # InstanceNumber
     pixels_at: int  # offset of the element that holds the pixels; in a deflated file, after inflating
+    pixels_head: bytes  # how that element begins
+    size_bytes: int  # of the file; of a deflated one, after inflating
+    single: bool  # whether it is a classic image, whose header itself describes its one slice
     frames: int
     rows: int
     columns: int
@@ -68,10 +76,14 @@ class Image:
         """What a radiographer would call it: never its path."""
         return "an image without number" if self.number is None else f"image {self.number}"
 
-    @property
-    def single(self) -> bool:
-        """Whether it is a classic image, whose header itself describes its one slice."""
-        return "PerFrameFunctionalGroupsSequence" not in self.header
+    def value(self, keyword: str) -> Any:
+        """Return an attribute of the header, None without it.
+
+        Raises
+        ------
+        One of UNREADABLE: its value is not of its type.
+        """
+        return self.reader.value(self.header, keyword)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,7 +118,7 @@ class Frame:
                 item = functional_group(self.image.header, self.index, group)
                 if item is not None and keyword in item:
                     return item[keyword].value
-            return self.image.header.get(keyword)
+            return self.image.value(keyword)
         except UNREADABLE as error:
             raise Unsuitable(f"{keyword} of {self.name} cannot be understood", hint=SEND_AGAIN) from error
 
@@ -125,9 +137,10 @@ def read(paths: Sequence[Path]) -> tuple[Image, ...]:
     Unsuitable: a file cannot be read as DICOM, or two different files carry the same UID.
     """
     images: dict[str, Image] = {}
+    reader = Reader()
     for path in sorted(paths):
         try:
-            image = _read_one(path)
+            image = _read_one(path, reader)
         except UNREADABLE as error:
             raise Unsuitable(f"one of the {len(paths)} files of this series cannot be read as DICOM", hint=SEND_AGAIN) from error
         if image is not None:
@@ -189,41 +202,82 @@ def _inflated(path: Path, file: BinaryIO) -> BinaryIO:
     return content
 
 
-def _read_one(path: Path) -> Image | None:
-    """Read one header; None when the object holds no pixels."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """A header and what the file says next."""
+
+    header: Dataset
+    pixels_at: int
+    pixels_head: bytes
+    size_bytes: int
+
+
+def _head(path: Path, reader: Reader) -> _Head:
+    """Read a file up to its pixels, and no further."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(_FIRST_BYTES) or b""
+        while True:
+            try:
+                header, at = reader.header(data, whole=len(data) >= size)
+            except Short:
+                more = file.read(3 * len(data))
+                if not more:
+                    return _head_by_pydicom(path)
+                data += more
+            except Odd:
+                return _head_by_pydicom(path)
+            else:
+                begins = os.pread(file.fileno(), _PIXELS_HEAD_BYTES, at) if at + _PIXELS_HEAD_BYTES > len(data) else data[at : at + _PIXELS_HEAD_BYTES]
+                return _Head(header=header, pixels_at=at, pixels_head=begins, size_bytes=size)
+
+
+def _head_by_pydicom(path: Path) -> _Head:
+    """Read a header that is not plain: deflated, of big-endian order, or of a writer who takes liberties."""
     with opened(path) as file:
         if isinstance(file, io.BytesIO):
             meta = read_file_meta_info(path)
             file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-            header = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag in _PIXELS)
+            header = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag in PIXELS)
             header.file_meta = meta
         else:
             header = dcmread(file, stop_before_pixels=True)
-        pixels_at = file.tell()
-        has_pixels = bool(file.read(1))
-    if not has_pixels or not header.get("Rows") or not header.get("Columns"):
+        at = file.tell()
+        return _Head(header=header, pixels_at=at, pixels_head=file.read(_PIXELS_HEAD_BYTES), size_bytes=file.seek(0, os.SEEK_END))
+
+
+def _read_one(path: Path, reader: Reader) -> Image | None:
+    """Read one header; None when the object holds no pixels."""
+    head = _head(path, reader)
+    rows, columns, frames, samples, number = (
+        reader.value(head.header, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "InstanceNumber")
+    )
+    if not head.pixels_head or not rows or not columns:
         return None
-    frames = int(header.get("NumberOfFrames") or 1)
+    frames = int(frames or 1)
     if not 0 < frames <= _MAX_FRAMES:
         raise ValueError(f"{frames} frames")
-    number = header.get("InstanceNumber")
     return Image(
         path=path,
-        header=header,
-        uid=str(header.SOPInstanceUID),
+        header=head.header,
+        reader=reader,
+        uid=str(head.header.SOPInstanceUID),
         number=None if number is None else int(number),
-        pixels_at=pixels_at,
+        pixels_at=head.pixels_at,
+        pixels_head=head.pixels_head,
+        size_bytes=head.size_bytes,
+        single="PerFrameFunctionalGroupsSequence" not in head.header,
         frames=frames,
-        rows=int(header.Rows),
-        columns=int(header.Columns),
-        samples=int(header.get("SamplesPerPixel") or 1),
-        transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+        rows=int(rows),
+        columns=int(columns),
+        samples=int(samples or 1),
+        transfer_syntax_uid=str(reader.value(head.header.file_meta, "TransferSyntaxUID")),
     )
 
 
 def _frame(image: Image, index: int) -> Frame:
     if image.single:
-        position, orientation, spacing = image.header.ImagePositionPatient, image.header.ImageOrientationPatient, image.header.PixelSpacing
+        position, orientation, spacing = map(image.value, ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
     else:
         place = functional_group(image.header, index, "PlanePositionSequence")
         plane = functional_group(image.header, index, "PlaneOrientationSequence")
@@ -237,6 +291,7 @@ def _frame(image: Image, index: int) -> Frame:
     return Frame(image=image, index=index, position=_numbers(position, 3), orientation=_directions(_numbers(orientation, 6)), spacing_mm=spacing_mm)
 
 
+@lru_cache(maxsize=64)
 def _directions(cosines: tuple[float, ...]) -> tuple[float, ...]:
     """Return direction cosines as they are if they are two unit vectors at right angles, mended if they were only written with few digits."""
     along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])

@@ -81,8 +81,7 @@ def check(image: Image) -> None:
     Unsuitable: colour, an odd number of bits, a transfer syntax without decoder, or fewer bytes than the header declares.
     """
     try:
-        with opened(image.path) as file:
-            element = _element(image, file)
+        element = _element(image)
     except UNREADABLE as error:
         raise Unsuitable(f"the pixels of {image.name} are not as its header says: {_plain(error)}", hint=SEND_AGAIN) from error
     if image.transfer_syntax_uid in _NATIVE:
@@ -106,7 +105,7 @@ def stored_values(image: Image, wanted: Sequence[int]) -> Iterator[tuple[int, Ar
     left = set(wanted)
     try:
         with opened(image.path) as file:
-            element = _element(image, file)
+            element = _element(image)
             frames = _native(image, element, file, left) if image.transfer_syntax_uid in _NATIVE else _decoded(image, element, file, left)
             for index, stored in frames:
                 left.discard(index)
@@ -138,11 +137,9 @@ def _one(frame: Frame) -> Array:
 # -------------------------------------------------------------------------------------------------------- uncompressed
 
 
-def _element(image: Image, file: BinaryIO) -> _Element:
+def _element(image: Image) -> _Element:
     """Read the head of the element that holds the pixels (PS3.5 §7.1), and of the header what they are (PS3.3 C.7.6.3)."""
-    size_of_file = file.seek(0, os.SEEK_END)
-    file.seek(image.pixels_at)
-    head = file.read(12)
+    head = image.pixels_head
     implicit, little = image.header.original_encoding
     order = "<" if little else ">"
     element = struct.unpack(f"{order}HH", head[:4])[1]
@@ -152,21 +149,21 @@ def _element(image: Image, file: BinaryIO) -> _Element:
         value_at, length = image.pixels_at + 12, struct.unpack(f"{order}I", head[8:12])[0]
     else:
         raise ValueError("pixel data of an unknown kind")
-    size = size_of_file - value_at if length == _UNDEFINED else min(length, size_of_file - value_at)
+    size = image.size_bytes - value_at if length == _UNDEFINED else min(length, image.size_bytes - value_at)
     if element in _FLOATS:
         return _Element(value_at=value_at, size_bytes=size, dtype=np.dtype(order + _FLOATS[element]))
     return _integers(image, value_at, size, order)
 
 
 def _integers(image: Image, value_at: int, size: int, order: str) -> _Element:
-    header = image.header
-    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
-    high = int(header.get("HighBit", stored - 1))
-    if image.samples != 1 or not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
+    allocated, stored = int(image.value("BitsAllocated")), int(image.value("BitsStored"))
+    stated = image.value("HighBit")
+    high = stored - 1 if stated is None else int(stated)
+    if image.samples != 1 or not str(image.value("PhotometricInterpretation")).startswith("MONOCHROME"):
         raise ValueError("they are in colour")
     if allocated not in (8, 16, 32) or not 0 < stored <= high + 1 <= allocated:
         raise ValueError(f"{stored} bits stored in {allocated}")
-    dtype = np.dtype(f"{order}{'i' if header.PixelRepresentation else 'u'}{allocated // 8}")
+    dtype = np.dtype(f"{order}{'i' if image.value('PixelRepresentation') else 'u'}{allocated // 8}")
     return _Element(value_at=value_at, size_bytes=size, dtype=dtype, shift_left=allocated - 1 - high, shift_right=allocated - stored)
 
 

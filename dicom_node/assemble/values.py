@@ -68,7 +68,7 @@ def _as_stated(frame: Frame) -> Scale:
     mapping = next(iter(_real_world(frame)), None)
     if mapping is not None:
         return mapping
-    if frame.image.header.get("ModalityLUTSequence"):
+    if frame.image.value("ModalityLUTSequence"):
         kind = frame.image.header.ModalityLUTSequence[0].get("ModalityLUTType", "")
         apply_modality_lut(np.zeros((1, 1), dtype=np.int64), frame.image.header)  # a table that cannot be read is found here
         return Scale(modality_table=frame.image.header, unit="" if kind == "US" else str(kind))
