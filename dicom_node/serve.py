@@ -22,11 +22,11 @@ from dicom_node.domain import HEADER_KEYWORDS, Header, Study, Transient, fault
 from dicom_node.receive import Receiver, read_keywords
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
-from dicom_node.store import Store
+from dicom_node.store import Store, Topic
 
 log = structlog.get_logger()
 
-_JUDGE_EVERY_S = 0.05
+_LOOK_EVERY_S = 1.0  # for studies to judge, if no ring was heard
 _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
 _WORK_BACK_AFTER_S = 1.0
@@ -42,6 +42,7 @@ class Server:
         self._clock = clock
         self._receiver = Receiver(site.config, store, clock=clock)
         self._deliverer = Deliverer(site.config, store, clock=clock)
+        self._judge = _Judge(site, store, clock)
         self._ticks = Ticks()
         self._work = _Kept(work_command) if work_command and site.config.work.start else None
 
@@ -53,7 +54,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return self._deliverer.alive
+        return self._deliverer.alive and self._judge.alive
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -66,11 +67,11 @@ class Server:
         buried = self._store.studies.bury()
         taken = take_back(self._store, self._site.config.work, self._clock())
         log.info("swept", moved=moved, unacknowledged=removed, buried=buried, taken_back=taken)
+        self._judge.start()
         self._receiver.start()
         self._deliverer.start()
         if self._work is not None:
             self._work.start()
-        self._ticks.every(_JUDGE_EVERY_S, lambda: judge_due(self._site, self._store, self._clock()), "completeness")
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
         self._ticks.every(_RETIRE_EVERY_S, lambda: retire(self._store, self._site.config.node.retain_days, self._clock()), "retention")
         self._ticks.start()
@@ -82,6 +83,7 @@ class Server:
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
         self._receiver.stop(_GRACE_S)
+        self._judge.stop()
         self._ticks.stop()
         if self._work is not None:
             self._work.stop()
@@ -114,7 +116,7 @@ def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
     """Judge one study on the evidence there is; return whether it is complete now."""
     verdict = judge(Evidence.of(study), Policy(complete_after_s=site.config.node.complete_after_s), now)
     if not verdict.complete:
-        store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now)
+        store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now + _LOOK_EVERY_S)
         return False
     if len(study.patients) > 1:
         store.studies.hold(
@@ -149,6 +151,42 @@ def _with_keywords(study: Study, store: Store, keywords: frozenset[str]) -> Stud
     for series in study.series:
         more[series.series_instance_uid] = read_keywords(store.archive.path(series.instances[0].path), keywords)
     return replace(study, more=more)
+
+
+class _Judge:
+    """The thread that judges each study when its time has come: it sleeps until then, and looks when the bell rings."""
+
+    def __init__(self, site: Site, store: Store, clock: Callable[[], float]) -> None:
+        self._site = site
+        self._store = store
+        self._clock = clock
+        self._listener = store.bell.listen(Topic.STUDIES)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._listener.wake()
+        self._thread.join()
+        self._listener.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            rest_s = _LOOK_EVERY_S
+            try:
+                judge_due(self._site, self._store, self._clock())
+                due = self._store.studies.next_due()
+                rest_s = _LOOK_EVERY_S if due is None else min(due - self._clock(), _LOOK_EVERY_S)
+            except Exception as error:  # the outermost loop of this thread: what is to be judged stands in the ledger, and is looked at again
+                log.error("studies could not be judged", reason=fault(error))
+            self._listener.wait(rest_s)
 
 
 class _Kept:

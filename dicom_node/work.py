@@ -41,11 +41,12 @@ from dicom_node.domain import (
 from dicom_node.receive import study_of
 from dicom_node.report import Draft, Run, build, check, encode
 from dicom_node.schedule import retry_at
-from dicom_node.store import Store
+from dicom_node.store import Store, Topic
 
 log = structlog.get_logger()
 
 _SEEN_EVERY_S = 5.0
+_REST_AT_LEAST_S = 0.01  # a job that is due and could not be claimed is being claimed by another worker
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class Worker:
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._freed = threading.Event()
+        self._listener = store.bell.listen(Topic.JOBS)
         self._started_at = clock()
         self._seen_at = 0.0
         self.name = f"{platform.node()[:40]}:{os.getpid()}:{int(self._started_at)}"
@@ -106,11 +107,11 @@ class Worker:
             while not self._stopping.is_set():
                 job = self._claim()
                 if job is None:
-                    self._freed.wait(self._work.poll_s)
-                    self._freed.clear()
-                    continue
-                executor.submit(self._perform, job)
+                    self._listener.wait(self._rest_s())
+                else:
+                    executor.submit(self._perform, job)
         heart.join()
+        self._listener.close()
         self._pool.close()
         with contextlib.suppress(Transient):
             self._store.jobs.forget(self.name)
@@ -119,16 +120,27 @@ class Worker:
     def stop(self) -> None:
         """Give running jobs back to the ledger and end `run`."""
         self._stopping.set()
-        self._freed.set()
+        self._listener.wake()
 
     # --------------------------------------------------------------------------------------------------------------- claims
 
-    def _claim(self) -> Job | None:
+    def _free(self) -> list[str]:
+        """Return the models that may take a job now: none while as many jobs run as may."""
         with self._lock:
             busy = {running.job.model for running in self._running.values()}
-            free = [name for name in self._site.models if name not in busy]
-            if not free or len(self._running) >= self._work.at_once:
-                return None
+            return [name for name in self._site.models if name not in busy] if len(self._running) < self._work.at_once else []
+
+    def _rest_s(self) -> float:
+        """Return how long nothing is to be claimed, if no bell rings."""
+        due = None
+        with contextlib.suppress(Transient):  # the ledger is away: it is asked again after a while
+            due = self._store.jobs.next_due(free) if (free := self._free()) else None
+        return self._work.poll_s if due is None else min(max(due - self._clock(), _REST_AT_LEAST_S), self._work.poll_s)
+
+    def _claim(self) -> Job | None:
+        free = self._free()
+        if not free:
+            return None
         try:
             job = self._store.jobs.claim(self.name, free, now=self._clock(), lease_s=self._work.lease_s)
         except Transient as error:
@@ -175,7 +187,7 @@ class Worker:
             finally:
                 with self._lock:
                     del self._running[job.id]
-                self._freed.set()
+                self._listener.wake()
 
     def _analyse_and_report(self, job: Job, running: _Running) -> None:
         model = self._site.models[job.model]

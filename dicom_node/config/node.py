@@ -1,6 +1,7 @@
 """What the site decides: `node.toml`. Every key has a default that works; with no file the node serves on loopback in `./data`."""
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,6 +11,7 @@ from dicom_node.config.conditions import Conditions
 from dicom_node.domain import AE, Priority, is_ae_title
 
 May = Literal["send", "receive", "query"]
+Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
 
 
 class _Part(BaseModel):
@@ -75,6 +77,8 @@ class Remote(_Part):
     storage_commitment: bool = False
     associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
     timeout_s: float = Field(default=60.0, gt=0)
+    segmentation: Encoding = "BINARY"  # LABELMAP where it stores Label Map Segmentations, which few archives and viewers do yet
+    deflate: bool = False  # whether Deflated Explicit VR Little Endian is proposed first: a segmentation shrinks a hundredfold on the wire
 
 
 class ModelChoice(_Part):
@@ -106,7 +110,7 @@ class Work(_Part):
     lease_s: float = Field(default=30.0, gt=0)  # a job whose worker has been silent for this long is taken back
     attempts: int = Field(default=3, ge=1)
     backoff_s: float = Field(default=10.0, ge=0)  # before the second attempt; doubles
-    poll_s: float = Field(default=0.05, gt=0)  # how often an idle worker looks for a job
+    poll_s: float = Field(default=2.0, gt=0)  # how often an idle worker looks for a job of which it was not told
 
 
 class Deliver(_Part):
@@ -115,7 +119,7 @@ class Deliver(_Part):
     backoff_s: float = Field(default=5.0, gt=0)  # before the second attempt; doubles
     backoff_max_s: float = Field(default=86400.0, gt=0)
     attempts: int = Field(default=20, ge=1)  # refusals before a delivery is given up; an unreachable peer never counts
-    poll_s: float = Field(default=0.05, gt=0)
+    poll_s: float = Field(default=2.0, gt=0)  # how often deliveries are looked for of which nobody was told
 
 
 class NodeConfig(_Part):
@@ -158,6 +162,11 @@ class NodeConfig(_Part):
         if any(remote.ae.title == calling_ae.strip() and what in remote.may for remote in self.remotes.values()):
             return True
         return what == "send" and (self.node.accept_unknown or (self.node.on_loopback and not self.remotes))
+
+    def encoding(self, destinations: Iterable[str]) -> Encoding:
+        """Return how a segmentation for these remotes is encoded: as a label map where every one of them takes that."""
+        taken = {self.remotes[name].segmentation if name in self.remotes else "BINARY" for name in destinations}
+        return "LABELMAP" if taken == {"LABELMAP"} else "BINARY"
 
     @property
     def keywords(self) -> frozenset[str]:

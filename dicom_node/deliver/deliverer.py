@@ -33,9 +33,10 @@ from dicom_node.deliver.decisions import (
     verdict,
 )
 from dicom_node.domain import Delivery, DeliveryState, PeerUnavailable, Transient
-from dicom_node.store import Store
+from dicom_node.store import Listener, Store, Topic
 
 _AT_ONCE = 32  # deliveries that one association takes
+_REST_AT_LEAST_S = 0.01  # a delivery that is due and could not be claimed is being claimed by another sender
 
 _log = structlog.get_logger()
 
@@ -50,6 +51,7 @@ class Deliverer:
         self._store = store
         self._clock = clock
         self._lease_s = lease_s
+        self._listener: Listener | None = None
         self._stopping = threading.Event()
         token = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._slots = [
@@ -70,13 +72,16 @@ class Deliverer:
         self._store.deliveries.take_back(self._clock())
         self._tell_of_orphans()
         self._threads = [threading.Thread(target=slot.run, name=slot.who, daemon=True) for slot in self._slots]
-        self._threads.append(threading.Thread(target=self._keep, name="delivery leases", daemon=True))
+        self._listener = self._store.bell.listen(Topic.DELIVERIES)
+        self._threads.append(threading.Thread(target=self._keep, args=(self._listener,), name="delivery leases", daemon=True))
         for thread in self._threads:
             thread.start()
 
     def stop(self, patience_s: float = 10.0) -> None:
         """Let each association finish the object it is sending, put the others back, and end; what takes longer than the patience is cut off."""
         self._stopping.set()
+        if self._listener is not None:
+            self._listener.wake()
         self.wake()
         until = time.monotonic() + patience_s
         for thread in self._threads:
@@ -96,9 +101,15 @@ class Deliverer:
         """Whether every thread that was started still runs."""
         return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
-    def _keep(self) -> None:
-        """Renew the leases of what is being sent, and make due again what others left behind."""
-        while not self._stopping.wait(self._lease_s / 3):
+    def _keep(self, listener: Listener) -> None:
+        """Wake the senders when the bell rings; renew the leases of what is being sent, and make due again what others left behind."""
+        beat_at = time.monotonic() + self._lease_s / 3
+        while not self._stopping.is_set():
+            if listener.wait(beat_at - time.monotonic()):
+                self.wake()
+            if time.monotonic() < beat_at:
+                continue
+            beat_at = time.monotonic() + self._lease_s / 3
             try:
                 for slot in self._slots:
                     slot.renew()
@@ -106,6 +117,7 @@ class Deliverer:
                     self.wake()
             except Transient as error:  # the ledger is tried again at the next beat; until then leases may end, and objects be sent twice
                 _log.warning("deliver.ledger_failed", why=str(error))
+        listener.close()
 
     def _tell_of_orphans(self) -> None:
         known = {slot.name for slot in self._slots}
@@ -145,12 +157,25 @@ class _Slot:
         while not self._owner.stopping.is_set():
             self.woken.clear()
             try:
-                busy = self.turn()
+                rest_s = 0.0 if self.turn() else self._rest_s()
             except Transient as error:  # the ledger: what was claimed is due again when its lease ends
                 _log.error("deliver.ledger_failed", destination=self.name, why=str(error))
-                busy = False
-            if not busy:
-                self.woken.wait(self._owner.config.deliver.poll_s)
+                rest_s = self._owner.config.deliver.poll_s
+            if rest_s:
+                self.woken.wait(rest_s)
+
+    def _rest_s(self) -> float:
+        """Return how long nothing is to be sent from here, if nobody wakes this thread.
+
+        Raises
+        ------
+        Transient: the ledger does not answer.
+        """
+        longest_s, state = self._owner.config.deliver.poll_s, self._deliveries.destination(self.name)
+        due = self._deliveries.next_due(self.name)
+        if due is None or (state.failures and self._number > 0):
+            return longest_s
+        return min(max(max(due, state.not_before) - self._owner.clock(), _REST_AT_LEAST_S), longest_s)
 
     def turn(self) -> bool:
         """Send what is due, as much as one association takes; say whether there was anything.

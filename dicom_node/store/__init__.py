@@ -11,6 +11,7 @@ from sqlalchemy import URL
 from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.archive import Archive
+from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.intake import Intake, Recorded
@@ -18,7 +19,22 @@ from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.studies import Studies
 
-__all__ = ["Archive", "Database", "Deliveries", "Destination", "Event", "Intake", "Jobs", "Journal", "Recorded", "Store", "Studies"]
+__all__ = [
+    "Archive",
+    "Bell",
+    "Database",
+    "Deliveries",
+    "Destination",
+    "Event",
+    "Intake",
+    "Jobs",
+    "Journal",
+    "Listener",
+    "Recorded",
+    "Store",
+    "Studies",
+    "Topic",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +43,7 @@ class Store:
 
     archive: Archive
     database: Database
+    bell: Bell
     instances: Intake
     studies: Studies
     jobs: Jobs
@@ -49,13 +66,15 @@ class Store:
         except NodeError:
             database.close()
             raise
+        bell = bell_of(database, archive.root)
         return cls(
             archive=archive,
             database=database,
+            bell=bell,
             instances=Intake(database, archive),
-            studies=Studies(database, archive),
-            jobs=Jobs(database),
-            deliveries=Deliveries(database),
+            studies=Studies(database, archive, bell),
+            jobs=Jobs(database, bell),
+            deliveries=Deliveries(database, bell),
             journal=Journal(database),
         )
 
@@ -67,5 +86,6 @@ class Store:
     def close(self) -> None:
         """Commit what waits and close every connection."""
         self.instances.close()
+        self.bell.close()
         self.archive.close()
         self.database.close()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, func, select, update
 
 from dicom_node.domain import DELIVERY_TRANSITIONS, Delivery, DeliveryState, Rejected, Result
+from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import delivery, destination, result
@@ -28,19 +29,27 @@ class Destination:
 class Deliveries:
     """The deliveries of the ledger."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
+        self._bell = bell
 
     def claim(self, name: str, who: str, *, now: float, lease_s: float, limit: int = 64) -> tuple[Delivery, ...]:
         """Take the deliveries to one destination that are due, oldest first; exactly one claimant gets each."""
         due = delivery.c.destination == name, delivery.c.state == DeliveryState.PENDING, delivery.c.not_before <= now
-        with self._database.read() as connection:  # who finds nothing, many times a second, takes no lock
+        with self._database.read() as connection:  # who finds nothing takes no lock
             if connection.execute(select(delivery.c.id).where(*due).limit(1)).first() is None:
                 return ()
         with self._database.write() as connection:
             found = _deliveries(connection, *due, limit=limit, lock="skip")
             taken = {"lease_until": now + lease_s, "sender": who}
             return _change(connection, found, DeliveryState.SENDING, who=who, why="its turn", now=now, **taken)
+
+    def next_due(self, name: str) -> float | None:
+        """Return when the next delivery to one destination may be sent, None when none waits."""
+        waits = delivery.c.destination == name, delivery.c.state == DeliveryState.PENDING
+        with self._database.read() as connection:
+            due: float | None = connection.execute(select(func.min(delivery.c.not_before)).where(*waits)).scalar()
+            return due
 
     def renew(self, held: Sequence[Delivery], who: str, *, now: float, lease_s: float) -> int:
         """Keep the lease of deliveries that are still being sent; return how many of them are still this sender's."""
@@ -68,7 +77,7 @@ class Deliveries:
 
     def take_back(self, now: float) -> int:
         """Make deliveries whose sender has been silent beyond its lease due again; return how many. The same bytes are sent again."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             silent = _deliveries(connection, delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now, lock="skip")
             why = "its sender was silent beyond its lease"
             return len(_change(connection, silent, DeliveryState.PENDING, who="clock", why=why, now=now, not_before=now))
@@ -106,13 +115,13 @@ class Deliveries:
         conditions += [delivery.c.destination == name] if name is not None else []
         conditions += [delivery.c.result_id.in_(select(result.c.id).where(result.c.job_id == job_id))] if job_id is not None else []
         values = {"not_before": now, "attempts": 0} if to is DeliveryState.PENDING else {}
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             found = _deliveries(connection, *conditions, lock="wait")
             return len(_change(connection, found, to, who=who, why=why, now=now, **values))
 
     def send(self, job_id: int, name: str, *, who: str, now: float) -> int:
         """Queue a job's valid results for one more destination; return how many deliveries are new."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             wanted = select(result.c.id, result.c.study_instance_uid).where(result.c.job_id == job_id, result.c.problem == "")
             rows = connection.execute(wanted.order_by(result.c.id)).all()
             fixed = {"destination": name, "state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": ""}
@@ -157,12 +166,13 @@ class Deliveries:
 
     def try_now(self, name: str) -> None:
         """Let a destination whose circuit is open be tried at once, because a person asked: what failed stays on record."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             connection.execute(update(destination).where(destination.c.name == name).values(not_before=0.0))
 
     def reached(self, name: str, *, now: float) -> None:
         """Close the circuit: the destination answered."""
         self._destination(name, {"failures": 0, "not_before": 0.0, "succeeded_at": now, "reason": ""}, {})
+        self._bell.ring(Topic.DELIVERIES)  # what waited for the circuit
 
     def _destination(self, name: str, values: dict[str, Any], first: dict[str, Any]) -> None:
         with self._database.write() as connection:

@@ -17,6 +17,7 @@ from dicom_node.domain import (
     Result,
     job_identity,
 )
+from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.intake import instances_by_id
 from dicom_node.store.journal import Event, note
@@ -29,15 +30,16 @@ HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 2
 class Jobs:
     """The jobs of the ledger. Whatever a worker reports is taken only while it holds the job's lease for that very attempt."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, bell: Bell) -> None:
         self._database = database
+        self._bell = bell
 
     # ------------------------------------------------------------------------------------------------------- by workers
 
     def claim(self, who: str, models: Sequence[str], *, now: float, lease_s: float) -> Job | None:
         """Take the next job of one of these models: by priority, then age; exactly one claimant gets it."""
         waiting = select(job.c.id).where(job.c.state == JobState.SCHEDULED, job.c.not_before <= now, job.c.model.in_(models)).limit(1)
-        with self._database.read() as connection:  # who finds nothing, many times a second, takes no lock
+        with self._database.read() as connection:  # who finds nothing takes no lock
             if connection.execute(waiting).first() is None:
                 return None
         chosen = waiting.order_by(job.c.due, job.c.id).with_for_update(skip_locked=True).scalar_subquery()
@@ -51,6 +53,13 @@ class Jobs:
             _tell(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
             return claimed
 
+    def next_due(self, models: Sequence[str]) -> float | None:
+        """Return when the next job of one of these models may be claimed, None when none waits."""
+        waits = job.c.state == JobState.SCHEDULED, job.c.model.in_(models)
+        with self._database.read() as connection:
+            due: float | None = connection.execute(select(func.min(job.c.not_before)).where(*waits)).scalar()
+            return due
+
     def beat(self, held: Job, *, now: float, lease_s: float, progress: float, note: str) -> bool | None:
         """Renew the lease and report progress; return False to go on, True when the job is to stop, None when the lease is lost."""
         renew = update(job).where(*_held(held)).values(lease_until=now + lease_s, progress=progress, note=note)
@@ -60,7 +69,7 @@ class Jobs:
 
     def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
         """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
@@ -113,7 +122,7 @@ class Jobs:
 
     def fail(self, held: Job, *, now: float, why: str, retry_at: float | None) -> bool:
         """Record that an attempt failed: scheduled again at `retry_at`, or CANCELED when that is None or somebody asked it to stop."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
@@ -122,7 +131,7 @@ class Jobs:
 
     def release(self, held: Job, *, now: float, why: str) -> bool:
         """Give a job back unfinished because the worker stops: it is SCHEDULED again, and the attempt does not count."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
@@ -154,7 +163,7 @@ class Jobs:
 
     def take_back(self, silent: Job, *, now: float, why: str, retry_at: float | None) -> bool:
         """Take a job back from a silent worker, to be claimed again at `retry_at`, or CANCELED when that is None."""
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
             current = _still_held(connection, silent)
             if current is None or (current.lease_until or 0.0) >= now:
                 return False
@@ -187,7 +196,7 @@ class Jobs:
         ------
         Rejected: there is no such job, it has not ended, or its instances are gone.
         """
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
             old = _get(connection, job_id, lock=True)
             if old.state not in (JobState.COMPLETED, JobState.CANCELED):
                 raise Rejected(f"job {job_id} is {old.state}: it has not ended", hint="Wait for it, or cancel it first.")

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, func, or_, select, update
 
 from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rejected, Study, StudyState, Transient
 from dicom_node.store.archive import Archive
+from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
 from dicom_node.store.intake import instance_of
 from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
@@ -18,9 +19,10 @@ from dicom_node.store.tables import delivery, event, instance, job, quarantine, 
 class Studies:
     """The studies of the ledger."""
 
-    def __init__(self, database: Database, archive: Archive) -> None:
+    def __init__(self, database: Database, archive: Archive, bell: Bell) -> None:
         self._database = database
         self._archive = archive
+        self._bell = bell
 
     def due(self, now: float, limit: int = 200) -> tuple[str, ...]:
         """Return the open studies that are to be judged now, longest waiting first."""
@@ -29,6 +31,13 @@ class Studies:
         )
         with self._database.read() as connection:
             return tuple(connection.execute(wanted).scalars())
+
+    def next_due(self) -> float | None:
+        """Return when the next open study is to be judged, None when none is open."""
+        wanted = select(study.c.look_at).where(study.c.state == StudyState.OPEN).order_by(study.c.look_at).limit(1)
+        with self._database.read() as connection:
+            due: float | None = connection.execute(wanted).scalar()
+            return due
 
     def view(self, study_instance_uid: str) -> Study | None:
         """Return a study with its current instances, or None when the ledger does not know it."""
@@ -63,7 +72,7 @@ class Studies:
         uid = seen.study_instance_uid
         guard = update(study).where(study.c.study_instance_uid == uid, study.c.changes == seen.changes, study.c.state == StudyState.OPEN)
         revision = seen.revision + 1
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
             values = {"state": StudyState.COMPLETE, "revision": revision, "completed_at": now, "why": why}
             if connection.execute(guard.values(**values)).rowcount == 0:
                 return None
@@ -84,7 +93,7 @@ class Studies:
         ------
         Rejected: there is no such study, or it is open.
         """
-        with self._database.write() as connection:
+        with ringing(self._bell, Topic.STUDIES, self._database) as connection:
             same = study.c.study_instance_uid == study_instance_uid, study.c.state != StudyState.OPEN
             if not connection.execute(update(study).where(*same).values(state=StudyState.OPEN, look_at=now)).rowcount:
                 raise Rejected(f"study {study_instance_uid} is open already, or not here", hint="dicom-node studies lists them.")

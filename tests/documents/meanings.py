@@ -49,13 +49,13 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "lease_s": "A job whose worker has been silent for this long is taken back.",
         "attempts": "How often a job is tried.",
         "backoff_s": "The wait before the second attempt; it doubles, up to an hour.",
-        "poll_s": "How often an idle worker looks for a job.",
+        "poll_s": "How often an idle worker looks for a job of which it was not told.",
     },
     "[deliver]": {
         "backoff_s": "The wait before the second attempt; it doubles.",
         "backoff_max_s": "The longest wait.",
         "attempts": "Refusals and silences before a delivery is given up; a peer that is not reached never counts.",
-        "poll_s": "How often deliveries that are due are looked for.",
+        "poll_s": "How often deliveries are looked for of which nobody was told.",
     },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",

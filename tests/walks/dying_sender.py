@@ -25,7 +25,7 @@ class _Dying(Deliveries):
 def main(storage: str, pacs: str, lease_s: str) -> None:
     """Deliver until killed."""
     store = Store.open(Path(storage))
-    dying = replace(store, deliveries=_Dying(store.database))
+    dying = replace(store, deliveries=_Dying(store.database, store.bell))
     config = NodeConfig.model_validate({"remotes": {"pacs": {"ae": pacs, "may": ["receive"]}}})
     Deliverer(config, dying, lease_s=float(lease_s)).start()
     time.sleep(60)
