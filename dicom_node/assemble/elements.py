@@ -27,7 +27,7 @@ _NESTED = 16  # sequences within sequences, at most
 _VRS = {vr.value.encode(): vr.value for vr in VR if len(vr.value) == 2}
 _LONG = frozenset(str(vr.value) for vr in EXPLICIT_VR_LENGTH_32)
 _LENGTH = struct.Struct("<I").unpack_from
-# Whose values need nothing but their own bytes to be understood, and cannot be changed by whoever has them.
+# Whose values need nothing but their own bytes to be understood.
 _SELF_CONTAINED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "SL", "SS", "TM", "UI", "UL", "US"})
 
 _Elements = dict[BaseTag, RawDataElement]
@@ -84,11 +84,9 @@ class Reader:
         tag = self._tags.get(keyword)
         if tag is None:
             tag = self._tags[keyword] = BaseTag(tag_for_keyword(keyword) or 0)
-        if tag not in header:
-            return None
         raw = header.get_item(tag)
         if not isinstance(raw, RawDataElement):
-            return header[tag].value
+            return None if raw is None else raw.value
         key = (tag, raw.VR, raw.value, raw.is_little_endian)
         if key in self._values:
             return self._values[key]

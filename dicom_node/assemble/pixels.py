@@ -1,17 +1,19 @@
 """Stored values out of files: never more memory than the file has bytes for, and a sentence when a file is not what its header says.
 
-Uncompressed pixels are read straight into place. Compressed ones are decoded by named plug-ins of pydicom, none of them under the GPL.
+Uncompressed pixels are read by several threads, each through one buffer of a frame. Compressed ones are decoded in processes of their own
+(`decoders`) by named plug-ins of pydicom, none of them under the GPL.
 """
 
-import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import partial
+from itertools import groupby
+from typing import Any
 
 import numpy as np
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder
+from pydicom.encaps import generate_frames
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -32,6 +34,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_node.assemble.decoders import DECODERS, Coded, cores
 from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame, Image, opened
 from dicom_node.domain import Unsuitable
 
@@ -58,8 +61,13 @@ _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
 _END_OF_IMAGE = b"\xff\xd9"
 _RLE_EXPANDS = 64  # at most: two bytes become 128 (PS3.5 G.3.1)
+_WIDEST_BYTES = 4  # of a decoded pixel
+_CODED_MOST, _CODED_BESIDES_BYTES = 8, 2**20  # bytes of a pixel, and of what is beside them, that a coded frame has at most
+_PARTS_EACH = 4  # that a thread reads: the last to end is then not far behind
+_PART_PIXELS = 2**21  # fewer are not worth another thread
 
 Array = np.ndarray[Any, Any]
+Take = Callable[[Image, int, Array], None]  # image, index of the frame, stored values (row, column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,28 +103,27 @@ def check(image: Image) -> None:
         )
 
 
-def stored_values(image: Image, wanted: Sequence[int]) -> Iterator[tuple[int, Array]]:
-    """Yield (index, stored values (row, column)) of the wanted frames of one image, in stored order; an array lives until the next is asked for.
+def take_all(wanted: Mapping[Image, Sequence[int]], take: Take) -> None:
+    """Hand the stored values (row, column) of the wanted frames of some images to `take`, in no certain order and from several threads at once.
+
+    An array lives until `take` returns.
 
     Raises
     ------
-    Unsuitable: the pixels cannot be decoded.
+    Unsuitable: of the images whose pixels cannot be read or decoded, the first; and whatever `take` raises of that kind.
     """
-    left = set(wanted)
-    try:
-        with opened(image.path) as file:
-            element = _element(image)
-            frames = _native(image, element, file, left) if image.transfer_syntax_uid in _NATIVE else _decoded(image, element, file, left)
-            for index, stored in frames:
-                left.discard(index)
-                yield index, stored
-    except UNREADABLE as error:
-        raise Unsuitable(
-            f"{image.name} cannot be decoded ({UID(image.transfer_syntax_uid).name})",
-            hint=f"{SEND_AGAIN} If that does not help, send it uncompressed.",
-        ) from error
-    if left:
-        raise Unsuitable(f"{image.name} is cut short: {len(left)} of its frames are missing", hint=SEND_AGAIN)
+    coded = {image: indices for image, indices in wanted.items() if image.transfer_syntax_uid not in _NATIVE}
+    inflated = [image for image in wanted if image.transfer_syntax_uid == DeflatedExplicitVRLittleEndian]
+    parts = _parts([(image, index) for image, indices in wanted.items() if image not in coded and image not in inflated for index in indices])
+    if len(parts) > 1:
+        _in_threads(parts, take)
+    else:
+        for part in parts:
+            _take_part(part, take)
+    for image in inflated:  # one after the other: each is in memory as a whole
+        _take_part([(image, index) for index in wanted[image]], take)
+    if coded:
+        _take_coded(coded, take)
 
 
 def same_pixels(frames: Sequence[Frame]) -> bool:
@@ -131,7 +138,9 @@ def same_pixels(frames: Sequence[Frame]) -> bool:
 
 def _one(frame: Frame) -> Array:
     check(frame.image)
-    return next(stored.copy() for _, stored in stored_values(frame.image, [frame.index]))
+    kept: list[Array] = []
+    take_all({frame.image: [frame.index]}, lambda image, index, stored: kept.append(stored.copy()))
+    return kept[0]
 
 
 # -------------------------------------------------------------------------------------------------------- uncompressed
@@ -167,55 +176,118 @@ def _integers(image: Image, value_at: int, size: int, order: str) -> _Element:
     return _Element(value_at=value_at, size_bytes=size, dtype=dtype, shift_left=allocated - 1 - high, shift_right=allocated - stored)
 
 
-def _native(image: Image, element: _Element, file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, Array]]:
-    """Read frames into one buffer that is used again; unused bits, which old overlays may occupy, are cleared."""
-    size = image.rows * image.columns * element.dtype.itemsize
-    buffer = bytearray(size)
-    stored = np.frombuffer(buffer, dtype=element.dtype).reshape(image.rows, image.columns)
-    for index in sorted(wanted):
-        file.seek(element.value_at + index * size)
-        if file.readinto(buffer) != size:  # type: ignore[attr-defined]
-            raise EOFError("cut short")
-        if element.dtype.itemsize == 1 and element.dtype.byteorder == ">":
-            raise ValueError("bytes in words of big-endian order")
-        if element.shift_right:
-            np.left_shift(stored, element.shift_left, out=stored)
-            np.right_shift(stored, element.shift_right, out=stored)
-        yield index, stored
+def _parts(frames: Sequence[tuple[Image, int]]) -> list[Sequence[tuple[Image, int]]]:
+    """Part frames for the threads: few enough that each is worth it, enough that none waits long for another at the end."""
+    largest = max((image.rows * image.columns for image, _ in frames), default=0)
+    each = max(1, -(-len(frames) // (_PARTS_EACH * cores())), _PART_PIXELS // max(1, largest))
+    return [frames[start : start + each] for start in range(0, len(frames), each)]
+
+
+def _in_threads(parts: Sequence[Sequence[tuple[Image, int]]], take: Take) -> None:
+    """Reading and arithmetic let other threads run: there is one for each core."""
+    with ThreadPoolExecutor(min(cores(), len(parts)), thread_name_prefix="read") as threads:
+        doing = [threads.submit(_take_part, part, take) for part in parts]
+        try:
+            for one in doing:
+                one.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _take_part(frames: Sequence[tuple[Image, int]], take: Take) -> None:
+    for image, index, stored in _native(frames):
+        take(image, index, stored)
+
+
+def _native(frames: Sequence[tuple[Image, int]]) -> Iterator[tuple[Image, int, Array]]:
+    """Read frames one after another into one buffer that is used again."""
+    buffer = bytearray()
+    for image, group in groupby(frames, key=lambda frame: frame[0]):
+        deflated = image.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+        try:
+            element = _element(image)
+            size = image.rows * image.columns * element.dtype.itemsize
+            if len(buffer) != size:
+                buffer = bytearray(size)
+            stored = np.frombuffer(buffer, element.dtype).reshape(image.rows, image.columns)
+            with opened(image.path) if deflated else image.path.open("rb", buffering=0) as file:
+                for _, index in group:
+                    _read_into(buffer, stored, file, element, index)
+                    yield image, index, stored
+        except UNREADABLE as error:
+            raise _undecodable(image) from error
+
+
+def _read_into(buffer: bytearray, stored: Array, file: Any, element: _Element, index: int) -> None:
+    """Read one frame; unused bits, which old overlays may occupy, are cleared."""
+    file.seek(element.value_at + index * len(buffer))
+    if file.readinto(buffer) != len(buffer):
+        raise EOFError("cut short")
+    if element.dtype.itemsize == 1 and element.dtype.byteorder == ">":
+        raise ValueError("bytes in words of big-endian order")
+    if element.shift_right:
+        np.left_shift(stored, element.shift_left, out=stored)
+        np.right_shift(stored, element.shift_right, out=stored)
 
 
 # ---------------------------------------------------------------------------------------------------------- compressed
 
 
-def _decoded(image: Image, element: _Element, file: BinaryIO, wanted: set[int]) -> Iterator[tuple[int, Array]]:
-    """Decode the wanted frames one by one; what a plug-in cannot decode is not tried with another, which might make something up."""
-    header = image.header
-    file.seek(element.value_at)
-    offsets = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
+def _take_coded(wanted: Mapping[Image, Sequence[int]], take: Take) -> None:
+    """Have frames decoded; what a plug-in cannot decode is not tried with another, which might make something up."""
+    frame_bytes = max(image.rows * image.columns * _WIDEST_BYTES for image in wanted)
+    coded_bytes = max(min(_element(image).size_bytes, _CODED_MOST * image.rows * image.columns + _CODED_BESIDES_BYTES) for image in wanted)
+    frames = (frame for image, indices in wanted.items() for frame in _coded(image, set(indices), take))
+    DECODERS.decode(frames, count=sum(map(len, wanted.values())), frame_bytes=frame_bytes, coded_bytes=coded_bytes)
+
+
+def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
+    """Yield the wanted frames of one image as they are in the file.
+
+    Raises
+    ------
+    Unsuitable: they are not there, or are not what the header says.
+    """
+    left = set(wanted)
     options = {
         "rows": image.rows,
         "columns": image.columns,
         "number_of_frames": 1,
         "samples_per_pixel": 1,
-        "bits_allocated": int(header.BitsAllocated),
-        "bits_stored": int(header.BitsStored),
-        "pixel_representation": int(header.PixelRepresentation),
-        "photometric_interpretation": str(header.PhotometricInterpretation),
+        "bits_allocated": int(image.value("BitsAllocated")),
+        "bits_stored": int(image.value("BitsStored")),
+        "pixel_representation": int(image.value("PixelRepresentation")),
+        "photometric_interpretation": str(image.value("PhotometricInterpretation")),
         "pixel_keyword": "PixelData",
     }
-    coded_frames = generate_frames(file, number_of_frames=image.frames, extended_offsets=offsets if all(offsets) else None)
-    for index, coded in enumerate(coded_frames):
-        if index in wanted:
-            _fits(image, element, coded)
-            yield index, _decode(image.transfer_syntax_uid, encapsulate([coded], has_bot=False), options)
+    try:
+        element = _element(image)
+        offsets = image.value("ExtendedOffsetTable"), image.value("ExtendedOffsetTableLengths")
+        with image.path.open("rb") as file:
+            file.seek(element.value_at)
+            for index, data in enumerate(generate_frames(file, number_of_frames=image.frames, extended_offsets=offsets if all(offsets) else None)):
+                if index in left:
+                    left.discard(index)
+                    _fits(image, element, data)
+                    yield Coded(
+                        data=data,
+                        rows=image.rows,
+                        columns=image.columns,
+                        transfer_syntax_uid=image.transfer_syntax_uid,
+                        plugins=_PLUGINS[image.transfer_syntax_uid],
+                        options=options,
+                        refused=_undecodable(image),
+                        take=partial(take, image, index),
+                    )
+    except UNREADABLE as error:
+        raise _undecodable(image) from error
+    if left:
+        raise Unsuitable(f"{image.name} is cut short: {len(left)} of its frames are missing", hint=SEND_AGAIN)
 
 
-def _decode(transfer_syntax_uid: str, encapsulated: bytes, options: dict[str, Any]) -> Array:
-    decoder = get_decoder(transfer_syntax_uid)
-    plugin = next((name for name in _PLUGINS[transfer_syntax_uid] if name in decoder.available_plugins), None)
-    if plugin is None:
-        raise ValueError("no decoder is installed")
-    return decoder.as_array(encapsulated, decoding_plugin=plugin, **options)[0]
+def _undecodable(image: Image) -> Unsuitable:
+    said = f"{image.name} cannot be decoded ({UID(image.transfer_syntax_uid).name})"
+    return Unsuitable(said, hint=f"{SEND_AGAIN} If that does not help, send it uncompressed.")
 
 
 def _fits(image: Image, element: _Element, coded: bytes) -> None:

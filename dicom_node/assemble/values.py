@@ -4,6 +4,7 @@ Presentation (MONOCHROME1, Presentation LUT Shape, windows) changes how values l
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from dicom_node.domain import Unsuitable
 
 _HU = "[hnsf'U]"  # UCUM
 _EXACT = 2**22  # below this, whole numbers times and plus whole numbers are exact in float32
+_INT16 = np.iinfo(np.int16)
+_BLOCK_PIXELS = 2**15  # what is made on the way stays in the processor's cache
 _MULTI_ENERGY = "MultienergyCTAcquisition"
 
 Array = np.ndarray[Any, Any]
@@ -34,16 +37,53 @@ class Scale:
     mapped: tuple[float, float] | None = None  # the stored values that a real-world value mapping is defined for
 
     def apply(self, stored: Array, out: Array) -> None:
-        """Write the values of stored ones (row, column) into `out`, float32, rounded once."""
-        if self.modality_table is not None:
-            out[...] = apply_modality_lut(stored, self.modality_table)
-        elif self.table is not None:
-            out[...] = self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
-        elif stored.dtype.kind in "iu" and stored.dtype.itemsize < 4 and _whole(self.slope, 64) and _whole(self.intercept, _EXACT):
-            np.multiply(stored, np.float32(self.slope), out=out)
-            out += np.float32(self.intercept)
+        """Write the values of stored ones (row, column) into `out`, rounded once: float32, or int16 where they fit.
+
+        Raises
+        ------
+        OverflowError: `out` is int16, and a value is not a whole number or is beyond it.
+        """
+        if out.dtype == np.int16:
+            self._apply_whole(stored, out)
+        elif self._linear and self._exact(stored):
+            scaled = stored if self.slope == 1 else np.multiply(stored, np.float32(self.slope), out=out)
+            np.add(scaled, np.float32(self.intercept), out=out)
         else:
-            out[...] = np.multiply(stored, self.slope, dtype=np.float64) + self.intercept
+            for rows in _blocks(stored):
+                out[rows] = self._precise(stored[rows])
+
+    @property
+    def _linear(self) -> bool:
+        return self.modality_table is None and self.table is None
+
+    def _exact(self, stored: Array) -> bool:
+        """Say whether float32 holds every product and every sum on the way."""
+        return stored.dtype.kind in "iu" and stored.dtype.itemsize < 4 and _whole(self.slope, 64) and _whole(self.intercept, _EXACT)
+
+    def _precise(self, stored: Array) -> Array:
+        if self.modality_table is not None:
+            return apply_modality_lut(stored, self.modality_table)
+        if self.table is not None:
+            return self.table[np.clip(stored.astype(np.int64) - self.first, 0, len(self.table) - 1)]
+        values = np.multiply(stored, self.slope, dtype=np.float64)
+        values += self.intercept
+        return values
+
+    def _apply_whole(self, stored: Array, out: Array) -> None:
+        """Write values as int16, whose arithmetic is exact modulo 2^16 once it is known that the values fit."""
+        if self._linear and self._exact(stored):
+            ends = [int(end) * int(self.slope) + int(self.intercept) for end in (stored.min(), stored.max())]
+            if min(ends) < _INT16.min or max(ends) > _INT16.max:
+                raise OverflowError
+            out[...] = stored.astype(np.int16, copy=False)
+            out *= np.int16(int(self.slope))
+            out += np.int64(int(self.intercept)).astype(np.int16)
+            return
+        for rows in _blocks(stored):
+            values = self._precise(stored[rows])
+            if not (np.array_equal(values, np.rint(values)) and values.min() >= _INT16.min and values.max() <= _INT16.max):
+                raise OverflowError
+            out[rows] = values
 
     def covers(self, stored: Array) -> bool:
         """Say whether every stored value lies where the real-world value mapping is defined."""
@@ -145,6 +185,13 @@ def _real_world_items(frame: Frame) -> list[Any]:
         else [header.PerFrameFunctionalGroupsSequence[frame.index], *(header.get("SharedFunctionalGroupsSequence") or ()), header]
     )
     return next((list(place[keyword].value) for place in places if place.get(keyword)), [])
+
+
+def _blocks(stored: Array) -> Iterator[slice]:
+    """Yield slices over the rows, some at a time."""
+    rows, columns = stored.shape
+    step = max(1, _BLOCK_PIXELS // max(1, columns))
+    yield from (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _whole(number: float, below: float) -> bool:

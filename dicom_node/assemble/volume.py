@@ -1,7 +1,7 @@
 """The files of one series in, one volume in the patient's millimetres out, with its sources in the same order.
 
 Geometry is `highdicom.Volume`'s: array (slice, row, column), affine to LPS, right-handed, so that the first slice of an axial series is the
-highest. One float32 array is set aside and filled slice by slice.
+highest. One array is set aside and filled slice by slice, in no certain order.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.uid import UID
 
 from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, frames_of, read
-from dicom_node.assemble.pixels import check, same_pixels, stored_values
+from dicom_node.assemble.pixels import check, same_pixels, take_all
 from dicom_node.assemble.shape import Shape, misfits, plane_of
 from dicom_node.assemble.stack import Stack, stack
 from dicom_node.assemble.values import Scale, scale_of
@@ -26,7 +26,8 @@ _MAX_VOXELS = 2**30  # 4 GiB as float32: 1024 slices of 1024 x 1024
 def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
     """Return the volume that the files of one series make, in the order that geometry gives, whatever the order of the paths.
 
-    Values are float32: Hounsfield units where the input asks for them, else real-world values where the images map them, else as rescaled.
+    Values are Hounsfield units where the input asks for them, else real-world values where the images map them, else as rescaled; float32, or
+    int16 where the input asks for that.
     A missing slice is interpolated only if the input allows gaps; it then has no source. Pixel padding is left as it is.
 
     Raises
@@ -39,7 +40,7 @@ def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
     _meets(found, wanted)
     scales = {frame: scale_of(frame, wanted) for frame in found.present}
     notes += [*found.notes, *_noticed(found.present[0], scales)]
-    array = _allocated(found)
+    array = _allocated(found, wanted)
     notes += _fill(array, found, scales)
     volume = _placed(array, found)
     sources = dict.fromkeys(frame.image for frame in found.present)
@@ -90,7 +91,7 @@ def _noticed(first: Frame, scales: dict[Frame, Scale]) -> list[str]:
     return said
 
 
-def _allocated(found: Stack) -> np.ndarray[Any, Any]:
+def _allocated(found: Stack, wanted: Input) -> np.ndarray[Any, Any]:
     """Set the array aside, once it is known that the files have the pixels for it."""
     image = found.present[0].image
     shape = (len(found.frames), image.rows, image.columns)
@@ -98,24 +99,30 @@ def _allocated(found: Stack) -> np.ndarray[Any, Any]:
         raise Unsuitable(f"the volume is too large: {shape[0]} slices of {shape[2]} x {shape[1]} pixels", hint="Send a smaller reconstruction.")
     for one in {frame.image for frame in found.present}:
         check(one)
-    return np.empty(shape, dtype=np.float32)
+    return np.empty(shape, dtype=wanted.dtype)
 
 
 def _fill(array: np.ndarray[Any, Any], found: Stack, scales: dict[Frame, Scale]) -> list[str]:
     """Write every slice into its place, then what is missing from its neighbours."""
-    slots: dict[Image, dict[int, int]] = {}
-    for slot, frame in enumerate(found.frames):
-        if frame is not None:
-            slots.setdefault(frame.image, {})[frame.index] = slot
-    outside = 0
-    for image, places in slots.items():
-        for index, stored in stored_values(image, tuple(places)):
-            frame = found.frames[places[index]]
-            if frame is not None:
-                scales[frame].apply(stored, array[places[index]])
-                outside += not scales[frame].covers(stored)
+    slots = {(frame.image, frame.index): (slot, frame) for slot, frame in enumerate(found.frames) if frame is not None}
+    wanted: dict[Image, list[int]] = {}
+    for image, index in slots:
+        wanted.setdefault(image, []).append(index)
+    outside: list[int] = []
+
+    def take(image: Image, index: int, stored: np.ndarray[Any, Any]) -> None:
+        slot, frame = slots[image, index]
+        try:
+            scales[frame].apply(stored, array[slot])
+        except OverflowError as error:
+            hint = 'Ask for dtype = "float32" in the model\'s manifest.'
+            raise Unsuitable(f"the values of {frame.name} are not whole numbers of 16 bits, which the model asks for", hint=hint) from error
+        if not scales[frame].covers(stored):
+            outside.append(slot)
+
+    take_all({image: sorted(indices) for image, indices in wanted.items()}, take)
     _interpolate(array, [slot for slot, frame in enumerate(found.frames) if frame is None])
-    return [f"{outside} slices hold values that the real-world value mapping is not defined for"] if outside else []
+    return [f"{len(outside)} slices hold values that the real-world value mapping is not defined for"] if outside else []
 
 
 def _interpolate(array: np.ndarray[Any, Any], missing: Sequence[int]) -> None:
@@ -124,7 +131,8 @@ def _interpolate(array: np.ndarray[Any, Any], missing: Sequence[int]) -> None:
         before = next(index for index in range(slot, -1, -1) if index not in missing)
         after = next(index for index in range(slot, len(array)) if index not in missing)
         weight = (slot - before) / (after - before)
-        array[slot] = array[before] * (1 - weight) + array[after] * weight
+        between = array[before] * (1 - weight) + array[after] * weight
+        array[slot] = between if array.dtype.kind == "f" else np.rint(between)
 
 
 def _placed(array: np.ndarray[Any, Any], found: Stack) -> Any:

@@ -81,6 +81,7 @@ class Input(_Part):
     max_slice_spacing_mm: float | None = None
     min_extent_mm: float | None = None  # across all slices
     units: Literal["HU"] | None = None  # of the values; none: as the real-world value mapping or the rescale gives them
+    dtype: Literal["float32", "int16"] = "float32"  # of the values; int16 takes half the memory, and an input whose values do not fit is unsuitable
     allow_derived: bool = False
     allow_gaps: bool = False  # whether a missing slice may be tolerated (the volume then has it interpolated): never silently
     max_tilt_deg: float = 0.5  # of the gantry; above it the input is unsuitable
