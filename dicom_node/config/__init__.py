@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections
 from dicom_node.config.model import Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights
-from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Work
+from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import ConfigError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Condition",
     "Conditions",
     "Deliver",
+    "Encoding",
     "Evaluation",
     "Input",
     "Manifest",
@@ -34,6 +35,7 @@ __all__ = [
     "Rule",
     "Segment",
     "Site",
+    "Tls",
     "Weights",
     "Work",
     "bundled",

@@ -34,6 +34,14 @@ AEAddress = Annotated[AE, BeforeValidator(_ae_from), PlainSerializer(str, when_u
 PriorityName = Annotated[Priority, BeforeValidator(_priority_from), PlainSerializer(lambda p: p.name, when_used="json")]
 
 
+class Tls(_Part):
+    """How the node shows who it is, and who may call, when DICOM is spoken over TLS (PS3.15 Annex B, BCP 195)."""
+
+    certificate: Path  # of the node, with the chain above it, PEM
+    key: Path  # of the certificate, PEM, not encrypted
+    clients: Path | None = None  # PEM of the authorities whose certificates a sender must show; none: senders show none
+
+
 class Node(_Part):
     """This application entity, and its patience."""
 
@@ -45,11 +53,14 @@ class Node(_Part):
     complete_after_s: float = Field(default=60.0, ge=0)
     accept_unknown: bool = False  # whether an AE that no remote names may send; always so while listening on loopback without remotes
     check_called_ae: bool = True
-    max_associations: int = Field(default=64, ge=1)
+    max_associations: int = Field(default=256, ge=1)
     max_pdu_bytes: int = Field(default=131072, ge=4096, le=1048576)
     acse_timeout_s: float = Field(default=30.0, gt=0)
     dimse_timeout_s: float = Field(default=60.0, gt=0)
     network_timeout_s: float = Field(default=60.0, gt=0)
+    store_path: Literal["fast", "stock"] = "fast"  # how C-STORE is received and sent: by the node's own path, or by pynetdicom's
+    tls: Tls | None = None  # none: DICOM without TLS
+    receivers: int = Field(default=1, ge=1, le=32)  # processes that receive on the one port; more than one where cores allow
     disk_reserve_mb: int = Field(default=2048, ge=0)  # below this much free space C-STORE is answered A700
     retain_days: float = Field(default=30.0, gt=0)  # how long a finished study stays
     max_reruns: int = Field(default=5, ge=0)  # how often late instances may start a model again on one study

@@ -3,18 +3,22 @@
 Nothing here knows where the bytes came from: whoever has a data set whole, from a socket or a file, calls `Door.take`.
 """
 
-from hashlib import sha256
+import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from blake3 import blake3
 
 from dicom_node.config import Node
-from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Instance, Refused, Transient
-from dicom_node.receive.header import CANNOT_PARSE, Bytes, read_header, split_file, tolerable_uid
-from dicom_node.store import Recorded, Store
+from dicom_node.domain import Instance, Refused, Transient
+from dicom_node.receive.header import CANNOT_PARSE, Bytes, checked_header, split_file, tolerable_uid
+from dicom_node.receive.receipt import file_meta, receipt, receipt_at
+from dicom_node.store import Draft, Recorded, Store
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
-MISSING_UID = 0xC002  # of C000-CFFF, Error: Cannot understand; C001 is in header.py
+_LOOK_EVERY_BYTES = 64 << 20  # of a long data set: so often the free space is looked at again
+_MIB = 1 << 20
 
 
 class Door:
@@ -23,6 +27,14 @@ class Door:
     def __init__(self, store: Store, node: Node) -> None:
         self._store = store
         self._node = node
+
+    def open(self, *, sop_class_uid: str | None, sop_instance_uid: str | None, transfer_syntax_uid: str, calling_ae: str) -> "Arrival":
+        """Begin to take a data set.
+
+        sop_class_uid, sop_instance_uid: what the sender said it is (PS3.7 9.1.1.1), which must be what it is; none: nothing was said.
+        """
+        said = {"SOPClassUID": _bare(sop_class_uid), "SOPInstanceUID": _bare(sop_instance_uid)}
+        return Arrival(self._store, self._node, said, transfer_syntax_uid, calling_ae)
 
     def take(
         self,
@@ -34,28 +46,87 @@ class Door:
         calling_ae: str,
         received_at: float,
     ) -> Recorded:
-        """Store a data set as it was received, and return what became of it; when this returns, bytes and row survive a power cut.
+        """Take a data set that is whole already, and return what became of it.
 
-        sop_class_uid, sop_instance_uid: what the sender said it is (PS3.7 9.1.1.1), which must be what it is; none: nothing was said.
+        Raises
+        ------
+        Refused: as `Arrival.close`.
+        """
+        arrival = self.open(
+            sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid, transfer_syntax_uid=transfer_syntax_uid, calling_ae=calling_ae
+        )
+        arrival.write(data_set)
+        return arrival.close(received_at)
+
+
+class Arrival:
+    """A data set on its way into the store: written as it comes, in flat memory, whatever its length.
+
+    What cannot be taken is read to its end and refused then: a sender hears nothing before it has sent all.
+    """
+
+    def __init__(self, store: Store, node: Node, said: dict[str, str], transfer_syntax_uid: str, calling_ae: str) -> None:
+        self._store = store
+        self._node = node
+        self._said = said
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._calling_ae = calling_ae
+        self._meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, calling_ae, node.ae_title)
+        self._digest = blake3()
+        self._size_bytes = 0
+        self._look_at_bytes = 0  # from this size on the free space has not been looked at
+        self._header: dict[str, Any] | None = None
+        self._draft: Draft | None = None
+        self._failure: Transient | None = None
+
+    def write(self, data: Bytes) -> None:
+        """Take the next bytes; from the first failure on they are read and forgotten."""
+        if self._failure is not None:
+            return
+        try:
+            if self._size_bytes >= self._look_at_bytes:
+                self._look_at_bytes += _LOOK_EVERY_BYTES
+                self._keep_reserve(len(data))
+            if self._draft is None:
+                self._begin(data)
+            self._drafted.write(data)
+        except Transient as failure:
+            self._failure = failure
+            self.drop()
+            return
+        self._digest.update(data)
+        self._size_bytes += len(data)
+
+    def close(self, received_at: float) -> Recorded:
+        """Make what has come durable, with its row, and return what became of it; when this returns, it survives a power cut.
+
         What cannot be used (C0xx) is kept in quarantine with its reason, for as long as the disk reserve allows.
 
         Raises
         ------
         Refused: A700 out of resources, try again; A900 not what the sender said; C001 cannot be parsed; C002 a UID is missing (PS3.4 B.2.3).
         """
-        said = {"SOPClassUID": _bare(sop_class_uid), "SOPInstanceUID": _bare(sop_instance_uid)}
         try:
-            self._keep_reserve(len(data_set))
-            try:
-                header = _checked(data_set, transfer_syntax_uid)
-                _same(said, header)
-            except Refused as refusal:
-                if refusal.status & 0xF000 == 0xC000:
-                    self._quarantine(data_set, refusal, said, transfer_syntax_uid, calling_ae, received_at)
-                raise
-            return self._record(data_set, header, transfer_syntax_uid, calling_ae, received_at)
+            if self._draft is None:
+                self.write(b"")
+            if self._failure is not None:
+                raise self._failure
+            return self._recorded(self._judged(received_at), received_at)
         except Transient as error:
             raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget what has come and is not recorded: its sender has gone, or was refused."""
+        if self._draft is not None and self._draft.descriptor >= 0:
+            self._draft.drop()
+
+    @property
+    def _drafted(self) -> Draft:
+        if self._draft is None:
+            raise RuntimeError("nothing has come yet")
+        return self._draft
 
     def _keep_reserve(self, size_bytes: int) -> None:
         free_mb = self._store.archive.free_mb() - (size_bytes >> 20)
@@ -63,35 +134,57 @@ class Door:
             hint = f"{max(free_mb, 0)} MB are free, node.disk_reserve_mb is {self._node.disk_reserve_mb}: free space in the storage folder."
             raise Transient("the disk is below its reserve", hint=hint)
 
-    def _record(self, data_set: Bytes, header: dict[str, Any], transfer_syntax_uid: str, calling_ae: str, received_at: float) -> Recorded:
-        study, instance = header["StudyInstanceUID"], header["SOPInstanceUID"]
-        digest = sha256(data_set).hexdigest()
-        if self._store.instances.holds(study, instance, digest):  # so that what is sent again costs no file
-            return Recorded.IDENTICAL
-        meta = file_meta(header["SOPClassUID"], instance, transfer_syntax_uid, calling_ae, self._node.ae_title)
+    def _begin(self, data: Bytes) -> None:
+        self._draft = self._store.archive.draft()
+        self._draft.write(self._meta)
+        try:  # nearly always the first fragment has all that is wanted
+            self._header = checked_header(data, self._transfer_syntax_uid, beginning=True)
+        except Refused:
+            self._header = None  # judged when all has come
+
+    def _judged(self, received_at: float) -> dict[str, Any]:
+        """Return the header of a data set that can be used and is what was announced; keep in quarantine one that cannot."""
+        try:
+            header = self._header or checked_header(self._whole(), self._transfer_syntax_uid)
+            _same(self._said, header)
+        except Refused as refusal:
+            if refusal.status & 0xF000 == 0xC000:
+                self._quarantine(refusal, received_at)
+            raise
+        return header
+
+    def _whole(self) -> memoryview:
+        """Return the data set as it lies in its file; a header that is longer than the first fragment is rare."""
+        if not self._size_bytes:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(self._drafted.descriptor, 0, access=mmap.ACCESS_READ))[len(self._meta) :]
+
+    def _recorded(self, header: dict[str, Any], received_at: float) -> Recorded:
+        study, draft = header["StudyInstanceUID"], self._drafted
+        digest = self._digest.digest()
+        path = draft.seal(receipt(self._size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
         received = Instance(
-            sop_instance_uid=instance,
+            sop_instance_uid=header["SOPInstanceUID"],
             sop_class_uid=header["SOPClassUID"],
-            transfer_syntax_uid=transfer_syntax_uid,
+            transfer_syntax_uid=self._transfer_syntax_uid,
             study_instance_uid=study,
             series_instance_uid=header["SeriesInstanceUID"],
-            path=self._store.archive.write_instance((meta, data_set), study, received_at=received_at),
-            size_bytes=len(meta) + len(data_set),
-            digest=digest,
-            calling_ae=calling_ae,
+            path=path,
+            size_bytes=draft.size_bytes,
+            digest=digest.hex(),
+            calling_ae=self._calling_ae,
             received_at=received_at,
             header=header,
         )
         return self._store.instances.record(received, timeout_s=self._node.dimse_timeout_s)
 
-    def _quarantine(
-        self, data_set: Bytes, refusal: Refused, said: dict[str, str], transfer_syntax_uid: str, calling_ae: str, received_at: float
-    ) -> None:
-        meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, calling_ae, self._node.ae_title)
-        name = self._store.archive.write_quarantine((meta, data_set), at=received_at)
-        instance = said["SOPInstanceUID"] if tolerable_uid(said["SOPInstanceUID"]) else ""
+    def _quarantine(self, refusal: Refused, received_at: float) -> None:
+        name = self._store.archive.put_in_quarantine(self._drafted, at=received_at)
+        instance = self._said["SOPInstanceUID"]
         reason = f"{refusal.status:04X} {refusal}"
-        self._store.instances.quarantine(name, at=received_at, source=calling_ae, reason=reason, sop_instance_uid=instance)
+        self._store.instances.quarantine(
+            name, at=received_at, source=self._calling_ae, reason=reason, sop_instance_uid=instance if tolerable_uid(instance) else ""
+        )
 
 
 def import_file(door: Door, path: Path, *, received_at: float, calling_ae: str = "import") -> Recorded:
@@ -102,55 +195,29 @@ def import_file(door: Door, path: Path, *, received_at: float, calling_ae: str =
     Refused: as `Door.take`; with C001, and no copy in quarantine, when the file cannot be read or is no DICOM file at all.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(_MIB)
+            said, start = split_file(head)
+            arrival = door.open(
+                sop_class_uid=said.get("MediaStorageSOPClassUID"),
+                sop_instance_uid=said.get("MediaStorageSOPInstanceUID"),
+                transfer_syntax_uid=said["TransferSyntaxUID"],
+                calling_ae=calling_ae,
+            )
+            _pour(arrival, memoryview(head)[start:], file)
     except OSError as error:
         raise Refused(f"Not readable: {error.strerror}", status=CANNOT_PARSE, hint="Look at the file and its permissions.") from error
-    said, start = split_file(data)
-    return door.take(
-        memoryview(data)[start:],
-        sop_class_uid=said.get("MediaStorageSOPClassUID"),
-        sop_instance_uid=said.get("MediaStorageSOPInstanceUID"),
-        transfer_syntax_uid=said["TransferSyntaxUID"],
-        calling_ae=calling_ae,
-        received_at=received_at,
-    )
+    return arrival.close(received_at)
 
 
-def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> bytes:
-    """Return preamble, prefix and File Meta Information (PS3.10 §7.1) of a file that this node writes."""
-    body = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01" + b"".join(
-        _element(element, vr, value)
-        for element, vr, value in (
-            (0x0002, b"UI", sop_class_uid),
-            (0x0003, b"UI", sop_instance_uid),
-            (0x0010, b"UI", transfer_syntax_uid),
-            (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-            (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            (0x0016, b"AE", sending_ae),
-            (0x0017, b"AE", sending_ae),
-            (0x0018, b"AE", receiving_ae),
-        )
-    )
-    return b"\0" * 128 + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(body).to_bytes(4, "little") + body
-
-
-def _element(element: int, vr: bytes, value: str) -> bytes:
-    raw = value.encode("ascii", errors="replace")[:64]
-    raw += (b"\0" if vr == b"UI" else b" ") * (len(raw) % 2)
-    return b"\x02\x00" + element.to_bytes(2, "little") + vr + len(raw).to_bytes(2, "little") + raw
-
-
-def _checked(data_set: Bytes, transfer_syntax_uid: str) -> dict[str, Any]:
-    """Return the header of a data set that has every UID it is filed by."""
-    if not tolerable_uid(transfer_syntax_uid):
-        raise Refused("The transfer syntax is not a UID", status=CANNOT_PARSE)
-    header = read_header(data_set, transfer_syntax_uid)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if keyword not in header:
-            raise Refused(f"{keyword} is missing", status=MISSING_UID)
-        if not isinstance(header[keyword], str) or not tolerable_uid(header[keyword]):
-            raise Refused(f"{keyword} is not a UID", status=MISSING_UID)
-    return header
+def _pour(arrival: Arrival, head: memoryview, file: BinaryIO) -> None:
+    try:
+        arrival.write(head)
+        while chunk := file.read(_MIB):
+            arrival.write(chunk)
+    except OSError:
+        arrival.drop()
+        raise
 
 
 def _same(said: dict[str, str], header: dict[str, Any]) -> None:

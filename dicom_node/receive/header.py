@@ -8,6 +8,7 @@ none, a wrong or missing character set, padding, control characters. A number th
 """
 
 import math
+import mmap
 import re
 import struct
 import zlib
@@ -20,8 +21,9 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from dicom_node.domain import HEADER_KEYWORDS, Refused
 
 CANNOT_PARSE = 0xC001  # of C000-CFFF, Error: Cannot understand (PS3.4 Table B.2-1)
+MISSING_UID = 0xC002
 
-Bytes = bytes | bytearray | memoryview
+Bytes = bytes | bytearray | memoryview | mmap.mmap
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # the latter two by JPIP reference
@@ -44,6 +46,12 @@ _BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d
 _CODED = frozenset({"AE", "AS", "CS", "DA", "DS", "IS", "TM", "UI"})  # of the default repertoire, whatever the character set is
 _WANTED = {tag: (keyword, dictionary_VR(tag)) for keyword in HEADER_KEYWORDS if (tag := tag_for_keyword(keyword)) is not None}
 
+_META = {
+    0x00020002: "MediaStorageSOPClassUID",
+    0x00020003: "MediaStorageSOPInstanceUID",
+    0x00020010: "TransferSyntaxUID",
+    0x00020016: "SourceApplicationEntityTitle",
+}
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
@@ -74,8 +82,10 @@ def tolerable_uid(text: str) -> bool:
     return len(text) <= 64 and _UID.fullmatch(text) is not None
 
 
-def read_header(data_set: Bytes, transfer_syntax_uid: str) -> dict[str, Any]:
+def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = False) -> dict[str, Any]:
     """Return the attributes of HEADER_KEYWORDS that a data set has: text, int, float, or a list of them; empty ones are left out.
+
+    beginning: these are the first bytes of a data set, and what comes after group 0028 must be among them.
 
     Raises
     ------
@@ -85,7 +95,7 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str) -> dict[str, Any]:
         data = memoryview(_inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set)
         form = _form(data, "<" if transfer_syntax_uid != _BIG_ENDIAN else ">")
         found = {}
-        for tag, vr, start, length, _ in _Walk(data, form).elements(0):
+        for tag, vr, start, length, _ in _Walk(data, form, beginning).elements(0):
             if tag in _WANTED:
                 found[tag] = vr, bytes(data[start : start + min(length, _VALUE_BYTES)]), length
     except _Malformed as error:
@@ -99,12 +109,30 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str) -> dict[str, Any]:
     return {keyword: value for keyword, value in values.items() if value is not None}
 
 
+def checked_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = False) -> dict[str, Any]:
+    """Return the header of a data set, as `read_header`, that has every UID it is filed by.
+
+    Raises
+    ------
+    Refused: C001 when it cannot be parsed, C002 when a UID is missing or none.
+    """
+    if not tolerable_uid(transfer_syntax_uid):
+        raise Refused("The transfer syntax is not a UID", status=CANNOT_PARSE)
+    header = read_header(data_set, transfer_syntax_uid, beginning=beginning)
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if keyword not in header:
+            raise Refused(f"{keyword} is missing", status=MISSING_UID)
+        if not isinstance(header[keyword], str) or not tolerable_uid(header[keyword]):
+            raise Refused(f"{keyword} is not a UID", status=MISSING_UID)
+    return header
+
+
 def _unparsable(why: str) -> Refused:
     return Refused(f"Not parsable: {why}", status=CANNOT_PARSE, hint="The bytes are kept in quarantine; ask the maker of the device that sent them.")
 
 
 def split_file(data: Bytes) -> tuple[dict[str, str], int]:
-    """Return what a DICOM file's meta information says (keyword -> UID) and where its data set begins; both empty without meta information.
+    """Return what a DICOM file's meta information says (keyword -> text) and where its data set begins; both empty without meta information.
 
     A preamble may be missing, and so may the meta information: its transfer syntax is then guessed (PS3.10 §7.1).
 
@@ -121,7 +149,7 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
     said = {}
     try:
         for tag, _, value, length, end in _Walk(view, _EXPLICIT).elements(start, last_group=0x0002):
-            keyword = {0x00020002: "MediaStorageSOPClassUID", 0x00020003: "MediaStorageSOPInstanceUID", 0x00020010: "TransferSyntaxUID"}.get(tag)
+            keyword = _META.get(tag)
             if keyword and length <= _VALUE_BYTES:
                 said[keyword] = _cleaned(bytes(view[value : value + length]).decode("latin-1"))
             start = end
@@ -138,9 +166,10 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
 class _Walk:
     """Goes from element to element of a data set, over sequences of undefined length too, without recursion."""
 
-    def __init__(self, data: memoryview, form: _Form) -> None:
+    def __init__(self, data: memoryview, form: _Form, beginning: bool = False) -> None:
         self._data = data
         self._form = form
+        self._beginning = beginning
         self._left = _ELEMENTS
 
     def elements(self, at: int, last_group: int = 0x0028) -> Iterator[tuple[int, bytes, int, int, int]]:
@@ -157,6 +186,8 @@ class _Walk:
             if at > size:
                 raise _Malformed("a length reaches past its end")
             yield tag, vr, start, length, at
+        if self._beginning:
+            raise _Malformed("more is to come")
 
     def _element(self, at: int, form: _Form) -> tuple[int, bytes, int, int]:
         """Return tag, VR (empty when implicit), length, and where the value begins (PS3.5 §7.1)."""

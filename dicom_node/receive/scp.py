@@ -8,10 +8,12 @@ While a `Receiver` listens, two switches of pynetdicom are set for the whole pro
 """
 
 import contextlib
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,24 +27,26 @@ from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, evt, sop_class
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
-from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError, Refused
-from dicom_node.receive.door import OUT_OF_RESOURCES, Door
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError, Refused, Transient
+from dicom_node.receive.door import OUT_OF_RESOURCES, Arrival, Door
+from dicom_node.receive.server import Handler, Server, tls_context
+from dicom_node.receive.store_path import StoreDUL, negotiate_window
+from dicom_node.receive.turnstile import Turnstile
 from dicom_node.store import Recorded, Store
+from dicom_node.wire import Connection, StoreRequest, is_known_library
 
 SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
+_AT_ONCE = 16  # data sets that are made durable at once: more gain nothing, and would wait for the interpreter's lock
+_WINDOW = 8  # asynchronous operations of one association (PS3.7 D.3.3.3)
+_DESCRIPTORS_EACH = 4  # of an association: its socket, its bell, its file; and some for the rest
 _ABORT_S = 2.0  # so long an aborted association may take to say so to its peer
 
 _log = structlog.get_logger()
-
-
-class _Server(ThreadedAssociationServer):
-    request_queue_size = 128  # connections that wait to be accepted; the default of 5 makes a burst of senders wait for TCP to try again
 
 
 @dataclass(slots=True)
@@ -65,7 +69,11 @@ class Receiver:
         self._config = site_config
         self._door = Door(store, site_config.node)
         self._clock = clock
-        self._server: _Server | None = None
+        self._tls = tls_context(site_config.node.tls)
+        self._fast = site_config.node.store_path == "fast" and is_known_library()
+        self._turnstile = Turnstile(_AT_ONCE)
+        self._window = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="window")
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self._tallies: WeakKeyDictionary[Association, _Tally] = WeakKeyDictionary()
 
@@ -92,8 +100,10 @@ class Receiver:
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
             (evt.EVT_REJECTED, self._on_end, ["rejected"]),
         ]
+        server = partial(Server, tls=self._tls, timeout_s=node.network_timeout_s, prepare=self._prepare, shares_port=node.receivers > 1)
+        _allow_descriptors(_DESCRIPTORS_EACH * node.max_associations)
         try:
-            self._server = self._entity().make_server((node.host, node.port), evt_handlers=handlers, server_class=_Server)
+            self._server = self._entity().make_server((node.host, node.port), evt_handlers=handlers, server_class=server, request_handler=Handler)
         except OSError as error:
             place = f"{node.host}:{node.port}"
             hint = "Another program may listen there already: choose another node.port, or stop it."
@@ -102,7 +112,8 @@ class Receiver:
         _config.UNRESTRICTED_STORAGE_SERVICE = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.25}, name="receiver", daemon=True)
         self._thread.start()
-        _log.info("receive.listening", ae_title=node.ae_title, host=node.host, port=self.port)
+        path = "fast" if self._fast else "stock"
+        _log.info("receive.listening", ae_title=node.ae_title, host=node.host, port=self.port, path=path, tls=self._tls is not None)
 
     def stop(self, grace_s: float = 10.0) -> None:
         """Accept no more, let running associations end by themselves for so long, then abort them; return when none is left."""
@@ -150,51 +161,82 @@ class Receiver:
         known = {remote.ae.title for remote in self._config.remotes.values() if remote.may}
         return sorted(known) or ["NOBODY MAY CALL"]
 
+    def _prepare(self, association: Association, connected: socket.socket) -> None:
+        """Give an association its tally and, on the fast path, the upper layer that stores."""
+        self._tallies[association] = _Tally(time.monotonic())
+        if self._fast:
+            node = self._config.node
+            connection = Connection(connected, node.network_timeout_s)
+            StoreDUL(association, partial(self._begin, association), connection, node.max_pdu_bytes, self._window)
+            negotiate_window(association, _WINDOW)
+
     def _on_connection(self, event: evt.Event) -> None:
-        """Answer without delay, and give up on a peer whose PDU is endless, in length or in time (pynetdicom would take it and wait for ever)."""
-        self._tallies[event.assoc] = _Tally(time.monotonic())
+        """Give up on a peer whose PDU is endless, in length or in time: pynetdicom would take it and wait for ever."""
         transport = event.assoc.dul.socket
         if transport is not None and transport.socket is not None:
-            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport.socket.settimeout(self._config.node.network_timeout_s)
             transport.recv = partial(_receive, transport.recv)
+            if not self._fast:
+                transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                transport.socket.settimeout(self._config.node.network_timeout_s)
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
-        """Answer a C-STORE request (PS3.4 B.2.3)."""
-        tally = self._tallies.setdefault(event.assoc, _Tally(time.monotonic()))
-        calling_ae = event.assoc.requestor.ae_title.strip()
+        """Answer a C-STORE request that pynetdicom received."""
+        request = event.request
+        said = StoreRequest(
+            message_id=request.MessageID, sop_class_uid=str(request.AffectedSOPClassUID), sop_instance_uid=str(request.AffectedSOPInstanceUID)
+        )
+        arriving = self._begin(event.assoc, said, str(event.context.transfer_syntax))
+        arriving.write(request.DataSet.getbuffer())
+        status, comment = arriving.close()
+        return _answer(status, comment) if comment else status
+
+    def _begin(self, association: Association, request: StoreRequest, transfer_syntax_uid: str) -> "_Arriving":
+        """Begin to take a data set."""
+        calling_ae = association.requestor.ae_title.strip()
+        if not self._config.may(calling_ae, "send"):
+            return _Arriving(self, association, None)
+        arrival = self._door.open(
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            calling_ae=calling_ae,
+        )
+        return _Arriving(self, association, arrival)
+
+    def _close(self, arrival: Arrival | None, sender: str, calling_ae: str) -> Recorded:
+        if arrival is None:
+            hint = f'Add "send" to the `may` of the remote whose AE title is {calling_ae}.'
+            raise Refused("Not authorised to send", status=NOT_AUTHORISED, hint=hint)
+        received_at = self._clock()
         try:
-            recorded = self._stored(event, calling_ae)
+            with self._turnstile.turn(sender, self._config.node.dimse_timeout_s):
+                return arrival.close(received_at)
+        except Transient as error:
+            raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
+        finally:
+            arrival.drop()
+
+    def _answered(self, association: Association, arrival: Arrival | None) -> tuple[int, str]:
+        """Make a data set durable and return status and comment of the answer (PS3.4 B.2.3)."""
+        tally = self._tallies.setdefault(association, _Tally(time.monotonic()))
+        calling_ae = association.requestor.ae_title.strip()
+        try:
+            recorded = self._close(arrival, _sender(association), calling_ae)
         except Refused as refusal:
             tally.refused += 1
             _log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)
-            return _answer(refusal.status, str(refusal))
+            return refusal.status, str(refusal)
         except Exception as error:
-            # The outermost frame of ours in pynetdicom's thread: what escapes would be answered C211, as if the data set were at fault. It is
-            # this program that is: the sender is told to try again (A700). The error's text might quote the data set, so it is not logged.
+            # The outermost frame of ours in an association's thread. It is this program that is at fault, not the data set: the sender is told
+            # to try again (A700). The error's text might quote the data set, so it is not logged.
             tally.refused += 1
             _log.error("receive.failed", calling_ae=calling_ae, status="A700", error=type(error).__name__, where=_where(error))
-            return _answer(OUT_OF_RESOURCES, "Internal error")
+            return OUT_OF_RESOURCES, "Internal error"
         if recorded is Recorded.IDENTICAL:
             tally.identical += 1
         else:
             tally.stored += 1
-        _log.debug("receive.stored", calling_ae=calling_ae, outcome=recorded.value)
-        return SUCCESS
-
-    def _stored(self, event: evt.Event, calling_ae: str) -> Recorded:
-        if not self._config.may(calling_ae, "send"):
-            hint = f'Add "send" to the `may` of the remote whose AE title is {calling_ae}.'
-            raise Refused("Not authorised to send", status=NOT_AUTHORISED, hint=hint)
-        request = event.request
-        return self._door.take(
-            request.DataSet.getbuffer(),
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            calling_ae=calling_ae,
-            received_at=self._clock(),
-        )
+        return SUCCESS, ""
 
     def _on_end(self, event: evt.Event, how: str) -> None:
         tally = self._tallies.pop(event.assoc, None)
@@ -210,6 +252,43 @@ class Receiver:
             refused=tally.refused,
             seconds=round(time.monotonic() - tally.started, 3),
         )
+
+
+class _Arriving:
+    """A data set that comes in pieces on an association, and goes nowhere when its sender may not send."""
+
+    def __init__(self, receiver: Receiver, association: Association, arrival: Arrival | None) -> None:
+        self._receiver = receiver
+        self._association = association
+        self._arrival = arrival
+
+    def write(self, data: memoryview) -> None:
+        """Take the next piece."""
+        if self._arrival is not None:
+            self._arrival.write(data)
+
+    def drop(self) -> None:
+        """Forget it."""
+        if self._arrival is not None:
+            self._arrival.drop()
+
+    def close(self) -> tuple[int, str]:
+        """Make it durable, and return the status and comment to answer with."""
+        return self._receiver._answered(self._association, self._arrival)
+
+
+def _sender(association: Association) -> str:
+    """Name who takes turns: an AE title at an address."""
+    address = association.requestor.address_info
+    return f"{association.requestor.ae_title.strip()}@{address.address if address else ''}"
+
+
+def _allow_descriptors(needed: int) -> None:
+    """Raise this process' limit of open files as far as it may be, up to what the associations take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _receive(receive: Callable[[int], bytearray], size_bytes: int) -> bytearray:

@@ -1,6 +1,6 @@
 """Bytes on disk. What is written here is flushed before its name is given away, and no name comes from a peer.
 
-<storage>/incoming/     instances whose row may not be committed yet; swept at every start
+<storage>/incoming/     instances whose row may not be durable yet, and empty files for those to come; swept at every start
 <storage>/instances/    received instances, by day and study, kept as they came
 <storage>/results/      what jobs made
 <storage>/quarantine/   what cannot be used, kept with its reason in the ledger
@@ -8,7 +8,9 @@
 
 import contextlib
 import fcntl
+import mmap
 import os
+import queue
 import shutil
 import threading
 import time
@@ -19,9 +21,10 @@ from pathlib import Path
 
 from dicom_node.domain import ConfigError, Transient
 
-Bytes = bytes | bytearray | memoryview
+Bytes = bytes | bytearray | memoryview | mmap.mmap
 
 _KINDS = ("instances", "results", "quarantine")
+_STOCK = 64  # empty files at hand
 
 
 class Archive:
@@ -37,6 +40,7 @@ class Archive:
         self.incoming = self.root / "incoming"
         self._lock = threading.Lock()
         self._writes = -1  # the descriptor of incoming.lock, once this process writes instances
+        self._stock: queue.SimpleQueue[str] = queue.SimpleQueue()  # empty files in `incoming`
         try:
             for folder in (self.incoming, *(self.root / kind for kind in _KINDS)):
                 _make_folder(folder)
@@ -59,41 +63,56 @@ class Archive:
 
     # ----------------------------------------------------------------------------------------------------------- instances
 
-    def write_instance(self, parts: Iterable[Bytes], study_instance_uid: str, *, received_at: float) -> str:
-        """Write and flush a received instance into `incoming`, and return the name it will have once its row is committed.
-
-        The entry of the folder is flushed by `flush_incoming`, once for many instances. Whatever is raised, by `parts` too, leaves nothing behind.
+    def draft(self) -> "Draft":
+        """Return an empty file in `incoming` to write an instance into; its name is durable already, so that one flush makes the whole so.
 
         Raises
         ------
         Transient: the disk did not take it.
         """
         self._say_that_it_writes()
-        study = sha256(study_instance_uid.encode()).hexdigest()[:16]
-        name = f"{_day('instances', received_at)}/{study}/{uuid.uuid4().hex}.dcm"
-        _write(self.incoming / waiting_name(name), parts)
-        return name
+        try:
+            waiting = self._stock.get_nowait()
+        except queue.Empty:
+            self.stock_up()
+            waiting = self._stock.get()
+        with _disk("open a file"):
+            return Draft(self, waiting, os.open(self.incoming / waiting, os.O_RDWR))
 
-    def flush_incoming(self) -> None:
-        """Flush the folder `incoming`: after this the files in it survive a power cut under their names.
+    def stock_up(self, upto: int = _STOCK) -> None:
+        """Make empty files in `incoming`, whose names survive a power cut, until so many are at hand: many for one flush of the folder.
 
         Raises
         ------
-        Transient: the disk did not flush.
+        Transient: the disk did not take them.
         """
-        with _disk("flush a folder"):
-            _flush_folder(self.incoming)
+        self._say_that_it_writes()
+        fresh = [f"{uuid.uuid4().hex}.dcm" for _ in range(upto - self._stock.qsize())]
+        with _disk("take a file"):
+            for waiting in fresh:
+                os.close(os.open(self.incoming / waiting, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            if fresh:
+                _flush_folder(self.incoming)
+        for waiting in fresh:
+            self._stock.put(waiting)
+
+    @property
+    def stocked(self) -> int:
+        """How many empty files are at hand."""
+        return self._stock.qsize()
 
     def settle(self, name: str) -> None:
-        """Move an instance whose row is committed from `incoming` to its name; doing it twice, or after a crash, is harmless.
+        """Move an instance whose row is durable from `incoming` to its name; doing it twice, or after a crash, is harmless.
 
         The move is not flushed: after a power cut the file is in one place or the other, and `path` finds it in both.
         """
-        place = self.root / name
-        waiting = self.incoming / waiting_name(name)
-        if waiting.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
+        place, waiting = self.root / name, self.incoming / waiting_name(name)
+        try:
             waiting.rename(place)
+        except FileNotFoundError:
+            if waiting.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                waiting.rename(place)
 
     def stand_in(self, name: str, lost: str) -> None:
         """Let a flushed instance take the place of one with the same content whose file is gone.
@@ -107,9 +126,38 @@ class Archive:
             _flush_folder(self.incoming)
 
     def discard(self, name: str) -> None:
-        """Remove an instance that was written but will have no row."""
+        """Empty the file of an instance that was written but will have no row, and keep it for another.
+
+        It is not removed: on ext4 each removal makes the files created in the next minutes slower.
+        """
+        waiting = waiting_name(name)
         with contextlib.suppress(OSError):  # it is in nobody's way where it is; the next start's sweep removes it
-            self.path(name).unlink(missing_ok=True)
+            os.truncate(self.incoming / waiting, 0)
+            self._stock.put(waiting)
+
+    def give_back(self, draft: "Draft") -> None:
+        """Empty a draft and keep it for another instance."""
+        if draft.descriptor >= 0:
+            os.ftruncate(draft.descriptor, 0)
+            draft.close()
+            self._stock.put(draft.waiting)
+
+    def put_in_quarantine(self, draft: "Draft", *, at: float) -> str:
+        """Flush a draft that cannot be used and move it to `quarantine`; return its name.
+
+        Raises
+        ------
+        Transient: the disk did not take it.
+        """
+        name = f"{_day('quarantine', at)}/{draft.waiting}"
+        place = self.root / name
+        with _disk("take a file"):
+            os.fsync(draft.descriptor)
+            _make_folder(place.parent)
+            (self.incoming / draft.waiting).rename(place)
+            _flush_folder(place.parent)
+        draft.close()
+        return name
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -131,6 +179,9 @@ class Archive:
 
     def close(self) -> None:
         """Say that this process writes no more instances."""
+        with contextlib.suppress(queue.Empty, OSError):  # what stays is swept at the next start
+            while True:
+                (self.incoming / self._stock.get_nowait()).unlink(missing_ok=True)
         with self._lock:
             if self._writes >= 0:
                 os.close(self._writes)
@@ -163,17 +214,6 @@ class Archive:
         self._replace(name, (data,))
         return name
 
-    def write_quarantine(self, parts: Iterable[Bytes], *, at: float) -> str:
-        """Write and flush what cannot be used, and return its name.
-
-        Raises
-        ------
-        Transient: the disk did not take it.
-        """
-        name = f"{_day('quarantine', at)}/{uuid.uuid4().hex}.dcm"
-        self._replace(name, parts)
-        return name
-
     def remove(self, name: str) -> None:
         """Remove a file that no row names any more, and the folders that it leaves empty.
 
@@ -201,14 +241,65 @@ class Archive:
             _flush_folder(place.parent)
 
 
+class Draft:
+    """An instance being written: File Meta Information with room for a receipt, then the data set as it comes, then the receipt.
+
+    The file tells by its receipt whether it is whole, so that rows which a power cut took are made again from the files.
+    """
+
+    def __init__(self, archive: Archive, waiting: str, descriptor: int) -> None:
+        self._archive = archive
+        self.waiting = waiting  # its name in `incoming`
+        self.descriptor = descriptor
+        self.size_bytes = 0
+
+    def write(self, data: Bytes) -> None:
+        """Write on.
+
+        Raises
+        ------
+        Transient: the disk did not take it.
+        """
+        with _disk("take a file"):
+            written = os.write(self.descriptor, data)
+            self.size_bytes += written
+            if written < len(data):
+                self.write(memoryview(data)[written:])
+
+    def seal(self, receipt: bytes, receipt_at: int, study_instance_uid: str, *, received_at: float) -> str:
+        """Write the receipt, flush the file, and return the name that it will have once its row is durable.
+
+        Raises
+        ------
+        Transient: the disk did not take it.
+        """
+        with _disk("take a file"):
+            os.pwrite(self.descriptor, receipt, receipt_at)
+            os.fsync(self.descriptor)
+        self.close()
+        return instance_name(self.waiting, study_instance_uid, received_at)
+
+    def drop(self) -> None:
+        """Give the file back: it will hold something else."""
+        with contextlib.suppress(OSError):  # it is in nobody's way where it is; the next start's sweep removes it
+            self._archive.give_back(self)
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def instance_name(waiting: str, study_instance_uid: str, received_at: float) -> str:
+    """Return the name of an instance whose file is called `waiting` while it lies in `incoming`."""
+    study = sha256(study_instance_uid.encode()).hexdigest()[:16]
+    return f"{_day('instances', received_at)}/{study}/{waiting}"
+
+
 def waiting_name(name: str) -> str:
-    """Return what an instance's file is called while it lies in `incoming`: its name, in one piece."""
-    return name.replace("/", "_")
-
-
-def settled_name(waiting: str) -> str:
-    """Return the name of an instance from what its file is called in `incoming`."""
-    return waiting.replace("_", "/")
+    """Return what an instance's file is called while it lies in `incoming`."""
+    return name.rpartition("/")[2]
 
 
 def _day(kind: str, at: float) -> str:

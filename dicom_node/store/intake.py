@@ -1,25 +1,36 @@
-"""Instances: from bytes on disk to a row in the ledger. `record` returns only after the commit; commits are grouped over associations."""
+"""Instances: from bytes on disk to a row in the ledger. `record` returns only after the commit; commits are grouped over associations.
+
+The promise is the flushed file with its receipt (`archive.Draft`); its row is committed before Success, but on SQLite not flushed with it: one
+flush an image. So a row may be lost by a power cut, never by the end of a process; and it is made again from the file, which stays in
+`incoming` until its row is durable too.
+"""
 
 import contextlib
-import queue
 import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.domain import Instance, NodeError, StudyState, Transient
-from dicom_node.store.archive import Archive, settled_name
-from dicom_node.store.database import Database, insert_unless_there
+from dicom_node.store.archive import Archive
+from dicom_node.store.bell import Bell, Topic
+from dicom_node.store.database import Database, Prepared, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import instance, quarantine, study
 
 _GROUP = 256  # rows of one commit at most
+_SETTLE_EVERY_S = 0.25
+_STOCK_EVERY_S = 0.02
+_LOW_STOCK = 48  # empty files
+_CHECKPOINT_EVERY = 2000  # instances: about 10 MB of write-ahead log
 
 
 class Recorded(Enum):
@@ -30,24 +41,45 @@ class Recorded(Enum):
     NEW_VERSION = "new version"  # the UID was there with other content: both are kept, this one is current
 
 
-_Waiting = tuple[Instance, "Future[Recorded]"]
+class _Waiting:
+    """An instance that waits for its commit, and the thread that waits with it."""
+
+    __slots__ = ("_turn", "error", "leads", "outcome", "received")
+
+    def __init__(self, received: Instance) -> None:
+        self.received = received
+        self.outcome: Recorded | None = None
+        self.error: NodeError | None = None
+        self.leads = False  # whether it was woken to commit the next group
+        self._turn = threading.Lock()
+        self._turn.acquire()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._turn.acquire(timeout=timeout_s)
+
+    def wake(self) -> None:
+        self._turn.release()
 
 
 class Intake:
     """Takes received instances into the ledger, in groups.
 
-    One thread writes: it takes every instance that waits, flushes the folder, commits once, and then lets their associations answer.
+    Whoever comes while nobody commits becomes the leader: it takes every instance that waits, commits once, and lets their associations
+    answer; of those that came meanwhile one leads the next group. No thread stands between an association and its commit.
+    A thread of its own does what nobody waits for: it makes rows durable, moves files to their places, and keeps empty files at hand.
     """
 
-    def __init__(self, database: Database, archive: Archive) -> None:
+    def __init__(self, database: Database, archive: Archive, bell: Bell) -> None:
         self._database = database
         self._archive = archive
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._bell = bell
         self._lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
+        self._led = False  # whether somebody commits
+        self._keeper = _Keeper(database, archive)
 
     def record(self, received: Instance, *, timeout_s: float = 60.0) -> Recorded:
-        """Commit the row of an instance whose bytes are flushed, and move the file to its place.
+        """Commit the row of an instance whose bytes are flushed.
 
         The file is the intake's from here on, whatever becomes of it: the caller does not remove it.
 
@@ -55,41 +87,67 @@ class Intake:
         ------
         Transient: the ledger did not take it in time; the instance may be sent again.
         """
-        outcome: Future[Recorded] = Future()
+        mine = _Waiting(received)
         with self._lock:
-            self._start()
-            self._waiting.put((received, outcome))
+            self._waiting.append(mine)
+            mine.leads, self._led = not self._led, True
+        if not mine.leads and not mine.wait(timeout_s):
+            self._give_up(mine, timeout_s)
+        if mine.leads:
+            self._lead()
+        if mine.error is not None:
+            raise mine.error
+        if mine.outcome is None:
+            raise RuntimeError("a commit ended without an outcome")
+        return mine.outcome
+
+    def _give_up(self, mine: _Waiting, timeout_s: float) -> None:
+        """Stop waiting, unless the turn has come at this very moment; an instance whose commit is under way may get its row after all."""
+        with self._lock:
+            if mine.outcome is not None or mine.error is not None or mine.leads:
+                return
+            if mine in self._waiting:
+                self._waiting.remove(mine)
+                self._archive.discard(mine.received.path)
+            mine.error = Transient(f"the ledger did not take an instance within {timeout_s:g} s", hint="Look at the disk and the database.")
+
+    def _lead(self) -> None:
+        """Commit what waits, the leader's own among it, and hand the lead on."""
+        with self._lock:
+            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP))]
         try:
-            return outcome.result(timeout_s)
-        except TimeoutError as error:
-            if outcome.cancel():  # else its commit is under way: it may get its row after all, and its file must be there
-                self._archive.discard(received.path)
-            raise Transient(f"the ledger did not take an instance within {timeout_s:g} s", hint="Look at the disk and the database.") from error
+            self._commit(group)
+        finally:
+            with self._lock:
+                self._led = bool(self._waiting)
+                following = self._waiting[0] if self._waiting else None
+                if following is not None:
+                    following.leads = True
+        if following is not None:
+            following.wake()
 
-    def holds(self, study_instance_uid: str, sop_instance_uid: str, digest: str) -> bool:
-        """Say whether exactly this content is recorded, and its file is there."""
-        same = instance.c.study_instance_uid == study_instance_uid, instance.c.sop_instance_uid == sop_instance_uid, instance.c.digest == digest
-        with self._database.read() as connection:
-            path = connection.execute(select(instance.c.path).where(*same)).scalar()
-        return path is not None and self._archive.path(path).exists()
+    def sweep(self, recover: Callable[[Path], Instance | None]) -> tuple[int, int, int]:
+        """Put in order what a crash left in `incoming`; return how many files were moved to their place, recorded again, and removed.
 
-    def sweep(self) -> tuple[int, int]:
-        """Put in order what a crash left in `incoming`: return how many files were moved to their place, and how many had no row.
-
-        A file without a row was never acknowledged: its sender was told nothing, or a failure, and sends it again. While another process
-        receives or imports, such a file may be on its way to its row, and stays.
+        recover: reads an instance out of a file that its receipt shows to be whole, else gives None.
+        A whole file without a row was acknowledged before a power cut, or about to be: it gets its row. What is not whole was never
+        acknowledged: its sender sends it again. While another process receives or imports, such files may be on their way, and stay.
         """
-        moved, removed = 0, 0
+        moved = recorded = removed = 0
         with self._archive.alone() as alone:
             for file in sorted(path for path in self._archive.incoming.iterdir() if path.is_file()):
-                name = settled_name(file.name)
-                if self._has_row(name):
-                    self._archive.settle(name)
+                received = recover(file)
+                if received is not None and self._has_row(received.path):
+                    self._archive.settle(received.path)
                     moved += 1
+                elif alone and received is not None:
+                    self.record(received)
+                    recorded += 1
                 elif alone:
                     file.unlink(missing_ok=True)
                     removed += 1
-        return moved, removed
+        self._keeper.settle()
+        return moved, recorded, removed
 
     def _has_row(self, name: str) -> bool:
         with self._database.read() as connection:
@@ -118,68 +176,128 @@ class Intake:
             return tuple(dict(row) for row in connection.execute(select(quarantine).order_by(quarantine.c.at.desc()).limit(limit)).mappings())
 
     def close(self) -> None:
-        """Commit what waits and end the committing thread."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            if thread:
-                self._waiting.put(None)
-        if thread:
-            thread.join()
-
-    def _start(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._commit_groups, name="intake", daemon=True)
-            self._thread.start()
-
-    def _commit_groups(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            group = [first]
-            while len(group) < _GROUP and not self._waiting.empty():
-                following = self._waiting.get()
-                if following is None:
-                    self._waiting.put(None)
-                    break
-                group.append(following)
-            group = [one for one in group if one[1].set_running_or_notify_cancel()]  # whoever gave up waiting has told its peer so
-            if group:
-                self._commit(group)
+        """Make durable what was recorded, move every file to its place, and end the thread."""
+        self._keeper.close()
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            self._archive.flush_incoming()
-            with self._database.write() as connection:
-                outcomes = record_group(connection, [received for received, _ in group])
-        except Exception as error:  # the outermost loop of this thread: whatever it was, the associations that wait must hear of it
+            outcomes, opened = record_group(self._database, [one.received for one in group])
+        except Exception as error:  # the outermost frame of a commit: whatever it was, the associations that wait must hear of it
             self._failed(group, error)
             return
-        for (received, outcome), (recorded, kept) in zip(group, outcomes, strict=True):
+        for one, (recorded, kept) in zip(group, outcomes, strict=True):
             try:
-                self._settle(received, recorded, kept)
+                self._keep(one.received, recorded, kept)
             except NodeError as error:
-                outcome.set_exception(error)
-            else:
-                outcome.set_result(recorded)
+                one.error = error
+            one.outcome = recorded
+            self._tell(one)
+        if opened:
+            self._bell.ring(Topic.STUDIES)
 
     def _failed(self, group: Sequence[_Waiting], error: Exception) -> None:
         if len(group) > 1 and not _of_everyone(error):  # one of them is at fault: the others are not to suffer for it
             for one in group:
                 self._commit([one])
             return
-        for received, outcome in group:
+        for one in group:
             with contextlib.suppress(NodeError):  # a commit may have failed after it took effect; who cannot ask leaves it to the sweep
-                if not self._has_row(received.path):
-                    self._archive.discard(received.path)
-            outcome.set_exception(error if isinstance(error, NodeError) else Transient(f"the ledger failed: {type(error).__name__}"))
+                if not self._has_row(one.received.path):
+                    self._archive.discard(one.received.path)
+            one.error = error if isinstance(error, NodeError) else Transient(f"the ledger failed: {type(error).__name__}")
+            self._tell(one)
 
-    def _settle(self, received: Instance, recorded: Recorded, kept: str) -> None:
-        """Move a recorded instance to its place; of an identical one keep what is there, or this when that file is gone."""
+    @staticmethod
+    def _tell(one: _Waiting) -> None:
+        if not one.leads:  # the leader is the one who tells
+            one.wake()
+
+    def _keep(self, received: Instance, recorded: Recorded, kept: str) -> None:
+        """See to the file of a recorded instance: of an identical one keep what is there, or this when that file is gone."""
+        if recorded is Recorded.IDENTICAL and received.path == kept:
+            recorded = Recorded.NEW  # its own row: it was recorded before a crash
         if recorded is Recorded.IDENTICAL and self._archive.path(kept).exists():
             self._archive.discard(received.path)
             return
         if recorded is Recorded.IDENTICAL:
             self._archive.stand_in(received.path, kept)
-        with contextlib.suppress(OSError):  # it is safe where it is, `Archive.path` finds it there, and the next start's sweep moves it
-            self._archive.settle(kept)
+        self._keeper.add(kept)
+
+
+class _Keeper:
+    """The thread that does what no association waits for."""
+
+    def __init__(self, database: Database, archive: Archive) -> None:
+        self._database = database
+        self._archive = archive
+        self._recorded: deque[str] = deque()  # names of files in `incoming` whose rows are committed
+        self._since_checkpoint = 0
+        self._settle_at = 0.0
+        self._settling = threading.Lock()
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, name: str) -> None:
+        """Take over the file of a committed row."""
+        self._recorded.append(name)
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+        if not self._news.is_set():
+            self._news.set()
+
+    def settle(self) -> None:
+        """Make every committed row durable, then move their files to their places."""
+        with self._settling:
+            names = [self._recorded.popleft() for _ in range(len(self._recorded))]
+            if not names:
+                return
+            try:
+                self._database.harden()
+            except OSError as error:
+                self._recorded.extendleft(reversed(names))
+                raise Transient(f"the ledger was not flushed: {error.strerror}", hint="Look at the disk.") from error
+            for name in names:
+                with contextlib.suppress(OSError):  # it is safe where it is, `Archive.path` finds it there, and the next start's sweep moves it
+                    self._archive.settle(name)
+            self._since_checkpoint += len(names)
+            if self._since_checkpoint >= _CHECKPOINT_EVERY:
+                self._since_checkpoint = 0
+                self._database.checkpoint()
+
+    def close(self) -> None:
+        """Settle what there is and end the thread."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            self._stopping.set()
+            self._news.set()
+        if thread is not None:
+            thread.join()
+        with contextlib.suppress(NodeError):  # the files are safe in `incoming`, and the next start's sweep goes on from there
+            self.settle()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._stopping.clear()
+                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._news.wait()
+            self._news.clear()
+            while self._recorded and not self._stopping.wait(_STOCK_EVERY_S):
+                with contextlib.suppress(NodeError):  # what could not be done now is done at the next turn, or at the next start
+                    self._turn()
+
+    def _turn(self) -> None:
+        if self._archive.stocked < _LOW_STOCK:
+            self._archive.stock_up()
+        if time.monotonic() >= self._settle_at:
+            self._settle_at = time.monotonic() + _SETTLE_EVERY_S
+            self.settle()
 
 
 def _of_everyone(error: Exception) -> bool:
@@ -206,13 +324,41 @@ _Key = tuple[str, str]  # study and SOP instance
 _Version = tuple[str, int, str]  # digest, number, path
 
 
-def record_group(connection: Connection, group: Sequence[Instance]) -> list[tuple[Recorded, str]]:
-    """Record instances in the caller's transaction; return of each what it is and the name of the file that is kept."""
-    before = _locked_studies(connection, group)
-    coming = _Coming(known=_known(connection, group))
-    outcomes = [coming.take(one) for one in group]
-    coming.write(connection, before)
-    return outcomes
+def record_group(database: Database, group: Sequence[Instance]) -> tuple[list[tuple[Recorded, str]], bool]:
+    """Record instances in one transaction; return of each what it is and the name of the file that is kept.
+
+    The second value says whether a study may have to be looked at sooner than it stood in the ledger.
+    Most groups bring new instances to studies that are open: two statements do, and when they do not fit, nothing of them is kept.
+    """
+    if database.change_all([(_ADD, _additions(group)), (_INSERT, [_row(one) | {"version": 1, "current": True} for one in group])]):
+        return [(Recorded.NEW, one.path) for one in group], False
+    with database.write(relaxed=True) as connection:
+        before = _locked_studies(connection, group)
+        coming = _Coming(known=_known(connection, group))
+        outcomes = [coming.take(one) for one in group]
+        coming.write(connection, before)
+    return outcomes, True
+
+
+def _additions(group: Sequence[Instance]) -> list[dict[str, Any]]:
+    """Return for each study, in the order in which rows are locked, how many instances come to it and when the last of them came."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in sorted(group, key=lambda received: received.study_instance_uid):
+        row = found.setdefault(one.study_instance_uid, {"of_study": one.study_instance_uid, "more": 0, "last": one.received_at})
+        row["more"] += 1
+        row["last"] = max(row["last"], one.received_at)
+    return list(found.values())
+
+
+_ADD = Prepared(
+    update(study)
+    .where(study.c.study_instance_uid == bindparam("of_study"), study.c.state == StudyState.OPEN)
+    .values(
+        changes=study.c.changes + bindparam("more"),
+        last_received_at=case((study.c.last_received_at > bindparam("last"), study.c.last_received_at), else_=bindparam("last")),
+    )
+)
+_INSERT = Prepared(insert(instance), unless_there=instance)
 
 
 def _locked_studies(connection: Connection, group: Sequence[Instance]) -> dict[str, RowMapping]:

@@ -1,0 +1,95 @@
+"""The File Meta Information of a received instance, and in it a receipt, by which the file tells that it is whole.
+
+The receipt is the Private Information (0002,0102) of PS3.10 §7.1: how long the data set is, when it was received, and the hash of its bytes. Its
+room is left free while the data set comes, and it is written last. A file that lost bytes to a power cut does not agree with it.
+"""
+
+import struct
+from pathlib import Path
+
+from blake3 import blake3
+
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Instance, Refused
+from dicom_node.receive.header import checked_header, split_file
+from dicom_node.store import instance_name
+
+_RECEIPT = struct.Struct("<8sQd32s")  # kind, size of the data set in bytes, received at (seconds since the epoch), its BLAKE3
+_KIND = b"RECEIPT1"
+_CHUNK_BYTES = 1 << 20
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> bytes:
+    """Return preamble, prefix and File Meta Information (PS3.10 §7.1) of a file that this node writes; its last bytes are the receipt's room."""
+    body = (
+        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
+        + b"".join(
+            _element(element, vr, value)
+            for element, vr, value in (
+                (0x0002, b"UI", sop_class_uid),
+                (0x0003, b"UI", sop_instance_uid),
+                (0x0010, b"UI", transfer_syntax_uid),
+                (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+                (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+                (0x0016, b"AE", sending_ae),
+                (0x0017, b"AE", sending_ae),
+                (0x0018, b"AE", receiving_ae),
+                (0x0100, b"UI", IMPLEMENTATION_CLASS_UID),
+            )
+        )
+        + b"\x02\x00\x02\x01OB\x00\x00"
+        + _RECEIPT.size.to_bytes(4, "little")
+        + bytes(_RECEIPT.size)
+    )
+    return b"\0" * 128 + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(body).to_bytes(4, "little") + body
+
+
+def receipt(size_bytes: int, received_at: float, digest: bytes) -> bytes:
+    """Return the receipt of a data set."""
+    return _RECEIPT.pack(_KIND, size_bytes, received_at, digest)
+
+
+def receipt_at(meta: bytes) -> int:
+    """Return where in a file the receipt is written."""
+    return len(meta) - _RECEIPT.size
+
+
+def recovered(path: Path) -> Instance | None:
+    """Return the instance in a file of `incoming` that its receipt shows to be whole; None when there is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_CHUNK_BYTES)
+            said, start = split_file(head)
+            kind, size, received_at, digest = _RECEIPT.unpack_from(head, start - _RECEIPT.size)
+            if kind != _KIND or path.stat().st_size != start + size or _digest(path, start) != digest:
+                return None
+            header = checked_header(head[start:] if size <= len(head) - start else path.read_bytes()[start:], said["TransferSyntaxUID"])
+    except (Refused, struct.error, OSError, KeyError):
+        return None
+    return Instance(
+        sop_instance_uid=header["SOPInstanceUID"],
+        sop_class_uid=header["SOPClassUID"],
+        transfer_syntax_uid=said["TransferSyntaxUID"],
+        study_instance_uid=header["StudyInstanceUID"],
+        series_instance_uid=header["SeriesInstanceUID"],
+        path=instance_name(path.name, header["StudyInstanceUID"], received_at),
+        size_bytes=start + size,
+        digest=digest.hex(),
+        calling_ae=said.get("SourceApplicationEntityTitle", ""),
+        received_at=received_at,
+        header=header,
+    )
+
+
+def _digest(path: Path, start: int) -> bytes:
+    digest = blake3()
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.digest()
+
+
+def _element(element: int, vr: bytes, value: str) -> bytes:
+    raw = value.encode("ascii", errors="replace")[:64]
+    raw += (b"\0" if vr == b"UI" else b" ") * (len(raw) % 2)
+    return b"\x02\x00" + element.to_bytes(2, "little") + vr + len(raw).to_bytes(2, "little") + raw

@@ -1,0 +1,102 @@
+"""The listening socket: connections become associations, each with its TLS handshake in its own thread, and no more than there is room for."""
+
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from pynetdicom.association import Association
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from dicom_node.config import Tls
+from dicom_node.domain import ConfigError
+
+_log = structlog.get_logger()
+
+
+class Server(ThreadedAssociationServer):
+    """Accepts connections.
+
+    tls: the context by which they are wrapped; none: plain.
+    timeout_s: for the handshake.
+    prepare: is given each association before it starts, and its socket.
+    shares_port: whether other processes of the node listen on the same port.
+    """
+
+    request_queue_size = 256  # connections that wait to be accepted; the default of 5 makes a burst of senders wait for TCP to try again
+    daemon_threads = True
+
+    def __init__(
+        self,
+        *args: Any,
+        tls: ssl.SSLContext | None,
+        timeout_s: float,
+        prepare: Callable[[Association, socket.socket], None],
+        shares_port: bool,
+        **kwargs: Any,
+    ) -> None:
+        self.tls = tls
+        self.timeout_s = timeout_s
+        self.prepare = prepare
+        self._shares_port = shares_port
+        super().__init__(*args, **kwargs)
+
+    def server_bind(self) -> None:
+        """Bind, together with the node's other receiving processes if there are any."""
+        if self._shares_port:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Say whether there is room: who comes when all places are taken is rejected by an answer, and closed without one when too many come."""
+        return len(self.active_associations) < 2 * self.ae.maximum_associations
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of a connection that did not become an association."""
+        error = sys.exc_info()[1]
+        _log.warning("receive.no_association", address=client_address[0], error=type(error).__name__)
+
+
+class Handler(RequestHandler):
+    """Makes an association of a connection."""
+
+    server: Server
+    request: socket.socket
+
+    def handle(self) -> None:
+        """Shake hands if TLS is spoken, and go on as pynetdicom does."""
+        if self.server.tls is not None:
+            self.request.settimeout(self.server.timeout_s)
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        super().handle()
+
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        self.server.prepare(association, self.request)
+        return association
+
+
+def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
+    """Return what connections are wrapped by: TLS 1.2 or newer, and clients' certificates asked for if authorities are named (PS3.15 B.9).
+
+    Raises
+    ------
+    ConfigError: a file cannot be read, or is not what it should be.
+    """
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.clients is not None:
+            context.load_verify_locations(tls.clients)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"node.tls cannot be used: {error.strerror or type(error).__name__}",
+            hint="Name PEM files that this user may read; the key without password.",
+        ) from error
+    return context

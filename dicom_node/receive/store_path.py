@@ -1,0 +1,303 @@
+"""The store path: C-STORE requests from the socket to the door, past pynetdicom, which serves everything else.
+
+On an established association (Sta6 of PS3.8 Table 9-10, acceptor) this owns the socket. It reads whole PDUs into one buffer and takes each PDV
+(PS3.8 Annex E) by the state of the message that it belongs to:
+
+| state   | what comes                                  | what is done                                               | next state       |
+|---------|---------------------------------------------|------------------------------------------------------------|------------------|
+| IDLE    | fragment of a command set                   | kept                                                       | COMMAND, or the  |
+|         |                                             |                                                            | last's (below)   |
+| COMMAND | fragment of a command set, not the last     | kept                                                       | COMMAND          |
+| COMMAND | the last: C-STORE-RQ (PS3.7 9.3.1.1) on an  | an arrival is opened at the door                           | STORE            |
+|         | accepted presentation context               |                                                            |                  |
+| COMMAND | the last: anything else                     | given to pynetdicom                                        | OTHER, or IDLE   |
+|         |                                             |                                                            | without data set |
+| STORE   | fragment of a data set                      | written on                                                 | STORE            |
+| STORE   | the last fragment                           | made durable; C-STORE-RSP (PS3.7 9.3.1.2) goes out         | IDLE             |
+| OTHER   | fragment                                    | given to pynetdicom, until it has the message              | OTHER, then IDLE |
+| any     | a fragment of the other kind, or of another | A-ABORT, invalid PDU parameter value (AA-8, PS3.8 9.3.8)   | –                |
+|         | context than its message; a malformed PDU   |                                                            |                  |
+| any     | A-RELEASE-RQ, A-ABORT, any other PDU        | given to pynetdicom's state machine, after the answers     | –                |
+|         |                                             | that are outstanding                                       |                  |
+| any     | the connection ends, or a PDU takes too long| Evt17 (AA-4); what had come of a data set is forgotten     | –                |
+
+With an asynchronous operations window (PS3.7 D.3.3.3) above 1, up to so many data sets are made durable side by side, and answered as each is.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA, AsynchronousOperationsWindowNegotiation
+
+from dicom_node.wire import (
+    COMMAND,
+    LAST,
+    P_DATA_TF,
+    PDU_HEAD,
+    Broken,
+    Connection,
+    Malformed,
+    StoreRequest,
+    WokenDUL,
+    fragments,
+    p_data,
+    read_command,
+    store_request,
+    store_response,
+)
+
+_COMMAND_BYTES = 1 << 16  # of a command set at most
+_OTHER_BYTES = 16 << 20  # of a message that pynetdicom takes, which keeps it in memory
+_LONGEST_PDU_BYTES = 1 << 20  # what the site agrees to is less; some senders exceed it
+
+
+class Arriving(Protocol):
+    """A data set that comes in pieces."""
+
+    def write(self, data: memoryview) -> None:
+        """Take the next piece; it is another's after the return."""
+
+    def drop(self) -> None:
+        """Forget it."""
+
+    def close(self) -> tuple[int, str]:
+        """Make it durable, and return the status and comment to answer with (PS3.4 B.2.3)."""
+
+
+Open = Callable[[StoreRequest, str], Arriving]  # begins to take a data set, in its transfer syntax
+
+
+class _State(Enum):
+    IDLE = auto()
+    COMMAND = auto()
+    STORE = auto()
+    OTHER = auto()
+
+
+class StoreDUL(WokenDUL):
+    """The upper layer of an association that receives."""
+
+    def __init__(self, association: Association, begin: Open, connection: Connection, most_pdu_bytes: int, window: ThreadPoolExecutor) -> None:
+        super().__init__(association)
+        self._path = _Path(self, begin, connection, most_pdu_bytes, window)
+
+    def _read_pdu_data(self) -> None:
+        """Read one PDU."""
+        if self.state_machine.current_state == "Sta6":
+            self._path.read()
+        else:
+            super()._read_pdu_data()
+
+    def idle_timer_expired(self) -> bool:
+        """Say whether the peer has been silent for too long; while it waits for us it may."""
+        return not self._path.busy and super().idle_timer_expired()
+
+    def run(self) -> None:
+        """Run the reactor, and forget what had come of a data set when it ends."""
+        try:
+            super().run()
+        finally:
+            self._path.end()
+
+
+def negotiate_window(association: Association, performs: int) -> None:
+    """Agree to so many asynchronous operations as a requestor proposes to invoke, up to `performs` (PS3.7 D.3.3.3).
+
+    pynetdicom's own answer is always 1. The answer speaks of the requestor, as its proposal does: what it may invoke, and what it performs.
+    """
+    acse = association.acse
+
+    def agreed() -> AsynchronousOperationsWindowNegotiation:
+        invokes, _ = association.requestor.asynchronous_operations
+        item = AsynchronousOperationsWindowNegotiation()
+        item.maximum_number_operations_invoked = min(invokes or performs, performs)  # 0: unlimited
+        item.maximum_number_operations_performed = 1
+        association.performs_at_once = item.maximum_number_operations_invoked
+        return item
+
+    acse._check_async_ops = agreed
+
+
+class _Path:
+    """What has come on one association, and what is to be done with what comes next. Only the DUL's thread calls it."""
+
+    def __init__(self, dul: StoreDUL, begin: Open, connection: Connection, most_pdu_bytes: int, window: ThreadPoolExecutor) -> None:
+        self._dul = dul
+        self._association = dul.assoc
+        self._begin = begin
+        self._connection = connection
+        self._buffer = memoryview(bytearray(most_pdu_bytes))
+        self._head = memoryview(bytearray(PDU_HEAD.size))
+        self._state = _State.IDLE
+        self._context_id = 0
+        self._command = bytearray()
+        self._other_bytes = 0
+        self._request: StoreRequest | None = None
+        self._arriving: Arriving | None = None
+        self._answers = _Answers(connection, window)
+        self._reading = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being read, or an answer of ours is outstanding."""
+        return self._reading or self._answers.outstanding
+
+    def read(self) -> None:
+        """Read one PDU and do what is to be done with it."""
+        self._reading = True
+        try:
+            self._connection.read(self._head)
+            kind, length = PDU_HEAD.unpack(self._head)
+            if length > _LONGEST_PDU_BYTES:
+                raise Malformed("a PDU longer than any that was agreed to")
+            if length > len(self._buffer):
+                self._buffer = memoryview(bytearray(length))
+            body = self._buffer[:length]
+            self._connection.read(body)
+            if kind != P_DATA_TF:
+                self._hand_over(body)
+                return
+            for context_id, control, data in fragments(body):
+                self._take(context_id, control, data)
+        except Broken:
+            self._dul.event_queue.put("Evt17")  # transport connection closed
+        except Malformed:
+            self._dul.event_queue.put("Evt19")  # unrecognized or invalid PDU
+        finally:
+            self._reading = False
+
+    def end(self) -> None:
+        """Forget what had come of a data set, after the answers that are outstanding."""
+        self._answers.wait()
+        arriving, self._arriving = self._arriving, None
+        if arriving is not None:
+            arriving.drop()
+
+    def _hand_over(self, body: memoryview) -> None:
+        """Give another PDU than P-DATA-TF to pynetdicom's state machine."""
+        self._answers.wait()
+        try:
+            pdu, event = self._dul._decode_pdu(bytearray(bytes(self._head) + bytes(body)))
+        except Exception as error:  # whatever pynetdicom's decoder raises on bytes that anybody may send: they are no PDU
+            raise Malformed("not a PDU") from error
+        self._dul._recv_pdu.put(pdu)
+        self._dul.event_queue.put(event)
+
+    # -------------------------------------------------------------------------------------------------------- the table
+
+    def _take(self, context_id: int, control: int, data: memoryview) -> None:
+        is_command, is_last = bool(control & COMMAND), bool(control & LAST)
+        if self._state is _State.STORE:
+            if is_command or context_id != self._context_id:
+                raise Malformed("a fragment of another message")
+            self._store_on(data, is_last)
+        elif self._state is _State.OTHER:
+            self._other(context_id, control, data)
+        elif not is_command or (self._state is _State.COMMAND and context_id != self._context_id):
+            raise Malformed("a fragment of another message")
+        else:
+            self._command_on(context_id, data, is_last)
+
+    def _command_on(self, context_id: int, data: memoryview, is_last: bool) -> None:
+        self._state, self._context_id = _State.COMMAND, context_id
+        self._command += data
+        if len(self._command) > _COMMAND_BYTES:
+            raise Malformed("an endless command set")
+        if not is_last:
+            return
+        command, self._command = bytes(self._command), bytearray()
+        context = self._association._accepted_cx.get(context_id)
+        request = store_request(read_command(command)) if context is not None else None
+        if context is None or request is None:
+            self._state, self._other_bytes = _State.OTHER, 0
+            self._other(context_id, COMMAND | LAST, memoryview(command))
+            return
+        self._state, self._request = _State.STORE, request
+        self._arriving = self._begin(request, str(context.transfer_syntax[0]))
+
+    def _store_on(self, data: memoryview, is_last: bool) -> None:
+        arriving, request = self._arriving, self._request
+        if arriving is None or request is None:
+            raise RuntimeError("a data set without its request")
+        arriving.write(data)
+        if is_last:
+            self._state, self._arriving, self._request = _State.IDLE, None, None
+            self._answers.give(arriving, request, self._context_id, self._association)
+
+    def _other(self, context_id: int, control: int, data: memoryview) -> None:
+        self._other_bytes += len(data)
+        if self._other_bytes > _OTHER_BYTES:
+            raise Malformed("an endless message")
+        self._answers.wait()
+        primitive = P_DATA()
+        primitive.presentation_data_value_list = [(context_id, bytes([control]) + bytes(data))]
+        self._association.dimse.receive_primitive(primitive)
+        if self._association.dimse.message is None:
+            self._state = _State.IDLE
+
+
+class _Answers:
+    """Makes arrivals durable and answers them: at once, or as many side by side as the association's window allows."""
+
+    def __init__(self, connection: Connection, pool: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._sending = threading.Lock()
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._broken: Broken | None = None
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether a peer waits for an answer."""
+        return self._under_way > 0
+
+    def give(self, arriving: Arriving, request: StoreRequest, context_id: int, association: Association) -> None:
+        """Answer a request whose data set is there.
+
+        Raises
+        ------
+        Broken: the answer, or one before it, did not reach the peer.
+        """
+        window = getattr(association, "performs_at_once", 1)
+        most_pdu_bytes = association.requestor.maximum_length
+
+        def answer() -> None:
+            status, comment = arriving.close()
+            pdus = p_data(context_id, COMMAND, store_response(request, status, comment), most_pdu_bytes)
+            with self._sending:
+                self._connection.write(pdus)
+
+        if window <= 1:
+            answer()
+        else:
+            self._beside(answer, window)
+
+    def wait(self) -> None:
+        """Wait until nothing is outstanding."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way)
+
+    def _beside(self, answer: Callable[[], None], window: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < window)
+            if self._broken is not None:
+                raise self._broken
+            self._under_way += 1
+        self._pool.submit(self._run, answer)
+
+    def _run(self, answer: Callable[[], Any]) -> None:
+        broken = None
+        try:
+            answer()
+        except Broken as error:
+            broken = error
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._broken = broken or self._broken
+                self._changed.notify_all()

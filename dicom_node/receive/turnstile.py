@@ -1,0 +1,67 @@
+"""How many data sets are made durable at once, and whose turn it is: each sender's in its turn, however many associations it has."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dicom_node.domain import Transient
+
+
+class Turnstile:
+    """Lets so many pass at once; the others wait by sender, and senders take turns."""
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[threading.Lock]] = {}  # sender → its waiting; the first sender is the next
+
+    @contextmanager
+    def turn(self, sender: str, timeout_s: float) -> Iterator[None]:
+        """Wait for a turn, and hold its place for the length of the block.
+
+        Raises
+        ------
+        Transient: none came in time: the disk is slower than the senders.
+        """
+        mine = self._enter(sender)
+        if mine is not None and not mine.acquire(timeout=timeout_s) and self._leave(sender, mine):
+            raise Transient(f"the disk took no data set for {timeout_s:g} s", hint="The disk is slower than what is sent: look at it.")
+        try:
+            yield
+        finally:
+            self._next()
+
+    def _enter(self, sender: str) -> threading.Lock | None:
+        """Take a free place, or return what is released when there is one."""
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return None
+            mine = threading.Lock()
+            mine.acquire()
+            self._waiting.setdefault(sender, deque()).append(mine)
+            return mine
+
+    def _leave(self, sender: str, mine: threading.Lock) -> bool:
+        """Wait no longer; say no when the turn came at this very moment."""
+        with self._lock:
+            line = self._waiting.get(sender)
+            if line is None or mine not in line:
+                return False
+            line.remove(mine)
+            if not line:
+                del self._waiting[sender]
+            return True
+
+    def _next(self) -> None:
+        """Give the place to the first of the next sender, who then is the last of all senders."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            sender = next(iter(self._waiting))
+            line = self._waiting.pop(sender)
+            line.popleft().release()
+            if line:
+                self._waiting[sender] = line
