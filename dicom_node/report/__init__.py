@@ -2,12 +2,13 @@
 
 `build` says findings in DICOM: a Segmentation and a Comprehensive 3D SR (TID 1500). `encode` writes an object as a DICOM file, and `check`
 lets an independent program look for what the standard forbids, before anything leaves. No clock and no dice here: every date is the run's,
-every UID is derived from the run's identity, so that a retry writes the same bytes.
+every UID is derived from the run's identity, so that a retry writes the same bytes. `warm` spares the first report of a process a wait.
 """
 
 from dicom_node.report.build import build
 from dicom_node.report.check import check
 from dicom_node.report.encode import encode
 from dicom_node.report.run import Draft, Run
+from dicom_node.report.warm import warm
 
-__all__ = ["Draft", "Run", "build", "check", "encode"]
+__all__ = ["Draft", "Run", "build", "check", "encode", "warm"]

@@ -29,6 +29,7 @@ class Outcome:
     """All that is to be said."""
 
     labels: np.ndarray | None  # (slice, row, column) on the grid of the first input, the manifest's segment numbers; none: not segmented
+    counts: np.ndarray  # (slice, the manifest's segment number) voxels; of no slices when nothing was segmented
     present: tuple[Segment, ...]  # segments with at least one voxel
     absent: tuple[Segment, ...]  # segments that were looked for and not found
     volumes_ml: Mapping[int, str]  # of each present segment, as it is written
@@ -50,13 +51,15 @@ def interpret(findings: Findings, inputs: Mapping[str, Assembled], manifest: Man
     labels = _labels(findings, assembled, manifest)
     counts = _counts(labels, len(manifest.segments))
     readings = tuple(reading for name in manifest.measurements for reading in _readings(name, findings, manifest))
-    present = tuple(s for s in manifest.segments if counts[s.number])
+    voxels = counts.sum(axis=0)
+    present = tuple(s for s in manifest.segments if voxels[s.number])
     voxel_ml = float(assembled.volume.voxel_volume) / 1000
     return Outcome(
         labels=labels,
+        counts=counts,
         present=present,
-        absent=() if labels is None else tuple(s for s in manifest.segments if not counts[s.number]),
-        volumes_ml={s.number: _volume(readings, s.number, counts[s.number] * voxel_ml) for s in present},
+        absent=() if labels is None else tuple(s for s in manifest.segments if not voxels[s.number]),
+        volumes_ml={s.number: _volume(readings, s.number, voxels[s.number] * voxel_ml) for s in present},
         readings=readings,
         answers=tuple(_answer(name, findings, evaluation) for name, evaluation in manifest.evaluations.items() if name in findings.evaluations),
         missing=_missing(findings, manifest, readings),
@@ -90,7 +93,7 @@ def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.
     if not whole or low < 0 or high > len(manifest.segments):
         described = f"model.toml describes 1 to {len(manifest.segments)}"
         raise ModelFailed(f"the segments hold values from {low} to {high}; {described}", hint="Return whole numbers; 0 is background.")
-    numbers = segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16))
+    numbers = segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16, copy=False))
     try:
         return np.ascontiguousarray(numbers.match_geometry(assembled.volume).array)
     except RuntimeError as error:
@@ -98,11 +101,9 @@ def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.
 
 
 def _counts(labels: np.ndarray | None, segments: int) -> np.ndarray:
-    """Return the number of voxels of each segment, slice by slice: counted at once, a large volume would be copied to 64 bits."""
-    counts = np.zeros(segments + 1, np.int64)
-    for plane in () if labels is None else labels:
-        counts += np.bincount(plane[plane != 0], minlength=segments + 1)
-    return counts
+    """Return the number of voxels by slice and segment, counted slice by slice: at once, a large volume would be copied to 64 bits."""
+    counts = [np.bincount(plane[plane != 0], minlength=segments + 1) for plane in (() if labels is None else labels)]
+    return np.array(counts, np.int64).reshape(-1, segments + 1)
 
 
 def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from dicom_node.config import Model
+from dicom_node.config import Encoding, Model
 from dicom_node.domain import Reference, derived_uid
 
 _UTC_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")  # PS3.3 C.12.1.1.8
@@ -21,6 +21,7 @@ class Run:
     model: Model
     predecessors: tuple[Reference, ...] = ()  # results that these replace
     station: str = ""  # where it ran: Station Name and the observer's physical location
+    encoding: Encoding = "BINARY"  # of the segmentation
     utc_offset: str = ""  # of the dates where the images name none, such as +0100; empty: this machine's
 
     def uid(self, role: str, index: int = 1) -> str:

@@ -1,22 +1,24 @@
-"""Masks as a Segmentation (PS3.3 A.51): BINARY, on the grid of its source images, as viewers show it."""
+"""Masks as a Segmentation (PS3.3 A.51, A.90): on the grid of its source images, as viewers show it."""
 
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
-from highdicom.seg import Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import Segmentation, SegmentDescription
 from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.config import Segment
 from dicom_node.domain import Assembled, Unsuitable
+from dicom_node.report.frames import Frame, functional_groups, in_space, labelled, packed, referenced_series, source_images, spacing_mm
 from dicom_node.report.grid import Plane
 from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
 from dicom_node.report.outcome import Outcome
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words
 
-_STANDIN_ROOT = "1.2.3."  # of the UIDs by which one plane is told from another while highdicom builds; none is left afterwards
+_PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
 _COPIED_COMPRESSION = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -25,7 +27,7 @@ def tracking_uid(run: Run, segment: Segment) -> str:
     return run.uid("segment", segment.number)
 
 
-def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run) -> Segmentation:
+def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run) -> Dataset:
     """Return the segments that have voxels, as one Segmentation whose frames lie on their source images.
 
     A segment without a voxel is left out and the others numbered anew: segment numbers have no holes (PS3.3 C.8.20.2), a described segment
@@ -40,83 +42,91 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     source = assembled.sources[0]
     if not source.get("FrameOfReferenceUID"):
         raise Unsuitable("the images name no frame of reference, so that a segmentation cannot be laid over them")
-    seg = _built(outcome, assembled, shown, run, Words.of(source))
-    seg["PixelData"].VR = "OB"
-    if len(seg.PixelData) * 8 > seg.NumberOfFrames * seg.Rows * seg.Columns + 7:
-        seg.PixelData = seg.PixelData[:-1] + b"\0"  # PS3.5 §8.1.1: padding is null
+    built = _built(outcome, assembled, shown[0], run, Words.of(source))
+    seg = Dataset()  # no longer highdicom's own class, which knows the frames that it was built with
+    seg.update(built)
+    seg.file_meta = built.file_meta
     seg.ContentCreatorName = None  # type 2, and no person made it
-    _name_sources(seg, shown, assembled)
+    _name_sources(seg, shown, source.SeriesInstanceUID)
     _derive_dimensions(seg, run)
-    _identify_frames(seg)
+    _put_frames(seg, outcome, shown, run.encoding)
     settle(seg, source, run, "SEG")
     copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_COMPRESSION if source.get(keyword)])
     copy_elements(source, seg, [Tag("BodyPartExamined")] if is_sound(source, "BodyPartExamined") else [])
     return seg
 
 
-def _built(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run, words: Words) -> Segmentation:
+def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words: Words) -> Segmentation:
+    """Let highdicom build the object over one row of pixels in one plane: all that is said once for the whole object, and no frame to wait for."""
     manifest = run.model.manifest
     return Segmentation(
-        source_images=_standins(shown, assembled),
-        pixel_array=_pixels(outcome, shown),
-        segmentation_type=SegmentationTypeValues.BINARY,
+        source_images=[_standin(plane, assembled, columns=len(outcome.present))],
+        pixel_array=np.arange(1, len(outcome.present) + 1, dtype=np.uint16)[None, None],
+        segmentation_type=run.encoding,
         segment_descriptions=[_described(number, s, outcome, run, words) for number, s in enumerate(outcome.present, start=1)],
         series_instance_uid=run.uid("SEG series"),
         series_number=1,
-        sop_instance_uid=run.uid("SEG"),
+        sop_instance_uid=run.uid("SEG" if run.encoding == "BINARY" else f"SEG {run.encoding}"),
         instance_number=1,
         manufacturer=words.say(manifest.manufacturer, 64),
         manufacturer_model_name=manifest.name,
         software_versions=words.say(manifest.version, 64),
         device_serial_number=serial_number(run),
-        omit_empty_frames=True,
         content_label="AI_RESEARCH",
         content_description=f"{words.say(manifest.name)}: AI, research use",
     )
 
 
-def _standins(shown: list[Plane], assembled: Assembled) -> list[Dataset]:
-    """Return one plain CT image for each plane, holding geometry and nothing of the patient.
+def _standin(plane: Plane, assembled: Assembled, columns: int) -> Dataset:
+    """Return a plain CT image of one row that holds the geometry of a plane and nothing of the patient.
 
     Single-frame, multi-frame and unknown classes then take one road, and what is odd or missing in a header cannot stop the building.
     One orientation for all: images of one series may differ in its last decimals.
     """
-    source, first = assembled.sources[0], shown[0]
-    common = Dataset()
+    source = assembled.sources[0]
+    image = Dataset()
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(common, keyword, None)
-    common.SOPClassUID, common.Modality = CTImageStorage, "CT"
-    common.StudyInstanceUID, common.SeriesInstanceUID = source.StudyInstanceUID, source.SeriesInstanceUID
-    common.FrameOfReferenceUID = source.FrameOfReferenceUID
-    common.PositionReferenceIndicator = source.PositionReferenceIndicator if is_sound(source, "PositionReferenceIndicator") else None
-    common.Rows, common.Columns = assembled.volume.shape[1:]
-    common.LossyImageCompression = source.get("LossyImageCompression") or "00"
-    common.ImageOrientationPatient = list(first.orientation)
-    common.PixelSpacing = list(first.spacing_mm)
-    common.SliceThickness = first.thickness_mm or float(assembled.volume.spacing[0])
-    standins = []
-    for number, plane in enumerate(shown):
-        standin = Dataset()
-        standin.update(common)
-        standin.SOPInstanceUID = f"{_STANDIN_ROOT}{number}"
-        standin.ImagePositionPatient = list(plane.position_mm)
-        standins.append(standin)
-    return standins
+        setattr(image, keyword, None)
+    image.SOPClassUID, image.SOPInstanceUID, image.Modality = CTImageStorage, plane.sop_instance_uid, "CT"
+    image.StudyInstanceUID, image.SeriesInstanceUID = source.StudyInstanceUID, source.SeriesInstanceUID
+    image.FrameOfReferenceUID = source.FrameOfReferenceUID
+    image.PositionReferenceIndicator = source.PositionReferenceIndicator if is_sound(source, "PositionReferenceIndicator") else None
+    image.Rows, image.Columns = 1, columns
+    image.LossyImageCompression = source.get("LossyImageCompression") or "00"
+    image.ImageOrientationPatient = list(plane.orientation)
+    image.ImagePositionPatient = list(plane.position_mm)
+    image.PixelSpacing = list(plane.spacing_mm)
+    image.SliceThickness = plane.thickness_mm or float(assembled.volume.spacing[0])
+    return image
 
 
-def _pixels(outcome: Outcome, shown: list[Plane]) -> np.ndarray:
-    """Return the segment numbers of the object (plane, row, column): consecutive, one plane for each image."""
-    labels = outcome.labels
-    if labels is None:
+def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], encoding: str) -> None:
+    """Put the frames, and what depends on them, in the place of those that highdicom was given (PS3.3 C.7.6.16, C.7.6.17, C.8.20.2).
+
+    The segment is named in every frame, also where there is only one: older viewers look nowhere else.
+    """
+    if outcome.labels is None:
         raise ValueError("there are no segments")
-    if len(shown) < len(labels):
-        labels = labels[[plane.slice_index for plane in shown]]
+    shared = seg.SharedFunctionalGroupsSequence[0]
     numbers = [segment.number for segment in outcome.present]
-    if numbers != list(range(1, len(numbers) + 1)):
-        table = np.zeros(max(numbers) + 1, labels.dtype)
-        table[numbers] = range(1, len(numbers) + 1)
-        labels = table[labels]
-    return labels
+    present = outcome.counts[:, numbers] > 0  # (slice, segment)
+    filled = [plane for plane in shown if present[plane.slice_index].any()]
+    places = list(enumerate(in_space(filled), start=1))
+    segments = [None] if encoding == "LABELMAP" else range(1, len(numbers) + 1)
+    frames = [Frame(plane=p, place=i, segment=s) for s in segments for i, p in places if s is None or present[p.slice_index, s - 1]]
+    if "SegmentIdentificationSequence" in shared:
+        del shared.SegmentIdentificationSequence
+    _space(shared.PixelMeasuresSequence[0], shown)
+    seg.pop("DimensionOrganizationType", None)
+    if len(segments) == 1 and len(filled) > 1 and spacing_mm(filled, sort=False):
+        seg.DimensionOrganizationType = "3D"
+    seg.NumberOfFrames = len(frames)
+    seg.Rows, seg.Columns = outcome.labels.shape[1:]
+    seg[_PER_FRAME] = functional_groups(frames)
+    seg.PixelData = (packed if encoding == "BINARY" else labelled)(outcome.labels, frames, numbers)
+    seg["PixelData"].VR = "OW" if seg.BitsAllocated > 8 else "OB"
+    if "PixelPaddingValue" in seg:
+        seg["PixelPaddingValue"].VR = "US"
 
 
 def _described(number: int, segment: Segment, outcome: Outcome, run: Run, words: Words) -> SegmentDescription:
@@ -145,46 +155,22 @@ def _described(number: int, segment: Segment, outcome: Outcome, run: Run, words:
     return item
 
 
-def _name_sources(seg: Segmentation, shown: list[Plane], assembled: Assembled) -> None:
-    """Put the true images where the stand-ins are named: per frame, and once for the series (PS3.3 C.7.6.16.2.6, C.12.2)."""
-    for frame in seg.PerFrameFunctionalGroupsSequence:
-        for item in frame.DerivationImageSequence[0].SourceImageSequence:
-            if not item.ReferencedSOPInstanceUID.startswith(_STANDIN_ROOT):
-                continue  # highdicom lets the frames of one plane share one item
-            plane = shown[int(item.ReferencedSOPInstanceUID.removeprefix(_STANDIN_ROOT))]
-            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = plane.sop_class_uid, plane.sop_instance_uid
-            if plane.frame_number is not None:
-                item.ReferencedFrameNumber = plane.frame_number
-    series = Dataset()
-    series.SeriesInstanceUID = assembled.sources[0].SeriesInstanceUID
-    series.ReferencedInstanceSequence = _references(shown)
-    seg.ReferencedSeriesSequence = [series]
-    seg.SourceImageSequence = _references(shown)
+def _space(measures: Dataset, shown: list[Plane]) -> None:
+    """State the distance between slices over all images, also those without a frame: receivers lay out the volume by it."""
+    spacing = spacing_mm(shown)
+    if spacing is None:
+        del measures.SpacingBetweenSlices
+    else:
+        measures.SpacingBetweenSlices = format_number_as_ds(spacing)
 
 
-def _references(shown: list[Plane]) -> list[Dataset]:
-    references = []
-    for sop_instance_uid, sop_class_uid in {plane.sop_instance_uid: plane.sop_class_uid for plane in shown}.items():
-        reference = Dataset()
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = sop_class_uid, sop_instance_uid
-        references.append(reference)
-    return references
+def _name_sources(seg: Dataset, shown: list[Plane], series_instance_uid: str) -> None:
+    """Name every image once for the series (PS3.3 C.7.6.1, C.12.2)."""
+    for element in (source_images(shown), referenced_series(shown, series_instance_uid)):
+        seg[element.tag] = element
 
 
-def _derive_dimensions(seg: Segmentation, run: Run) -> None:
+def _derive_dimensions(seg: Dataset, run: Run) -> None:
     uid = run.uid("SEG dimensions")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid
-
-
-def _identify_frames(seg: Segmentation) -> None:
-    """Name the segment in every frame, also where there is only one: older viewers look nowhere else."""
-    shared = seg.SharedFunctionalGroupsSequence[0]
-    if "SegmentIdentificationSequence" not in shared:
-        return
-    number = shared.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-    del shared.SegmentIdentificationSequence
-    for frame in seg.PerFrameFunctionalGroupsSequence:
-        item = Dataset()
-        item.ReferencedSegmentNumber = number
-        frame.SegmentIdentificationSequence = [item]
