@@ -46,22 +46,26 @@ class Share:
     contexts: tuple[Context, ...]
 
 
-def contexts(result: Result) -> tuple[Context, ...]:
+def contexts(result: Result, *, deflate: bool = False) -> tuple[Context, ...]:
     """Return the presentation contexts proposed for a result: one for its own transfer syntax, one for Implicit VR Little Endian.
 
     Every uncompressed object is offered in the default transfer syntax too (PS3.5 10.1), in a context of its own, so that the peer can accept
     both and our bytes go out as they lie on disk.
+
+    deflate: whether the peer is to get it deflated (PS3.5 A.5) if it can; this is offered first.
     """
-    own = (result.sop_class_uid, result.transfer_syntax_uid)
-    return (own, (result.sop_class_uid, str(ImplicitVRLittleEndian))) if _convertible(result) else (own,)
+    syntaxes = [result.transfer_syntax_uid]
+    if _convertible(result):
+        syntaxes = [*([str(DeflatedExplicitVRLittleEndian)] if deflate else []), *syntaxes, str(ImplicitVRLittleEndian)]
+    return tuple((result.sop_class_uid, syntax) for syntax in dict.fromkeys(syntaxes))
 
 
-def shares(deliveries: Sequence[Delivery], most: int = MAX_CONTEXTS) -> Iterator[Share]:
+def shares(deliveries: Sequence[Delivery], most: int = MAX_CONTEXTS, *, deflate: bool = False) -> Iterator[Share]:
     """Part deliveries, in their order, so that none needs more presentation contexts than one association may propose (PS3.8 9.3.2.2)."""
     members: list[Delivery] = []
     proposed: dict[Context, None] = {}
     for one in deliveries:
-        more = dict.fromkeys(contexts(one.result))
+        more = dict.fromkeys(contexts(one.result, deflate=deflate))
         if members and len(proposed | more) > most:
             yield Share(deliveries=tuple(members), contexts=tuple(proposed))
             members, proposed = [], {}
@@ -72,9 +76,9 @@ def shares(deliveries: Sequence[Delivery], most: int = MAX_CONTEXTS) -> Iterator
 
 
 def choose(result: Result, accepted: Iterable[Context]) -> str | None:
-    """Return the transfer syntax to send a result in: its own if the peer accepted that, else the default one, else none."""
+    """Return the transfer syntax to send a result in: deflated where that was proposed and accepted, else its own, else the default one, else none."""
     taken = set(accepted)
-    return next((syntax for sop_class, syntax in contexts(result) if (sop_class, syntax) in taken), None)
+    return next((syntax for sop_class, syntax in contexts(result, deflate=True) if (sop_class, syntax) in taken), None)
 
 
 def not_accepted(destination: str, result: Result, refused: Mapping[Context, int]) -> str:
@@ -83,7 +87,7 @@ def not_accepted(destination: str, result: Result, refused: Mapping[Context, int
     refused: proposed context -> its result by PS3.8 Table 9-18, in which 4 is a transfer syntax that the peer cannot read.
     """
     name = UID(result.sop_class_uid).name
-    proposed = contexts(result)
+    proposed = [context for context in contexts(result, deflate=True) if context in refused]
     if any(refused.get(context) == 4 for context in proposed):
         tried = " nor in ".join(UID(syntax).name for _, syntax in proposed)
         return f"{destination} accepts {name}, but not in {tried}; ask its administrator to allow one of them, or deliver to another"
