@@ -29,6 +29,7 @@ _LONG = frozenset(str(vr.value) for vr in EXPLICIT_VR_LENGTH_32)
 _LENGTH = struct.Struct("<I").unpack_from
 # Whose values need nothing but their own bytes to be understood.
 _SELF_CONTAINED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "SL", "SS", "TM", "UI", "UL", "US"})
+_DECIMAL, _DOTTED = b"0123456789+-.eE \\", b"0123456789.\0"  # what plain numbers and UIDs are written with
 
 _Elements = dict[BaseTag, RawDataElement]
 
@@ -81,9 +82,7 @@ class Reader:
         ------
         What pydicom raises when the bytes are no such value.
         """
-        tag = self._tags.get(keyword)
-        if tag is None:
-            tag = self._tags[keyword] = BaseTag(tag_for_keyword(keyword) or 0)
+        tag = self._tag(keyword)
         raw = header.get_item(tag)
         if not isinstance(raw, RawDataElement):
             return None if raw is None else raw.value
@@ -94,6 +93,26 @@ class Reader:
         if element.VR in _SELF_CONTAINED and " or " not in dictionary_VR(tag):
             self._values[key] = element.value
         return element.value
+
+    def numbers(self, header: Dataset, keyword: str) -> Any:
+        """Return the numbers of an attribute that differs from image to image, such as its position: without pydicom where they are plain."""
+        raw = header.get_item(self._tag(keyword))
+        if isinstance(raw, RawDataElement) and raw.VR in ("DS", None) and raw.value and not raw.value.strip(_DECIMAL):
+            return tuple(map(float, raw.value.split(b"\\")))
+        return self.value(header, keyword)
+
+    def uid(self, header: Dataset, keyword: str) -> str:
+        """Return a UID, which no two images share."""
+        raw = header.get_item(self._tag(keyword))
+        if isinstance(raw, RawDataElement) and raw.VR in ("UI", None) and raw.value and not raw.value.strip(_DOTTED):
+            return raw.value.rstrip(b"\0").decode("ascii")
+        return str(header[self._tag(keyword)].value)
+
+    def _tag(self, keyword: str) -> BaseTag:
+        tag = self._tags.get(keyword)
+        if tag is None:
+            tag = self._tags[keyword] = BaseTag(tag_for_keyword(keyword) or 0)
+        return tag
 
     def _meta(self, data: bytes) -> tuple[_Elements, int]:
         if data[128:132] != b"DICM" or data[132:134] != b"\x02\x00":
@@ -136,7 +155,7 @@ class Reader:
             try:
                 tag = tags[head]
             except KeyError:
-                tag = tags[head] = _tag(head)
+                tag = tags[head] = _tag_of(head)
             if tag in PIXELS:
                 break
             (length,) = _LENGTH(data, at + 4)
@@ -196,10 +215,10 @@ def _kind(head: bytes) -> tuple[BaseTag, str, bool]:
     vr = _VRS.get(head[4:6])
     if vr is None:
         raise Odd
-    return _tag(head[:4]), vr, vr in _LONG
+    return _tag_of(head[:4]), vr, vr in _LONG
 
 
-def _tag(head: bytes) -> BaseTag:
+def _tag_of(head: bytes) -> BaseTag:
     if len(head) < 4:
         raise IndexError
     group, element = struct.unpack("<HH", head)

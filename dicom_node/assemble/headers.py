@@ -261,7 +261,7 @@ def _read_one(path: Path, reader: Reader) -> Image | None:
         path=path,
         header=head.header,
         reader=reader,
-        uid=str(head.header.SOPInstanceUID),
+        uid=reader.uid(head.header, "SOPInstanceUID"),
         number=None if number is None else int(number),
         pixels_at=head.pixels_at,
         pixels_head=head.pixels_head,
@@ -277,7 +277,8 @@ def _read_one(path: Path, reader: Reader) -> Image | None:
 
 def _frame(image: Image, index: int) -> Frame:
     if image.single:
-        position, orientation, spacing = map(image.value, ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"))
+        position = image.reader.numbers(image.header, "ImagePositionPatient")
+        orientation, spacing = image.value("ImageOrientationPatient"), image.value("PixelSpacing")
     else:
         place = functional_group(image.header, index, "PlanePositionSequence")
         plane = functional_group(image.header, index, "PlaneOrientationSequence")
