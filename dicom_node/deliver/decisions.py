@@ -76,7 +76,7 @@ def shares(deliveries: Sequence[Delivery], most: int = MAX_CONTEXTS, *, deflate:
 
 
 def choose(result: Result, accepted: Iterable[Context]) -> str | None:
-    """Return the transfer syntax to send a result in: deflated where that was proposed and accepted, else its own, else the default one, else none."""
+    """Return the transfer syntax to send a result in: deflated if the peer was offered that and accepted it, else its own, else the default one."""
     taken = set(accepted)
     return next((syntax for sop_class, syntax in contexts(result, deflate=True) if (sop_class, syntax) in taken), None)
 
