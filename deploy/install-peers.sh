@@ -4,7 +4,7 @@
 set -eu
 
 missing=
-for package in dcmtk dicom3tools orthanc orthanc-dicomweb pixelmed-apps default-jre-headless postgresql mricron-data; do
+for package in dcmtk dicom3tools odil orthanc orthanc-dicomweb pixelmed-apps default-jre-headless postgresql mricron-data; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
