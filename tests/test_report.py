@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.config import Model
 from dicom_node.domain import Findings, ModelFailed, Reference, Rejected, Unsuitable
@@ -18,6 +18,7 @@ from tests import findings as made
 from tests import phantoms
 
 PRESENCE, ABSENT = "121052", "272519000"
+LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 SR_CLASS, SEG_CLASS = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.66.4"
 
 
@@ -280,6 +281,72 @@ def test_an_interpolated_slice_has_no_frame(model: Model) -> None:
     seg, sr = (d.dataset for d in build(made.findings(assembled), {"ct": assembled}, made.run(model)))
     assert seg.NumberOfFrames == 2
     assert any("1 slices of the volume have no image" in text for text in comments(sr))
+
+
+def test_a_label_map_shows_every_segment_of_a_slice_in_one_frame(model: Model) -> None:
+    """PS3.3 A.51 and C.8.20.2 as Supplement 243 has them: a SOP class of its own, the segment's number in each pixel, the background described."""
+    assembled = made.assembled(phantoms.series())
+    seg, sr = results(model, encoding="LABELMAP").values()
+    assert (seg.SOPClassUID, seg.SegmentationType, seg.NumberOfFrames, seg.BitsAllocated) == (LABEL_MAP_CLASS, "LABELMAP", 3, 8)
+    assert [(s.SegmentNumber, s.SegmentLabel) for s in seg.SegmentSequence] == [(0, "Background"), (1, "Left lung"), (2, "Right lung")]
+    written = dcmread(BytesIO(encode(seg))).pixel_array  # (frame, row, column), from the last slice to the first
+    assert np.array_equal(written, made.findings(assembled).segments.array[[4, 3, 2]])
+    assert child(groups(sr)[0], "121191").ReferencedSOPSequence[0].ReferencedSOPClassUID == LABEL_MAP_CLASS
+
+
+def test_another_encoding_is_another_object(model: Model) -> None:
+    """PS3.5 9: one UID never stands for two objects; only the segmentation is another."""
+    plain, mapped = (results(model, encoding=encoding) for encoding in ("BINARY", "LABELMAP"))
+    assert plain["SEG"].SOPInstanceUID != mapped["SEG"].SOPInstanceUID
+    assert plain["SEG"].SegmentSequence[0].TrackingUID == mapped["SEG"].SegmentSequence[1].TrackingUID
+
+
+@pytest.mark.parametrize("encoding", ["BINARY", "LABELMAP"])
+def test_a_result_is_deflated_to_the_same_bytes_each_time(model: Model, encoding: str) -> None:
+    """PS3.5 A.5: what a destination gets deflated is the object on disk, and a retry sends the same bytes."""
+    on_disk = encode(results(model, encoding=encoding)["SEG"])
+    sent = []
+    for _ in range(2):
+        file, dataset = BytesIO(), dcmread(BytesIO(on_disk))
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        dataset.save_as(file, enforce_file_format=True)
+        sent.append(file.getvalue())
+    assert sent[0] == sent[1]
+    assert len(sent[0]) < len(on_disk)
+    assert dcmread(BytesIO(sent[0])) == dcmread(BytesIO(on_disk))
+
+
+def test_more_segments_than_a_byte_counts_take_two(tmp_path: Path) -> None:
+    """PS3.3 C.8.20.2: a label map has 8 or 16 bits; whatever the manifest describes, only what is present is numbered."""
+    described = "".join(
+        f'[[segments]]\nnumber = {n}\nlabel = "{n}"\ncategory = "SCT.AnatomicalStructure"\ntype = "SCT.Lung"\n' for n in range(1, 301)
+    )
+    model = made.model(tmp_path, f'name = "many"\nversion = "1"\ntask = "Counts."\n[inputs.ct]\nModality = "CT"\n{described}')
+    assembled = made.assembled(phantoms.series())
+    labels = np.zeros(assembled.volume.shape, np.uint16)
+    labels[0].reshape(-1)[:299] = range(2, 301)
+    seg = results(model, given=Findings(segments=assembled.volume.with_array(labels)), encoding="LABELMAP")["SEG"]
+    assert (seg.BitsAllocated, seg["PixelData"].VR, len(seg.SegmentSequence)) == (16, "OW", 300)
+    assert np.array_equal(dcmread(BytesIO(encode(seg))).pixel_array, np.where(labels[0], labels[0] - 1, 0))
+
+
+def test_an_object_is_written_twice_alike(model: Model) -> None:
+    """The pixels lie in a buffer, which writing leaves as it was; looking into the frames changes nothing."""
+    seg = results(model)["SEG"]
+    once = encode(seg)
+    assert len(seg.PerFrameFunctionalGroupsSequence) == seg.NumberOfFrames
+    assert encode(seg) == once
+
+
+def test_a_process_is_warmed_once() -> None:
+    """The tables of the standard are read before the first report is written, and not again."""
+    program = (
+        "import json\nfrom dicom_node.report import warm\nread, loads = [], json.loads\n"
+        "json.loads = lambda text, **more: (read.append(len(text)), loads(text, **more))[1]\n"
+        "warm(); first = len(read); warm(); print(first > 0, len(read) == first)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True", "True"]
 
 
 # ------------------------------------------------------------------------------------------------------------------ report
