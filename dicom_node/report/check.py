@@ -25,9 +25,10 @@ _PLACE = re.compile(r"</\w*\(([0-9a-fA-F]{4}),([0-9a-fA-F]{4})\)[^/>]*>")  # of 
 def check(path: Path) -> tuple[str, ...]:
     """Return what is wrong with a DICOM file by PS3.3; empty when nothing is.
 
-    Errors count, warnings do not. One kind of error is let through, beside one that is the program's own (`_UNAWARE`): a value of the Patient and Study modules that the standard would not
+    Errors count, warnings do not. One kind of error is let through: a value of the Patient and Study modules that the standard would not
     have, for these we copy from the images as they are, and a node that mended them would split the patient in the archive (PS3.3 C.7.1,
-    C.7.2; IHE RAD App. V). Values are cut out of every message, so that no identity of a patient reaches a log.
+    C.7.2; IHE RAD App. V); beside it one that is the program's own (`_UNAWARE`). Values are cut out of every message, so that no identity of
+    a patient reaches a log.
 
     Raises
     ------
