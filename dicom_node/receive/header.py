@@ -12,7 +12,7 @@ import mmap
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
@@ -29,6 +29,7 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # the latter two by JPIP reference
 _INFLATED_BYTES = 16 << 20  # of a deflated data set so much is looked at
 _ELEMENTS = 1_000_000  # so many are walked over, nested ones included: about a second
+_TOO_MANY = f"more than {_ELEMENTS} elements before the image"
 _DEPTH = 64  # of open sequences and items; pydicom, which reads the file later, recurses for each
 _VALUE_BYTES = 4096  # of a value so much is looked at
 _TEXT_CHARACTERS = 1024  # of a value so much is kept
@@ -52,6 +53,9 @@ _META = {
     0x00020010: "TransferSyntaxUID",
     0x00020016: "SourceApplicationEntityTitle",
 }
+_MET: dict[tuple[Any, ...], Any] = {}  # values that were decoded lately
+_MET_AT_MOST, _MET_BYTES = 4096, 128  # values, of at most so many bytes
+
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
@@ -95,9 +99,8 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = 
         data = memoryview(_inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set)
         form = _form(data, "<" if transfer_syntax_uid != _BIG_ENDIAN else ">")
         found = {}
-        for tag, vr, start, length, _ in _Walk(data, form, beginning).elements(0):
-            if tag in _WANTED:
-                found[tag] = vr, bytes(data[start : start + min(length, _VALUE_BYTES)]), length
+        for tag, vr, start, length, _ in _Walk(data, form, beginning).elements(0, only=_WANTED):
+            found[tag] = vr, bytes(data[start : start + min(length, _VALUE_BYTES)]), length
     except _Malformed as error:
         raise _unparsable(str(error)) from error
     except struct.error as error:
@@ -105,7 +108,7 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = 
     except zlib.error as error:
         raise _unparsable("it is not deflated") from error
     charsets = _charsets(found.get(0x00080005, (b"", b"", 0))[1])
-    values = {_WANTED[tag][0]: _value(tag, vr, raw, length, form, charsets) for tag, (vr, raw, length) in found.items()}
+    values = {_WANTED[tag][0]: _known(tag, vr, raw, length, form, charsets) for tag, (vr, raw, length) in found.items()}
     return {keyword: value for keyword, value in values.items() if value is not None}
 
 
@@ -172,20 +175,30 @@ class _Walk:
         self._beginning = beginning
         self._left = _ELEMENTS
 
-    def elements(self, at: int, last_group: int = 0x0028) -> Iterator[tuple[int, bytes, int, int, int]]:
-        """Give tag, VR, start, length and end of each element of defined length, up to the last group that matters."""
-        size = len(self._data)
+    def elements(self, at: int, last_group: int = 0x0028, only: Container[int] | None = None) -> Iterator[tuple[int, bytes, int, int, int]]:
+        """Give tag, VR, start, length and end of each element of defined length, or `only` of some, up to the last group that matters."""
+        # `_element` written out for what nearly every element is, a short one with its VR: each received image pays for this loop.
+        data, size, head, plain = self._data, len(self._data), self._form.head, _SHORT if self._form.explicit else frozenset()
+        left = _ELEMENTS
         while size - at >= 8:
-            tag, vr, length, start = self._element(at, self._form)
-            if tag >> 16 > last_group:
+            group, element, vr, length = head(data, at)
+            if vr in plain and group != _ITEM_GROUP:
+                tag, start = group << 16 | element, at + 8
+                left -= 1
+            else:
+                tag, vr, length, start = self._element(at, self._form)
+            if group > last_group:
                 return
+            if left < 0:
+                raise _Malformed(_TOO_MANY)
             if length == _UNDEFINED:
                 at = self._after_undefined(start, vr)
                 continue
             at = start + length
             if at > size:
                 raise _Malformed("a length reaches past its end")
-            yield tag, vr, start, length, at
+            if only is None or tag in only:
+                yield tag, vr, start, length, at
         if self._beginning:
             raise _Malformed("more is to come")
 
@@ -193,7 +206,7 @@ class _Walk:
         """Return tag, VR (empty when implicit), length, and where the value begins (PS3.5 §7.1)."""
         self._left -= 1
         if self._left < 0:
-            raise _Malformed(f"more than {_ELEMENTS} elements before the image")
+            raise _Malformed(_TOO_MANY)
         group, element, vr, length = form.head(self._data, at)
         tag = group << 16 | element
         if form.explicit and group != _ITEM_GROUP:
@@ -230,6 +243,20 @@ def _inflated(data_set: Bytes) -> bytes:
 
 
 # --------------------------------------------------------------------------------------------------------------- values
+
+
+def _known(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: tuple[str, ...]) -> Any:
+    """Return a value as `_value` does, from memory where it was met before: most are the same in all images of a series."""
+    if length > _MET_BYTES:
+        return _value(tag, vr, raw, length, form, charsets)
+    key = tag, vr, raw, form.order, charsets
+    try:
+        return _MET[key]
+    except KeyError:
+        if len(_MET) >= _MET_AT_MOST:
+            _MET.clear()
+        value = _MET[key] = _value(tag, vr, raw, length, form, charsets)
+        return value
 
 
 def _value(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: tuple[str, ...]) -> Any:

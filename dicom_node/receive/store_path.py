@@ -147,28 +147,33 @@ class _Path:
         return self._reading or self._answers.outstanding
 
     def read(self) -> None:
-        """Read one PDU and do what is to be done with it."""
+        """Read one PDU and do what is to be done with it; go on until the message that has begun is whole."""
         self._reading = True
         try:
-            self._connection.read(self._head)
-            kind, length = PDU_HEAD.unpack(self._head)
-            if length > _LONGEST_PDU_BYTES:
-                raise Malformed("a PDU longer than any that was agreed to")
-            if length > len(self._buffer):
-                self._buffer = memoryview(bytearray(length))
-            body = self._buffer[:length]
-            self._connection.read(body)
-            if kind != P_DATA_TF:
-                self._hand_over(body)
-                return
-            for context_id, control, data in fragments(body):
-                self._take(context_id, control, data)
+            self._read_one()
+            while self._state in (_State.COMMAND, _State.STORE) and not self._dul._kill_thread:
+                self._read_one()
         except Broken:
             self._dul.event_queue.put("Evt17")  # transport connection closed
         except Malformed:
             self._dul.event_queue.put("Evt19")  # unrecognized or invalid PDU
         finally:
             self._reading = False
+
+    def _read_one(self) -> None:
+        self._connection.read(self._head)
+        kind, length = PDU_HEAD.unpack(self._head)
+        if length > _LONGEST_PDU_BYTES:
+            raise Malformed("a PDU longer than any that was agreed to")
+        if length > len(self._buffer):
+            self._buffer = memoryview(bytearray(length))
+        body = self._buffer[:length]
+        self._connection.read(body)
+        if kind != P_DATA_TF:
+            self._hand_over(body)
+            return
+        for context_id, control, data in fragments(body):
+            self._take(context_id, control, data)
 
     def end(self) -> None:
         """Forget what had come of a data set, after the answers that are outstanding."""
@@ -180,6 +185,7 @@ class _Path:
     def _hand_over(self, body: memoryview) -> None:
         """Give another PDU than P-DATA-TF to pynetdicom's state machine."""
         self._answers.wait()
+        self._state = _State.OTHER  # whatever it is, no message goes on after it
         try:
             pdu, event = self._dul._decode_pdu(bytearray(bytes(self._head) + bytes(body)))
         except Exception as error:  # whatever pynetdicom's decoder raises on bytes that anybody may send: they are no PDU

@@ -32,7 +32,7 @@ class Turnstile:
         finally:
             self._next()
 
-    def _enter(self, sender: str) -> threading.Lock | None:
+    def _enter(self, sender: str) -> "threading.Lock | None":
         """Take a free place, or return what is released when there is one."""
         with self._lock:
             if self._free:

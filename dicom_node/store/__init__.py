@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from dicom_node.config import Node
 from dicom_node.domain import NodeError
-from dicom_node.store.archive import Archive
+from dicom_node.store.archive import Archive, Draft, instance_name
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import Deliveries, Destination
@@ -25,6 +25,7 @@ __all__ = [
     "Database",
     "Deliveries",
     "Destination",
+    "Draft",
     "Event",
     "Intake",
     "Jobs",
@@ -34,6 +35,7 @@ __all__ = [
     "Store",
     "Studies",
     "Topic",
+    "instance_name",
 ]
 
 
@@ -71,7 +73,7 @@ class Store:
             archive=archive,
             database=database,
             bell=bell,
-            instances=Intake(database, archive),
+            instances=Intake(database, archive, bell),
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),

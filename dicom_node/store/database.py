@@ -196,7 +196,7 @@ class Prepared:
     def __init__(self, statement: Insert | Update, *, unless_there: Table | None = None) -> None:
         self._statement = statement
         self._unless_there = unless_there
-        self._sqlite: tuple[str, list[str]] | None = None
+        self._sqlite: tuple[str, list[tuple[str, Any]]] | None = None  # text; of each parameter its name, and its value where that is fixed
 
     def for_dialect(self, connection: Connection) -> Insert | Update:
         """Return the statement as SQLAlchemy runs it."""
@@ -207,10 +207,10 @@ class Prepared:
         if self._sqlite is None:
             table = self._unless_there
             statement = self._statement if table is None else sqlite.insert(table).on_conflict_do_nothing()
-            compiled = statement.compile(dialect=sqlite.dialect(), column_keys=list(rows[0]))
-            self._sqlite = str(compiled), list(compiled.positiontup or ())
+            compiled = statement.compile(dialect=sqlite.dialect(), column_keys=None if table is None else list(rows[0]))
+            self._sqlite = str(compiled), [(name, compiled.params[name]) for name in compiled.positiontup or ()]
         text_of_it, names = self._sqlite
-        return text_of_it, [tuple(_plainly(row[name]) for name in names) for row in rows]
+        return text_of_it, [tuple(_plainly(row.get(name, constant)) for name, constant in names) for row in rows]
 
 
 def _plainly(value: Any) -> Any:

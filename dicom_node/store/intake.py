@@ -146,7 +146,7 @@ class Intake:
                 elif alone:
                     file.unlink(missing_ok=True)
                     removed += 1
-        self._keeper.settle()
+        self.settle()
         return moved, recorded, removed
 
     def _has_row(self, name: str) -> bool:
@@ -175,8 +175,17 @@ class Intake:
         with self._database.read() as connection:
             return tuple(dict(row) for row in connection.execute(select(quarantine).order_by(quarantine.c.at.desc()).limit(limit)).mappings())
 
+    def settle(self) -> None:
+        """Make durable what was recorded, and move every file to its place; a thread does so four times a second.
+
+        Raises
+        ------
+        Transient: the disk did not flush.
+        """
+        self._keeper.settle()
+
     def close(self) -> None:
-        """Make durable what was recorded, move every file to its place, and end the thread."""
+        """Settle what there is, and end the thread."""
         self._keeper.close()
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
