@@ -19,7 +19,7 @@ from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
 from dicom_node.domain import HEADER_KEYWORDS, Header, Study, Transient, fault
-from dicom_node.receive import Receiver, read_keywords
+from dicom_node.receive import Receiver, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
@@ -36,7 +36,15 @@ _GRACE_S = 10.0
 class Server:
     """The node as it listens."""
 
-    def __init__(self, site: Site, store: Store, *, work_command: Sequence[str] = (), clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        site: Site,
+        store: Store,
+        *,
+        work_command: Sequence[str] = (),
+        receive_command: Sequence[str] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._site = site
         self._store = store
         self._clock = clock
@@ -44,7 +52,9 @@ class Server:
         self._deliverer = Deliverer(site.config, store, clock=clock)
         self._judge = _Judge(site, store, clock)
         self._ticks = Ticks()
-        self._work = _Kept(work_command) if work_command and site.config.work.start else None
+        self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
+        self._receive_command = receive_command
+        self._receivers: list[_Kept] = []  # beside this process, on the same port
 
     @property
     def port(self) -> int:
@@ -63,12 +73,13 @@ class Server:
         ------
         ConfigError: the port cannot be listened on.
         """
-        moved, removed = self._store.instances.sweep()
+        moved, recorded, removed = self._store.instances.sweep(recovered)
         buried = self._store.studies.bury()
         taken = take_back(self._store, self._site.config.work, self._clock())
-        log.info("swept", moved=moved, unacknowledged=removed, buried=buried, taken_back=taken)
+        log.info("swept", moved=moved, recorded=recorded, unacknowledged=removed, buried=buried, taken_back=taken)
         self._judge.start()
         self._receiver.start()
+        self._start_receivers()
         self._deliverer.start()
         if self._work is not None:
             self._work.start()
@@ -82,13 +93,26 @@ class Server:
 
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
+        for receiver in self._receivers:
+            receiver.close()
         self._receiver.stop(_GRACE_S)
+        for receiver in self._receivers:
+            receiver.stop()
         self._judge.stop()
         self._ticks.stop()
         if self._work is not None:
             self._work.stop()
         self._deliverer.stop()
         log.info("stopped")
+
+
+    def _start_receivers(self) -> None:
+        """Start the processes that receive beside this one: the kernel shares connections out among those that listen on the port."""
+        if self._receive_command:
+            command = [*self._receive_command, "--port", str(self.port)]
+            self._receivers = [_Kept("receiving", command) for _ in range(self._site.config.node.receivers - 1)]
+        for receiver in self._receivers:
+            receiver.start()
 
 
 def judge_due(site: Site, store: Store, now: float) -> int:
@@ -192,21 +216,28 @@ class _Judge:
 class _Kept:
     """A process that is started again when it ends, and that ends when this one does: its standard input closes."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self._name = name
         self._command = list(command)
         self._process: subprocess.Popen[Any] | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="work", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name=name, daemon=True)
 
     def start(self) -> None:
         self._spawn()
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Ask it to end, and go on."""
         self._stopping.set()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        self.close()
         process = self._process
-        if process is not None and process.stdin is not None:
-            process.stdin.close()
+        if process is not None:
             try:
                 process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
@@ -222,9 +253,9 @@ class _Kept:
             code = self._process.wait() if self._process is not None else None
             if self._stopping.wait(_WORK_BACK_AFTER_S):
                 return
-            log.error("the analysing process ended and is started again", code=code)
+            log.error(f"the {self._name} process ended and is started again", code=code)
             try:
                 self._spawn()
             except OSError as error:
                 self._process = None
-                log.error("the analysing process cannot be started; it is tried again", reason=error.strerror)
+                log.error(f"the {self._name} process cannot be started; it is tried again", reason=error.strerror)

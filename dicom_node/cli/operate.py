@@ -16,6 +16,7 @@ from dicom_node.domain import ConfigError, PeerUnavailable
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
+    from dicom_node.store import Store
     from dicom_node.work import Worker
 
 UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
@@ -26,16 +27,21 @@ def serve(
     storage: StorageOption = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0: any free one.")] = None,
+    only_receive: Annotated[bool, typer.Option("--only-receive", hidden=True)] = False,
 ) -> None:
-    """Listen, decide, send; and keep the analysing process running."""
+    """Listen, decide, send; and keep the analysing process, and the receiving ones beside this, running."""
     from dicom_node.serve import Server
     from dicom_node.store import Store
 
     site = site_of(config, storage, host=host, port=port)
     log_to_stderr(logging.INFO)
     store = Store.of(site.config.node)
-    server = Server(site, store, work_command=_work_command(config, storage))
     stop = _stop_event()
+    if only_receive:
+        _receive_until(stop, site, store)
+        return
+    receive_command = ["serve", "--only-receive", *_options(config, storage), "--host", site.config.node.host]
+    server = Server(site, store, work_command=_work_command(config, storage), receive_command=receive_command)
     server.start()
     if sys.stderr.isatty():
         node = site.config.node
@@ -46,6 +52,18 @@ def serve(
     server.stop()
     store.close()
     raise typer.Exit(0 if healthy else 1)
+
+
+def _receive_until(stop: threading.Event, site: "Site", store: "Store") -> None:
+    """Be one of the processes that receive beside `serve`'s own, until that ends."""
+    from dicom_node.receive import Receiver
+
+    threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
+    receiver = Receiver(site.config, store)
+    receiver.start()
+    stop.wait()
+    receiver.stop()
+    store.close()
 
 
 def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin_closes: UntilOption = False) -> None:
@@ -136,10 +154,11 @@ def _check_remotes(site: "Site") -> list[Row]:
 
 
 def _work_command(config: Path | None, storage: Path | None) -> list[str]:
-    command = ["work", "--until-stdin-closes"]
-    command += ["--config", str(config)] if config else []
-    command += ["--storage", str(storage)] if storage else []
-    return command
+    return ["work", "--until-stdin-closes", *_options(config, storage)]
+
+
+def _options(config: Path | None, storage: Path | None) -> list[str]:
+    return [*(["--config", str(config)] if config else []), *(["--storage", str(storage)] if storage else [])]
 
 
 def _stop_event() -> threading.Event:

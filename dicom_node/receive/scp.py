@@ -145,7 +145,7 @@ class Receiver:
         entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         entity.maximum_pdu_size = node.max_pdu_bytes
-        entity.maximum_associations = node.max_associations
+        entity.maximum_associations = -(-node.max_associations // node.receivers)
         entity.acse_timeout = node.acse_timeout_s
         entity.dimse_timeout = node.dimse_timeout_s
         entity.network_timeout = node.network_timeout_s
