@@ -1,5 +1,8 @@
 """One association with a destination: opened, used for C-STORE or C-ECHO, and, when it fails, a sentence that says what is wrong.
 
+An object goes out by the node's own store path (`dicom_node.wire`) where its transfer syntax was accepted; by pynetdicom's where it is encoded
+anew, where the site says so (`node.store_path`), and where pynetdicom is not one that the wire knows.
+
 The first association sets two of pynetdicom's process-wide switches: files are sent as they lie on disk, without being decoded
 (`STORE_SEND_CHUNKED_DATASET`, which concerns only data sets given as paths), and its per-message log handlers stay unbound (`LOG_HANDLER_LEVEL`).
 """
@@ -12,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom import Dataset, dcmread
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
@@ -23,6 +24,7 @@ from pynetdicom.transport import AssociationSocket
 
 from dicom_node.deliver.decisions import Context, patience_s, rejection
 from dicom_node.domain import AE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PeerUnavailable, Result
+from dicom_node.wire import StoredFile, StoreSender, WokenDUL, is_known_library
 
 CONNECT_TIMEOUT_S = 10.0
 _MEDIUM = 0  # Priority (0000,0700)
@@ -36,8 +38,12 @@ class Answer:
     comment: str = ""
 
 
-def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s: float, max_pdu_bytes: int = 131072) -> Association:
+def associate(
+    to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s: float, max_pdu_bytes: int = 131072, fast: bool = True
+) -> Association:
     """Request an association (PS3.8 7.1) that proposes these contexts in their order; it may come back with none of them accepted, and ended.
+
+    fast: whether objects are sent over it by the node's own store path, if this pynetdicom lets it.
 
     Raises
     ------
@@ -45,7 +51,7 @@ def associate(to: AE, calling_ae: str, proposed: Sequence[Context], *, timeout_s
     """
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
-    entity = _Entity(calling_ae)
+    entity = _Entity(calling_ae, woken=fast and is_known_library())
     entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
@@ -80,9 +86,19 @@ def store(association: Association, path: Path, result: Result, syntax: str, *, 
     ------
     ValueError: the file cannot be encoded in this transfer syntax, or is not what its row says.
     """
-    _same_as_row(path, result)
-    association.dimse_timeout = patience_s(path.stat().st_size, timeout_s)
-    what = path if syntax == result.transfer_syntax_uid else dcmread(path)
+    with StoredFile(path) as file:
+        if file.meta.names != (result.sop_class_uid, result.sop_instance_uid, result.transfer_syntax_uid):
+            raise ValueError("its file meta information is not what the ledger says")
+        patience = patience_s(file.size, timeout_s)
+        sender = association.ae.sender(association, timeout_s) if syntax == result.transfer_syntax_uid else None
+        if sender is not None:
+            said = sender.send(file, message_id=message_id, patience_s=patience)
+            return None if said is None else Answer(status=said.status, comment=said.comment)
+    association.dimse_timeout = patience
+    return _store_by_library(association, path if syntax == result.transfer_syntax_uid else dcmread(path), message_id)
+
+
+def _store_by_library(association: Association, what: Path | Dataset, message_id: int) -> Answer | None:
     try:
         status = association.send_c_store(what, msg_id=message_id, priority=_MEDIUM)
     except RuntimeError:  # the peer ended the association since the last object
@@ -128,16 +144,6 @@ def cut(association: Association) -> None:
             transport.socket.shutdown(socket.SHUT_RDWR)
 
 
-def _same_as_row(path: Path, result: Result) -> None:
-    try:
-        meta = read_file_meta_info(path)
-    except InvalidDicomError as error:
-        raise ValueError("not a DICOM file") from error
-    named = (meta.get("MediaStorageSOPClassUID"), meta.get("MediaStorageSOPInstanceUID"), meta.get("TransferSyntaxUID"))
-    if named != (result.sop_class_uid, result.sop_instance_uid, result.transfer_syntax_uid):
-        raise ValueError("its file meta information is not what the ledger says")
-
-
 def _tune(event: evt.Event, timeout_s: float) -> None:
     """Send each packet at once (header and body of a PDU are written apart), and never wait for ever for a peer that has stopped reading."""
     transport = event.assoc.dul.socket
@@ -147,12 +153,17 @@ def _tune(event: evt.Event, timeout_s: float) -> None:
 
 
 class _Entity(ApplicationEntity):
-    """This program's application entity, which knows why its connection failed: pynetdicom only writes that to its log."""
+    """This program's application entity in one association; it knows why the connection failed: pynetdicom only writes that to its log.
+
+    woken: whether the association waits for events instead of sleeping, and lends its socket.
+    """
 
     _socket: "_Socket | None" = None
+    _sender: StoreSender | None = None
 
-    def __init__(self, calling_ae: str) -> None:
+    def __init__(self, calling_ae: str, woken: bool = False) -> None:
         super().__init__(calling_ae)
+        self._woken = woken
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
 
@@ -160,8 +171,16 @@ class _Entity(ApplicationEntity):
     def error(self) -> OSError | None:
         return self._socket.error if self._socket else None
 
-    def _create_socket(self, *args: Any) -> AssociationSocket:
-        transport = super()._create_socket(*args)
+    def sender(self, association: Association, timeout_s: float) -> StoreSender | None:
+        """Return what sends objects over the association; None: pynetdicom does."""
+        if self._sender is None and self._woken:
+            self._sender = StoreSender(association, timeout_s)
+        return self._sender
+
+    def _create_socket(self, association: Association, *args: Any) -> AssociationSocket:
+        if self._woken:
+            WokenDUL(association)  # in the place of the association's own, which has not started
+        transport = super()._create_socket(association, *args)
         plain = transport.socket
         transport.socket = self._socket = _Socket(fileno=plain.detach())
         return transport

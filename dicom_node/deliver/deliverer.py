@@ -208,7 +208,14 @@ class _Slot:
             return
         node, timeout_s = self._owner.config.node, self._remote.timeout_s
         self._answered = False
-        association = peer.associate(self._remote.ae, node.ae_title, share.contexts, timeout_s=timeout_s, max_pdu_bytes=node.max_pdu_bytes)
+        association = peer.associate(
+            self._remote.ae,
+            node.ae_title,
+            share.contexts,
+            timeout_s=timeout_s,
+            max_pdu_bytes=node.max_pdu_bytes,
+            fast=node.store_path == "fast",
+        )
         self._association = association
         accepted = peer.accepted(association)
         try:

@@ -12,6 +12,8 @@ from dicom_node.wire.message import (
     PDU_HEAD,
     PDV_HEAD,
     Malformed,
+    MoveOriginator,
+    StoreAnswer,
     StoreRequest,
     fragments,
     p_data,
@@ -19,6 +21,8 @@ from dicom_node.wire.message import (
     store_request,
     store_response,
 )
+from dicom_node.wire.part10 import FileMeta, StoredFile, read_file_meta
+from dicom_node.wire.sender import StoreSender
 
 __all__ = [
     "COMMAND",
@@ -28,14 +32,20 @@ __all__ = [
     "P_DATA_TF",
     "Broken",
     "Connection",
+    "FileMeta",
     "Gate",
     "Malformed",
+    "MoveOriginator",
+    "StoreAnswer",
     "StoreRequest",
+    "StoreSender",
+    "StoredFile",
     "WokenDUL",
     "fragments",
     "is_known_library",
     "p_data",
     "read_command",
+    "read_file_meta",
     "store_request",
     "store_response",
 ]

@@ -8,12 +8,16 @@ replaced by something that waits until there is something to do:
 * `Gate`, in the place of the event that pauses the association's reactor, lets it turn only when the DUL has news for it, and once a second
   for its time-outs.
 
+Whoever wants the socket for a while takes it with `WokenDUL.hold`, and gives what he read and does not understand to `WokenDUL.hand_over`.
+
 This rests on names that pynetdicom does not promise; `is_known_library` says whether they are there, and without them the stock path is taken.
 """
 
 import os
 import select
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pynetdicom
@@ -49,6 +53,10 @@ class Gate(threading.Event):
         super().set()
         self._news.set()
 
+    def resume(self) -> None:
+        """End a pause of which there is nothing to tell."""
+        super().set()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is news, and no pause."""
         self._news.wait(_TURN_S)
@@ -75,6 +83,9 @@ class WokenDUL(DULServiceProvider):
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._polled = -1
+        self._held = False  # whether the socket is another thread's
+        self._reading = threading.Lock()  # held while this thread reads
+        self._sending = threading.Lock()  # held while anyone sends what is to stay together
         association._reactor_checkpoint = self._gate
         association.dul = self
 
@@ -112,6 +123,44 @@ class WokenDUL(DULServiceProvider):
             if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Leave the socket to the caller's thread, and let the association's reactor rest; what is queued to be sent still goes out."""
+        self._gate.clear()
+        with self._reading:
+            self._held = True
+        self._wake()
+        try:
+            yield
+        finally:
+            self._idle_timer.restart()
+            with self._reading:
+                self._held = False
+            self._gate.resume()
+            self._wake()
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Keep this thread from sending anything between the caller's PDUs."""
+        with self._sending:
+            yield
+
+    def hand_over(self, pdu: bytes) -> None:
+        """Take a PDU that somebody else has read, as if it had been read here."""
+        try:
+            decoded, event = self._decode_pdu(bytearray(pdu))
+        except Exception:  # whatever pynetdicom's decoder raises on bytes that anybody may send: they are no PDU
+            self.event_queue.put("Evt19")
+        else:
+            self._recv_pdu.put(decoded)
+            self.event_queue.put(event)
+        self._wake()
+
+    def _send(self, pdu: Any) -> None:
+        """Send a PDU, but not within what another thread is sending."""
+        with self._sending:
+            super()._send(pdu)
+
     def _is_transport_event(self) -> bool:
         """Wait for the socket, a primitive or the ARTIM timer, and read a PDU if one is there; say whether one was read."""
         if not self.to_user_queue.empty() or not self.assoc.dimse.msg_queue.empty():
@@ -120,12 +169,22 @@ class WokenDUL(DULServiceProvider):
             return super()._is_transport_event()
         if not self.event_queue.empty():
             return False
-        transport = self.socket.socket if self.socket is not None else None
-        self._attend(transport.fileno() if transport is not None else -1)
-        if self._holds_bytes() or self._waits_for_socket():
-            self._read_pdu_data()
-            return True
+        with self._reading:
+            self._attend(self._descriptor())
+            ready = self._holds_bytes()
+        ready = ready or self._waits_for_socket()
+        with self._reading:
+            if ready and not self._held:
+                self._read_pdu_data()
+                return True
         return False
+
+    def _descriptor(self) -> int:
+        """Return the file descriptor to wait for; -1: none, the socket is not connected, or another thread's."""
+        transport = self.socket
+        if self._held or transport is None or transport.socket is None or not transport._is_connected:
+            return -1
+        return int(transport.socket.fileno())
 
     def _attend(self, descriptor: int) -> None:
         if descriptor != self._polled:
@@ -137,7 +196,7 @@ class WokenDUL(DULServiceProvider):
 
     def _holds_bytes(self) -> bool:
         """Say whether TLS has decrypted more than was asked for: no poll shows these bytes."""
-        pending = getattr(self.socket.socket, "pending", None) if self.socket is not None else None
+        pending = getattr(self.socket.socket, "pending", None) if self._polled >= 0 else None
         return bool(pending and pending())
 
     def _waits_for_socket(self) -> bool:

@@ -12,6 +12,7 @@ import struct
 import time
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
+_PIECES = 1024  # of one system call (IOV_MAX)
 
 
 class Broken(ConnectionError):
@@ -38,12 +39,23 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._talk = select.poll()
+        self._talk.register(sock, select.POLLIN | select.POLLOUT)
         self._flags = 0 if self._tls else socket.MSG_WAITALL
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it is TLS."""
+        return self._tls
 
     @property
     def pending(self) -> bool:
         """Whether bytes were received that no poll of the socket shows."""
         return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
+
+    def has_news(self, wait_s: float = 0.0) -> bool:
+        """Wait so long at most for something to read, the end of the connection included, and say whether there is."""
+        return self.pending or bool(self._poll.poll(max(wait_s, 0.0) * 1000))
 
     def read(self, into: memoryview) -> None:
         """Fill a buffer.
@@ -52,7 +64,7 @@ class Connection:
         ------
         Broken: the connection ended, or the buffer was not full in time.
         """
-        got = self._read(into)
+        got = self._read(into) if len(into) else 0  # a read of nothing would wait for something
         if got < len(into):
             self._read_on(into, got)
 
@@ -85,3 +97,41 @@ class Connection:
             self.socket.sendall(data)
         except OSError as error:
             raise Broken(f"not sent: {type(error).__name__}") from error
+
+    def push(self, pieces: list[bytes | memoryview]) -> bool:
+        """Send pieces of memory in their order, without a copy, and take them out of the list; say whether all were sent.
+
+        If not, the peer has stopped taking them and has said something instead, which is to be read before going on. A plain socket's alone.
+
+        Raises
+        ------
+        Broken: the connection ended, the peer did not take anything in time, or the memory cannot be read.
+        """
+        while pieces:
+            try:
+                sent = self.socket.sendmsg(pieces[:_PIECES], (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise Broken(f"not sent: {error.strerror or type(error).__name__}") from error
+            _take_off(pieces, sent)
+            if not pieces:
+                break
+            events = self._talk.poll(self._timeout_s * 1000)
+            if not events:
+                raise Broken("the peer took nothing in time")
+            if events[0][1] & (select.POLLIN | select.POLLOUT) == select.POLLIN:
+                return False
+        return True
+
+
+def _take_off(pieces: list[bytes | memoryview], sent: int) -> None:
+    whole = 0
+    while sent and sent >= len(pieces[whole]):
+        sent -= len(pieces[whole])
+        whole += 1
+        if whole == len(pieces):
+            break
+    del pieces[:whole]
+    if sent:
+        pieces[0] = memoryview(pieces[0])[sent:]

@@ -1,4 +1,4 @@
-"""P-DATA PDUs and C-STORE command sets as bytes (PS3.8 §9.3.5 and Annex E, PS3.7 §6.3 and §9.3.1); no I/O."""
+"""P-DATA PDUs and C-STORE command sets as bytes (PS3.8 §9.3.5 and Annex E, PS3.7 §6.3 and §9.3.1), written and read on either side; no I/O."""
 
 import struct
 from collections.abc import Iterator
@@ -10,10 +10,12 @@ PDV_HEAD = struct.Struct(">IBB")  # length from the context on, presentation con
 COMMAND, LAST = 1, 2  # bits of the message control header (PS3.8 E.2)
 
 _C_STORE_RQ, _C_STORE_RSP = 0x0001, 0x8001
-_NO_DATA_SET = 0x0101  # Command Data Set Type (0000,0800)
-_MOVE_ORIGINATOR_AE, _MOVE_ORIGINATOR_ID = 0x1030, 0x1031
+_BESIDE = frozenset({0x0100, 0x0FFF})  # N-EVENT-REPORT-RQ and C-CANCEL-RQ: a peer may send them while it owes an answer
+_DATA_SET, _NO_DATA_SET = 0x0001, 0x0101  # Command Data Set Type (0000,0800)
+_MEDIUM = 0  # Priority (0000,0700)
 _ELEMENT = struct.Struct("<HHI")
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902): LO
+_COMMAND_BYTES = 1 << 16  # of a command set at most
 
 
 class Malformed(ValueError):
@@ -27,6 +29,23 @@ class StoreRequest:
     message_id: int
     sop_class_uid: str
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAnswer:
+    """A C-STORE-RSP (PS3.7 Table 9.3-2)."""
+
+    message_id: int  # of the request that it answers
+    status: int
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveOriginator:
+    """Whose C-MOVE a C-STORE-RQ carries out (PS3.7 9.1.1.1.6 and 9.1.1.1.7)."""
+
+    ae_title: str
+    message_id: int
 
 
 def fragments(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
@@ -53,12 +72,29 @@ def p_data(context_id: int, control: int, data: bytes, max_pdu_bytes: int) -> by
 
     control: COMMAND for a command set, 0 for a data set; the last fragment is marked here.
     """
-    most = max_pdu_bytes - 6 if max_pdu_bytes else len(data)
-    parts = [data[at : at + most] for at in range(0, len(data), most)] if most > 0 else [data]
+    most = fragment_bytes(max_pdu_bytes) if max_pdu_bytes else max(len(data), 1)
+    parts = [data[at : at + most] for at in range(0, len(data), most)] or [data]
     return b"".join(
         PDU_HEAD.pack(P_DATA_TF, len(part) + 6) + PDV_HEAD.pack(len(part) + 2, context_id, control | (LAST if number == len(parts) else 0)) + part
         for number, part in enumerate(parts, 1)
     )
+
+
+def fragment_bytes(max_pdu_bytes: int) -> int:
+    """Return how many bytes of a message one PDU of a length carries: an even number, as every peer expects."""
+    return max((max_pdu_bytes - 6) & ~1, 2)
+
+
+def data_heads(context_id: int, size: int, most_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Give PDU head, start and end of each fragment of a data set of a size; an empty one has one, and it is empty."""
+    at = 0
+    while True:
+        end = min(at + most_bytes, size)
+        length, control = end - at, LAST if end == size else 0
+        yield PDU_HEAD.pack(P_DATA_TF, length + 6) + PDV_HEAD.pack(length + 2, context_id, control), at, end
+        at = end
+        if at >= size:
+            return
 
 
 def read_command(command_set: bytes) -> dict[int, bytes]:
@@ -88,9 +124,7 @@ def store_request(command: dict[int, bytes]) -> StoreRequest | None:
         if _number(command[0x0100]) != _C_STORE_RQ or _number(command[0x0800]) == _NO_DATA_SET:
             return None
         _number(command[0x0700])  # the priority must be there; it changes nothing
-        request = StoreRequest(
-            message_id=_number(command[0x0110]), sop_class_uid=_text(command[0x0002]), sop_instance_uid=_text(command[0x1000])
-        )
+        request = StoreRequest(message_id=_number(command[0x0110]), sop_class_uid=_text(command[0x0002]), sop_instance_uid=_text(command[0x1000]))
     except (KeyError, Malformed, UnicodeDecodeError):
         return None
     return request if request.sop_class_uid and request.sop_instance_uid else None
@@ -98,18 +132,101 @@ def store_request(command: dict[int, bytes]) -> StoreRequest | None:
 
 def store_response(request: StoreRequest, status: int, comment: str = "") -> bytes:
     """Return the command set of a C-STORE-RSP (PS3.7 Table 9.3-2)."""
-    elements = [
-        (0x0002, _padded(request.sop_class_uid, b"\0")),
-        (0x0100, _C_STORE_RSP.to_bytes(2, "little")),
-        (0x0120, request.message_id.to_bytes(2, "little")),
-        (0x0800, _NO_DATA_SET.to_bytes(2, "little")),
-        (0x0900, status.to_bytes(2, "little")),
-        (0x1000, _padded(request.sop_instance_uid, b"\0")),
-    ]
-    if comment:
-        elements.insert(5, (0x0902, _padded(comment.replace("\\", "/")[:_COMMENT_CHARACTERS], b" ")))
-    body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
+    said = {0x0902: _padded(comment.replace("\\", "/")[:_COMMENT_CHARACTERS], b" ")} if comment else {}
+    return _command_set(
+        {
+            0x0002: _padded(request.sop_class_uid, b"\0"),
+            0x0100: _two(_C_STORE_RSP),
+            0x0120: _two(request.message_id),
+            0x0800: _two(_NO_DATA_SET),
+            0x0900: _two(status),
+            **said,
+            0x1000: _padded(request.sop_instance_uid, b"\0"),
+        }
+    )
+
+
+def store_request_command(request: StoreRequest, originator: MoveOriginator | None = None) -> bytes:
+    """Return the command set of a C-STORE-RQ (PS3.7 Table 9.3-1), of medium priority."""
+    moved = {0x1030: _padded(originator.ae_title, b" "), 0x1031: _two(originator.message_id)} if originator else {}
+    return _command_set(
+        {
+            0x0002: _padded(request.sop_class_uid, b"\0"),
+            0x0100: _two(_C_STORE_RQ),
+            0x0110: _two(request.message_id),
+            0x0700: _two(_MEDIUM),
+            0x0800: _two(_DATA_SET),
+            0x1000: _padded(request.sop_instance_uid, b"\0"),
+            **moved,
+        }
+    )
+
+
+def store_answer(command: dict[int, bytes]) -> StoreAnswer | None:
+    """Return the answer to a C-STORE request that a command set is, or None when it is something else, or lacks what one must have."""
+    try:
+        if _number(command[0x0100]) != _C_STORE_RSP or _number(command[0x0800]) != _NO_DATA_SET:
+            return None
+        comment = command.get(0x0902, b"").rstrip(b"\0 ").decode("ascii", errors="replace")
+        return StoreAnswer(message_id=_number(command[0x0120]), status=_number(command[0x0900]), comment=comment)
+    except (KeyError, Malformed):
+        return None
+
+
+class Answers:
+    """Picks answers to C-STORE requests out of what a peer sends, and keeps what else it may send meanwhile together as it came."""
+
+    def __init__(self) -> None:
+        self._command = bytearray()
+        self._pdvs = bytearray()  # that the command came in
+        self._beside = False  # whether the data set of another message is coming
+
+    def take(self, body: memoryview) -> tuple[list[StoreAnswer], bytes]:
+        """Return what ends in the body of a P-DATA-TF PDU: answers, and the PDVs of N-EVENT-REPORT-RQ and C-CANCEL-RQ.
+
+        Raises
+        ------
+        Malformed: the bytes are no PDVs, or of a message that has no place here.
+        """
+        answers: list[StoreAnswer] = []
+        beside = bytearray()
+        for context_id, control, data in fragments(body):
+            pdv = PDV_HEAD.pack(len(data) + 2, context_id, control) + data
+            if bool(control & COMMAND) is self._beside:
+                raise Malformed("a fragment of another message")
+            if self._beside:
+                beside += pdv
+                self._beside = not control & LAST
+                continue
+            self._command += data
+            self._pdvs += pdv
+            if len(self._command) > _COMMAND_BYTES:
+                raise Malformed("an endless command set")
+            if control & LAST:
+                answer = self._whole(read_command(bytes(self._command)))
+                if answer is None:
+                    beside += self._pdvs
+                else:
+                    answers.append(answer)
+                self._command, self._pdvs = bytearray(), bytearray()
+        return answers, bytes(beside)
+
+    def _whole(self, command: dict[int, bytes]) -> StoreAnswer | None:
+        answer = store_answer(command)
+        if answer is None:
+            if _number(command.get(0x0100, b"")) not in _BESIDE:
+                raise Malformed("a message that has no place here")
+            self._beside = _number(command.get(0x0800, b"")) != _NO_DATA_SET
+        return answer
+
+
+def _command_set(elements: dict[int, bytes]) -> bytes:
+    body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements.items())
     return _ELEMENT.pack(0, 0, 4) + len(body).to_bytes(4, "little") + body
+
+
+def _two(value: int) -> bytes:
+    return value.to_bytes(2, "little")
 
 
 def _number(value: bytes) -> int:
