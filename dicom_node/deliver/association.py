@@ -94,6 +94,7 @@ def store(association: Association, path: Path, result: Result, syntax: str, *, 
         if sender is not None:
             said = sender.send(file, message_id=message_id, patience_s=patience)
             return None if said is None else Answer(status=said.status, comment=said.comment)
+    association.ae.give_back()
     association.dimse_timeout = patience
     return _store_by_library(association, path if syntax == result.transfer_syntax_uid else dcmread(path), message_id)
 
@@ -132,6 +133,7 @@ def echo(to: AE, calling_ae: str, *, timeout_s: float = 10.0) -> float:
 
 def close(association: Association) -> None:
     """Release an association; nothing happens when it has ended."""
+    association.ae.give_back()
     if association.is_established:
         association.release()
 
@@ -176,6 +178,11 @@ class _Entity(ApplicationEntity):
         if self._sender is None and self._woken:
             self._sender = StoreSender(association, timeout_s)
         return self._sender
+
+    def give_back(self) -> None:
+        """Let the association have its socket again, if it was lent."""
+        if self._sender is not None:
+            self._sender.give_back()
 
     def _create_socket(self, association: Association, *args: Any) -> AssociationSocket:
         if self._woken:
