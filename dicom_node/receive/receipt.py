@@ -5,6 +5,7 @@ room is left free while the data set comes, and it is written last. A file that 
 """
 
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 from blake3 import blake3
@@ -15,32 +16,35 @@ from dicom_node.store import instance_name
 
 _RECEIPT = struct.Struct("<8sQd32s")  # kind, size of the data set in bytes, received at (seconds since the epoch), its BLAKE3
 _KIND = b"RECEIPT1"
+_BEGIN = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"  # File Meta Information Version
 _CHUNK_BYTES = 1 << 20
 
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> bytes:
     """Return preamble, prefix and File Meta Information (PS3.10 §7.1) of a file that this node writes; its last bytes are the receipt's room."""
-    body = (
-        b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"
-        + b"".join(
-            _element(element, vr, value)
-            for element, vr, value in (
-                (0x0002, b"UI", sop_class_uid),
-                (0x0003, b"UI", sop_instance_uid),
-                (0x0010, b"UI", transfer_syntax_uid),
-                (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
-                (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-                (0x0016, b"AE", sending_ae),
-                (0x0017, b"AE", sending_ae),
-                (0x0018, b"AE", receiving_ae),
-                (0x0100, b"UI", IMPLEMENTATION_CLASS_UID),
-            )
-        )
-        + b"\x02\x00\x02\x01OB\x00\x00"
-        + _RECEIPT.size.to_bytes(4, "little")
-        + bytes(_RECEIPT.size)
+    said = _element(0x0002, b"UI", sop_class_uid) + _element(0x0003, b"UI", sop_instance_uid)
+    return _meta(said, _constant(transfer_syntax_uid, sending_ae, receiving_ae))
+
+
+def _meta(said: bytes, constant: bytes) -> bytes:
+    size = len(_BEGIN) + len(said) + len(constant)
+    return b"".join((b"\0" * 128, b"DICM\x02\x00\x00\x00UL\x04\x00", size.to_bytes(4, "little"), _BEGIN, said, constant))
+
+
+@lru_cache(64)
+def _constant(transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> bytes:
+    """Return what follows the instance's own UIDs: the same for all instances of an association's context."""
+    elements = (
+        (0x0010, b"UI", transfer_syntax_uid),
+        (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+        (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        (0x0016, b"AE", sending_ae),
+        (0x0017, b"AE", sending_ae),
+        (0x0018, b"AE", receiving_ae),
+        (0x0100, b"UI", IMPLEMENTATION_CLASS_UID),
     )
-    return b"\0" * 128 + b"DICM\x02\x00\x00\x00UL\x04\x00" + len(body).to_bytes(4, "little") + body
+    room = b"\x02\x00\x02\x01OB\x00\x00" + _RECEIPT.size.to_bytes(4, "little") + bytes(_RECEIPT.size)
+    return b"".join(_element(*element) for element in elements) + room
 
 
 def receipt(size_bytes: int, received_at: float, digest: bytes) -> bytes:

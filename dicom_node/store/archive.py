@@ -11,11 +11,11 @@ import fcntl
 import mmap
 import os
 import queue
-import shutil
 import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -59,7 +59,8 @@ class Archive:
 
     def free_mb(self) -> int:
         """Return the free space of the disk, in MB of 2**20 bytes."""
-        return shutil.disk_usage(self.root).free >> 20
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize >> 20
 
     # ----------------------------------------------------------------------------------------------------------- instances
 
@@ -303,7 +304,12 @@ def waiting_name(name: str) -> str:
 
 
 def _day(kind: str, at: float) -> str:
-    return time.strftime(f"{kind}/%Y/%m/%d", time.gmtime(at))
+    return f"{kind}/{_date(int(at // 86400))}"
+
+
+@lru_cache(4)
+def _date(day: int) -> str:
+    return time.strftime("%Y/%m/%d", time.gmtime(day * 86400))
 
 
 def _write(path: Path, parts: Iterable[Bytes]) -> None:

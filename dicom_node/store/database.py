@@ -214,7 +214,7 @@ class Prepared:
 
 
 def _plainly(value: Any) -> Any:
-    return _to_json(value) if isinstance(value, dict | list) else value
+    return _to_json(value) if type(value) is dict else value
 
 
 @contextmanager
@@ -320,9 +320,12 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
 def _to_json(value: Any) -> str:
     """Write JSON that both databases take: a number that is none (NaN, infinity) becomes null."""
     try:
-        return json.dumps(value, allow_nan=False)
+        return _encode(value)
     except ValueError:
-        return json.dumps(_finite(value), allow_nan=False)
+        return _encode(_finite(value))
+
+
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def _finite(value: Any) -> Any:

@@ -339,7 +339,7 @@ def record_group(database: Database, group: Sequence[Instance]) -> tuple[list[tu
     The second value says whether a study may have to be looked at sooner than it stood in the ledger.
     Most groups bring new instances to studies that are open: two statements do, and when they do not fit, nothing of them is kept.
     """
-    if database.change_all([(_ADD, _additions(group)), (_INSERT, [_row(one) | {"version": 1, "current": True} for one in group])]):
+    if database.change_all([(_ADD, _additions(group)), (_INSERT, [{**_row(one), "version": 1, "current": True} for one in group])]):
         return [(Recorded.NEW, one.path) for one in group], False
     with database.write(relaxed=True) as connection:
         before = _locked_studies(connection, group)
@@ -465,9 +465,13 @@ _CHANGE = (
 )
 
 
+_COLUMNS = tuple(c.name for c in instance.columns if c.name not in ("id", "version", "current", "header"))
+
+
 def _row(received: Instance) -> dict[str, Any]:
-    columns = (c.name for c in instance.columns if c.name not in ("id", "version", "current"))
-    return {column: dict(received.header) if column == "header" else getattr(received, column) for column in columns}
+    row = {column: getattr(received, column) for column in _COLUMNS}
+    row["header"] = dict(received.header)
+    return row
 
 
 def _said(received: Instance, kind: str, why: str) -> Event:
