@@ -39,7 +39,7 @@ from dicom_node.domain import (
     job_identity,
 )
 from dicom_node.receive import study_of
-from dicom_node.report import Draft, Run, build, check, encode
+from dicom_node.report import Draft, Run, build, check, encode, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
 
@@ -102,6 +102,7 @@ class Worker:
         """Claim and perform jobs until `stop`."""
         heart = threading.Thread(target=self._beat, name="heart", daemon=True)
         heart.start()
+        threading.Thread(target=warm, name="warm", daemon=True).start()
         log.info("worker started", worker=self.name, models=sorted(self._site.models), at_once=self._work.at_once, threads=self._threads)
         with ThreadPoolExecutor(self._work.at_once, thread_name_prefix="job") as executor:
             while not self._stopping.is_set():
@@ -260,7 +261,15 @@ class Worker:
             )
             for one in self._store.jobs.predecessors(job)
         )
-        return Run(identity=job.identity, made_at=job.created_at, model=model, predecessors=before, station=self._site.config.node.ae_title)
+        config = self._site.config
+        return Run(
+            identity=job.identity,
+            made_at=job.created_at,
+            model=model,
+            predecessors=before,
+            station=config.node.ae_title,
+            encoding=config.encoding(job.deliver),
+        )
 
     def _write(self, job: Job, drafts: tuple[Draft, ...]) -> tuple[Result, ...]:
         return tuple(self._write_one(job, number, draft) for number, draft in enumerate(drafts, 1))
