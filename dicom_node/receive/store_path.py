@@ -240,7 +240,7 @@ class _Path:
             raise Malformed("an endless message")
         self._answers.wait()
         primitive = P_DATA()
-        primitive.presentation_data_value_list = [[context_id, bytes([control]) + bytes(data)]]  # type: ignore[list-item]  # it takes no tuple
+        primitive.presentation_data_value_list = [[context_id, bytes([control]) + bytes(data)]]  # no tuple
         self._association.dimse.receive_primitive(primitive)
         if self._association.dimse.message is None:
             self._state = _State.IDLE
