@@ -86,6 +86,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "max_slice_spacing_mm": "A wider spacing does not suit.",
         "min_extent_mm": "A shorter stack does not suit.",
         "units": "`HU`: only CT whose values are Hounsfield units. None: as the real-world value mapping or the rescale gives them.",
+        "dtype": 'Of the values. `"int16"` takes half the memory; a series whose values are not whole numbers of 16 bits is then declined.',
         "allow_derived": "Whether reformats, localizers, screen captures and other derived images suit.",
         "allow_gaps": "Whether a missing slice may be interpolated; the report says so.",
         "max_tilt_deg": "A larger gantry tilt does not suit.",

@@ -238,7 +238,8 @@ def _flat(dataset: Dataset, above: Path_ = ()) -> Iterator[tuple[Path_, tuple[st
                 for below, (vr, values) in _flat(item, path):
                     merged[below] = (vr, tuple(dict.fromkeys(merged.get(below, (vr, ()))[1] + values)))
         elif element.VR in ("OB", "OW"):
-            merged[path] = (element.VR, (bytes(element.value).hex(),))
+            value = element.value.getvalue() if element.is_buffered else element.value
+            merged[path] = (element.VR, (value.hex(),))
         else:
             merged[path] = (element.VR, () if element.value in (None, "") else (_written(element.value),))
     yield from merged.items()
