@@ -27,7 +27,7 @@ lint: $(VENV)/tested
 	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/tested
-	$(BIN)/python -m tests.benchmarks.walk
+	$(BIN)/python -m tests.benchmarks $(NAME) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 $(VENV)/created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
@@ -45,4 +45,4 @@ $(VENV)/tested: $(VENV)/installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-out build dist
+	rm -rf $(VENV) .benchmarks demo-out build dist

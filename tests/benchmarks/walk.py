@@ -1,17 +1,15 @@
-"""How long a walk takes beside the model and the quiet period: `make bench`.
+"""How long a walk takes beside the model and the quiet period.
 
 The 133-slice chest CT goes from a simulated scanner through a node in its own processes to a simulated PACS, several times, each time as a study
-of its own. Printed for each walk: last image received → job claimed, of that the quiet period; → results delivered; of that the model's part; and
-what is left, which is the node's. Then how long the program takes to start. Figures are of this machine: quote medians, and ratios of one run.
+of its own. Said are, in the median: last image received → job claimed, → results delivered, of that the model's part, and what is left beside it
+and the quiet period, which is the node's. Then how long the program takes to start.
 """
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dicom_node.domain import AE, DeliveryState
@@ -19,8 +17,16 @@ from dicom_node.simulate.pacs import Pacs
 from dicom_node.simulate.samples import sample_files
 from dicom_node.simulate.scanner import echo, push
 from dicom_node.store import Store
+from tests.benchmarks import progress
+from tests.benchmarks.measure import Measure
+from tests.orthanc import free_ports
 
 QUIET_S = 1.0
+_STARTS: Mapping[str, Sequence[str]] = {
+    "start: dicom-node --help": [sys.executable, "-m", "dicom_node", "--help"],
+    "start: import dicom_node.serve": [sys.executable, "-c", "import dicom_node.serve"],
+    "start: python -c pass": [sys.executable, "-c", "pass"],
+}
 CONFIG = """
 [node]
 port = {port}
@@ -40,37 +46,22 @@ deliver = ["pacs"]
 """
 
 
-def main() -> None:
-    """Walk, measure, print."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--walks", type=int, default=5, help="how many walks are counted, after one that warms up")
-    options.add_argument("--json", action="store_true")
-    chosen = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = _walks(Path(folder), chosen.walks)
-    starts = {
-        "dicom-node --help": _start([sys.executable, "-m", "dicom_node", "--help"]),
-        "import dicom_node.serve": _start([sys.executable, "-c", "import dicom_node.serve"]),
-        "python -c pass": _start([sys.executable, "-c", "pass"]),
-    }
-    if chosen.json:
-        print(json.dumps({"walks": rows, "start_s": starts}, indent=2))
-        return
-    names = list(rows[0])
-    print("  ".join(f"{name:>22}" for name in names))
-    for row in rows:
-        print("  ".join(f"{row[name]:22.3f}" for name in names))
-    print("  ".join(f"{statistics.median(row[name] for row in rows):22.3f}" for name in names), " median")
-    for what, seconds in starts.items():
-        print(f"{what}: {seconds:.2f} s")
+def measures(folder: Path, rounds: int = 5) -> Iterator[Measure]:
+    """Walk so often, after once to warm up, and say where the time went; no bars, for the model is not ours to judge by."""
+    rows = _walks(folder, rounds)
+    for step in rows[0]:
+        yield _told(step, [row[step] for row in rows])
+    for what, command in _STARTS.items():
+        progress.say(what)
+        yield _told(what, _starts(command, rounds))
+
+
+def _told(what: str, seconds: Sequence[float]) -> Measure:
+    return Measure(name=what, ours=statistics.median(seconds), unit="s", note=f"{min(seconds):.2f}–{max(seconds):.2f}")
 
 
 def _walks(folder: Path, count: int) -> list[dict[str, float]]:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     storage, config = folder / "data", folder / "node.toml"
     with Pacs(folder / "pacs") as pacs:
         config.write_text(CONFIG.format(port=port, storage=storage, quiet=QUIET_S, pacs=pacs.ae))
@@ -80,7 +71,10 @@ def _walks(folder: Path, count: int) -> list[dict[str, float]]:
             here = AE("DICOM_NODE", "127.0.0.1", port)
             _answering(here)
             store = Store.open(storage)
-            rows = [_walk(store, here, folder, f"bench {number}") for number in range(count + 1)]
+            rows = []
+            for number in range(count + 1):
+                progress.say(f"walk {number} of {count}")
+                rows.append(_walk(store, here, folder, f"bench {number}"))
             store.close()
         finally:
             node.terminate()
@@ -114,22 +108,17 @@ def _walk(store: Store, here: AE, folder: Path, run: str) -> dict[str, float]:
     delivered = max(one.sent_at for one in sent)
     return {
         "receive 133 images": pushed.seconds,
-        "last image → claimed": job.started_at - received,
-        "→ delivered": delivered - received,
-        "quiet period": QUIET_S,
+        "last image → claimed, the quiet period of 1 s included": job.started_at - received,
+        "last image → results delivered": delivered - received,
         **{f"of that {step}": seconds for step, seconds in steps.items()},
         "the node's own": delivered - received - QUIET_S - steps["model"],
     }
 
 
-def _start(command: list[str]) -> float:
+def _starts(command: Sequence[str], rounds: int) -> list[float]:
     times = []
-    for _ in range(5):
+    for _ in range(rounds):
         since = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - since)
-    return statistics.median(times)
-
-
-if __name__ == "__main__":
-    main()
+    return times
