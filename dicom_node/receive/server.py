@@ -1,5 +1,6 @@
 """The listening socket: connections become associations, each with its TLS handshake in its own thread, and no more than there is room for."""
 
+import contextlib
 import socket
 import ssl
 import sys
@@ -52,6 +53,12 @@ class Server(ThreadedAssociationServer):
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Say whether there is room: who comes when all places are taken is rejected by an answer, and closed without one when too many come."""
         return len(self.active_associations) < 2 * self.ae.maximum_associations
+
+    def shutdown_request(self, request: Any) -> None:
+        """Shut a connection whose association has ended, for reading too: a thread may be waiting in the middle of a PDU for the rest of it."""
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+        self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Tell of a connection that did not become an association."""
