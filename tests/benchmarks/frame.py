@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import subprocess
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ def tables(record: Record) -> str:
     """Return the record as Markdown: where and when, then a table for each benchmark."""
     machine, peers = record["machine"], record["peers"]
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}"
-    said = [f"Measured on {where}.", "Beside " + ", ".join(f"{name} {version}" for name, version in peers.items()) + "."]
+    beside = "Beside " + ", ".join(f"{name} {version}" for name, version in peers.items()) + "."
+    said = [f"Measured on {where}.", *textwrap.wrap(beside, 120)]
     for benchmark in dict.fromkeys(row["benchmark"] for row in record["measures"]):
         rows = [row for row in record["measures"] if row["benchmark"] == benchmark]
         dates = sorted({row["date"] for row in rows if row["date"]})
@@ -202,7 +204,7 @@ def this_machine() -> dict[str, Any]:
         "cpu": cpu[1] if cpu else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
-        "system": f"Linux {platform.release()}",
+        "system": f"Linux {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
     }
 
