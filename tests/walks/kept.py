@@ -77,8 +77,8 @@ class House:
 
     def _strays(self, instances: list[Any]) -> list[Path]:
         """Return the files that wait with content in `incoming` and are nobody's; empty ones are there for what is to come."""
-        named = {self.store.archive.path(one.path) for one in instances}
-        return [path for path in self.store.archive.incoming.glob("*.dcm") if path not in named and path.stat().st_size]
+        waiting = {path for path in self.store.archive.incoming.glob("*.dcm") if size_bytes(path)}
+        return sorted(waiting - {self.store.archive.path(one.path) for one in instances})
 
     def content(self, name: str) -> bytes:
         """Return a kept file's bytes."""
@@ -107,6 +107,14 @@ def serving() -> list[threading.Thread]:
     """Return the threads of the associations that a node in this process accepted."""
     answering = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
     return answering + [thread for thread in threading.enumerate() if isinstance(thread, DULServiceProvider) and thread.assoc.is_acceptor]
+
+
+def size_bytes(path: Path) -> int:
+    """Return the length of a file that may be moved away at this very moment; it is nothing then."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def eventually(true: Callable[[], Any], timeout_s: float = 20.0) -> bool:

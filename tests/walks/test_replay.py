@@ -5,13 +5,15 @@ Each sender talks to the stock path through a recorder; what that path answered 
 What may differ between two receivers of the same bytes, and is therefore not compared:
 
 * the names of files and the ids of rows: they are rolled anew (`Archive.write_instance`), the order of rows is compared;
+* the order of answers, and of rows, where the client waits for none: a window of asynchronous operations (PS3.7 D.3.3.3) was negotiated, which the
+  stock path answers with one at a time; or C-STORE overtakes a C-ECHO although there is no window. The answers themselves are compared;
 * where the client broke the protocol, the A-ABORT (PS3.8 9.3.8) that ends the connection: pynetdicom's thread dies of some of it and only hangs up,
   and which source and reason are said is a matter of taste. That it hangs up, and all that was said before, is compared.
 """
 
 import gc
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
@@ -42,6 +44,12 @@ _MOST_BYTES = {"single bytes": 3_000}  # of a recording: each byte is read befor
 _CUTS = {"stock": ("whole",), "fast": tuple(CUTS)} if len(PATHS) > 1 else {"stock": tuple(CUTS)}  # the path that is held against the other: all
 _NODE = {"max_pdu_bytes": 1 << 20, "network_timeout_s": 2, "acse_timeout_s": 2}
 _ABORTED = b"\x07"  # the type of an A-ABORT PDU
+
+IN_ANY_ORDER = (
+    "pynetdicom, everything negotiated",
+    "eight images without waiting, in a window that was asked for",
+    "images and echoes without waiting",
+)
 
 Outcome = tuple[bytes, Kept]
 
@@ -115,7 +123,7 @@ def test_what_a_real_sender_sends_is_answered_and_kept_the_same(street, name, pa
     recording, outcome = street.recorded(name, case)
     assert len(outcome[1].instances) == case.stores and not outcome[1].quarantine
     for cut, replayed in street.played(recording, path).items():
-        assert replayed == outcome, f"by {path}, {cut}"
+        assert _comparable(name, replayed) == _comparable(name, outcome), f"by {path}, {cut}"
 
 
 ORTHANC = {"images": {}, "images, in JPEG 2000": {"Transcode": "1.2.840.10008.1.2.4.90"}, "images, deflated": {"Transcode": "1.2.840.10008.1.2.1.99"}}
@@ -138,7 +146,13 @@ def test_what_no_sender_says_but_the_standard_allows_is_answered_and_kept_the_sa
     outcome = street.by_hand(name, ALLOWED[name])
     assert len(pdus(outcome[0])) == ALLOWED[name].answers
     for cut, replayed in street.played(ALLOWED[name], path).items():
-        assert replayed == outcome, f"by {path}, {cut}"
+        assert _comparable(name, replayed) == _comparable(name, outcome), f"by {path}, {cut}"
+
+
+def _comparable(name: str, outcome: Outcome) -> tuple[Any, Any]:
+    """Leave out, where it may differ, the order, and the acceptance, which says the window."""
+    said, kept = outcome
+    return (sorted(pdus(said)[1:]), sorted(kept.instances)) if name in IN_ANY_ORDER else outcome
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -151,16 +165,15 @@ def test_what_the_standard_forbids_ends_the_association_and_keeps_the_same(stree
 
 
 def _before_abort(said: bytes) -> list[bytes]:
-    parts = pdus(said)
-    return parts[:-1] if parts and parts[-1].startswith(_ABORTED) else parts
+    return [pdu for pdu in pdus(said) if not pdu.startswith(_ABORTED)]
 
 
 @pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.floats(0, 1, exclude_max=True), max_size=60))
 def test_it_makes_no_difference_where_tcp_cuts(street, path, places):
-    recording = ALLOWED["images and echoes without waiting"]
-    said, _ = street.by_hand("images and echoes without waiting", recording)
+    recording = ALLOWED["C-ECHO before, between and after C-STORE"]
+    said, _ = street.by_hand("C-ECHO before, between and after C-STORE", recording)
     assert play(recording, street.house(path, "any cut").port, at(places)) == said
 
 
@@ -207,7 +220,8 @@ def study(number: int) -> str:
 
 def successes(said: bytes) -> int:
     """Count the C-STORE-RSP with status Success (PS3.7 Table 9.3-2)."""
-    return sum(pdu[0] == 4 and b"\0\0\0\x01\x02\0\0\0\x01\x80" in pdu and pdu.endswith(b"\0\0\0\x09\x02\0\0\0\0\0") for pdu in pdus(said))
+    store_response, success = b"\0\0\0\x01\x02\0\0\0\x01\x80", b"\0\0\0\x09\x02\0\0\0\0\0"
+    return sum(pdu[0] == 4 and store_response in pdu and success in pdu for pdu in pdus(said))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -215,18 +229,18 @@ def successes(said: bytes) -> int:
 def test_a_sender_may_leave_at_any_byte(tmp_path, path, how):
     """What was answered Success is kept exactly; what was not is not there, or exactly it; no thread, file or connection is left over."""
     whole_one = conversation()
-    places = range(whole_one.size_bytes + 1)
+    places = range(0, whole_one.size_bytes + 1, 1 if path == PATHS[-1] else 3)  # of the other path only every third, for the time it takes
     with house(tmp_path, path, max_associations=200) as node:
-        play(of_study(whole_one, len(places)), node.port)
+        play(of_study(whole_one, whole_one.size_bytes + 1), node.port)
         node.kept()
         before = sockets()
         with ThreadPoolExecutor(8) as pool:
             answered = list(pool.map(lambda place: successes(_left(whole_one, place, node.port, how)), places))
         assert eventually(lambda: not serving()) and not node.store.instances.quarantined()
         assert eventually(lambda: gc.collect() >= 0 and sockets() <= before)
-        assert successes(play(of_study(whole_one, len(places) + 1), node.port)) == 2
+        assert successes(play(of_study(whole_one, whole_one.size_bytes + 2), node.port)) == 2
         kept = {one.sop_instance_uid: node.content(one.path) for one in node.instances()}
-    _hold(whole_one, answered, kept)
+    _hold(whole_one, dict(zip(places, answered, strict=True)), kept, len(LEAVING[how].get("last", b"")))
 
 
 def sockets() -> int:
@@ -238,10 +252,13 @@ def _left(recording: Recording, place: int, port: int, how: str) -> bytes:
     return play(of_study(recording.cut_off(place, **LEAVING[how]), place), port, apart=False)
 
 
-def _hold(recording: Recording, answered: Sequence[int], kept: dict[str, bytes]) -> None:
+def _hold(recording: Recording, answered: dict[int, int], kept: dict[str, bytes], last: int) -> None:
+    """Judge every image but those whose end the sender's last word stands in for: said within a PDU, an A-ABORT is data."""
     ends = [sum(len(turn.content) for turn in recording.turns[: number + 1]) for number in (1, 2)]  # where each image is whole
-    for place, count in enumerate(answered):
+    for place, count in answered.items():
         for number, end in enumerate(ends, 1):
+            if place < end <= place + last:
+                continue
             found = kept.get(f"{study(place)}.{number}")
             assert found is not None or count < number, f"left at byte {place}: image {number} was acknowledged and is not there"
             assert found is None or place >= end, f"left at byte {place}: image {number} was never sent whole and is there"
