@@ -1,7 +1,6 @@
 """Files seen as a study: for those who try a model or a rule on a folder. Nothing is stored, and nothing is refused that could be read."""
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydicom.multival import MultiValue
 
 from dicom_node.domain import HEADER_KEYWORDS, Header, Instance, Refused, Rejected, Study
 from dicom_node.receive.header import read_header, split_file
+from dicom_node.receive.receipt import digest_of
 
 _HEAD_BYTES = 1 << 20  # of a file: far more than a header takes before the pixels
 
@@ -63,20 +63,11 @@ def _instance(file: Path, number: int) -> Instance | None:
         series_instance_uid=header["SeriesInstanceUID"],
         path=str(file),
         size_bytes=file.stat().st_size,
-        digest=_digest(file, start),
+        digest=digest_of(file, start).hex(),
         calling_ae="",
         received_at=0.0,
         header=header,
     )
-
-
-def _digest(file: Path, start: int) -> str:
-    digest = sha256()
-    with file.open("rb") as opened:
-        opened.seek(start)
-        while chunk := opened.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def recovered(path: Path) -> Instance | None:
             head = file.read(_CHUNK_BYTES)
             said, start = split_file(head)
             kind, size, received_at, digest = _RECEIPT.unpack_from(head, start - _RECEIPT.size)
-            if kind != _KIND or path.stat().st_size != start + size or _digest(path, start) != digest:
+            if kind != _KIND or path.stat().st_size != start + size or digest_of(path, start) != digest:
                 return None
             header = checked_header(head[start:] if size <= len(head) - start else path.read_bytes()[start:], said["TransferSyntaxUID"])
     except (Refused, struct.error, OSError, KeyError):
@@ -84,7 +84,8 @@ def recovered(path: Path) -> Instance | None:
     )
 
 
-def _digest(path: Path, start: int) -> bytes:
+def digest_of(path: Path, start: int) -> bytes:
+    """Return the BLAKE3 of a file from `start` on."""
     digest = blake3()
     with path.open("rb") as file:
         file.seek(start)
