@@ -7,6 +7,8 @@ Each round measures every load on every receiver in turn, each time on a newly s
 
 import argparse
 import os
+import re
+import signal
 import statistics
 import subprocess
 from collections import Counter, defaultdict
@@ -158,21 +160,24 @@ def _profile() -> None:
 def _profiled(load: Load, files: Sequence[Path], folder: Path, lines: int) -> str:
     stacks = folder / "stacks"
     with ours(folder / "receiver") as receiver:
-        command = ["py-spy", "record", "--rate", "500", "--format", "raw", "--function", "--output", str(stacks), "--pid", str(receiver.pid)]
+        command = ["py-spy", "record", "--rate", "200", "--format", "raw", "--function", "--output", str(stacks), "--pid", str(receiver.pid)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as spy:
             rate = _rate(receiver, load, files, folder / "senders")
-            spy.send_signal(2)  # it writes when it is interrupted
+            spy.send_signal(signal.SIGINT)  # it writes when it is interrupted
     return f"{rate:.0f} images/s while watched\n\n" + _by_self_time(stacks.read_text(), lines)
 
 
+_WAITING = re.compile(r"Condition\.wait |\.select |_worker |run_reactor ")  # py-spy takes some threads that wait for ones that run
+
+
 def _by_self_time(stacks: str, lines: int) -> str:
-    """Return a table of the functions at the end of collapsed stacks ("outer;inner count"), most samples first."""
+    """Return a table of the functions at the end of collapsed stacks ("outer;inner count"), most samples first, those that only wait aside."""
     own: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
-        own[stack.rpartition(";")[2]] += int(count)
-    total = own.total()
-    rows = [f"| `{name}` | {100 * count / total:.1f} |" for name, count in own.most_common(lines)]
+        if (function := stack.rpartition(";")[2]) and not _WAITING.search(function):
+            own[function] += int(count)
+    rows = [f"| `{name}` | {100 * count / own.total():.1f} |" for name, count in own.most_common(lines)]
     return "\n".join(["| function | % of the samples in which a thread ran |", "| --- | --- |", *rows])
 
 
