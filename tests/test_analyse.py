@@ -5,12 +5,15 @@ The fakes in tests/models are whole models, each with one fault.
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from highdicom import Volume
 from structlog.testing import capture_logs
 
 from dicom_node.analyse import Pool, fetch_weights, settle
+from dicom_node.analyse.forkserver import libraries_of
 from dicom_node.config import Manifest, Model, load_model
 from dicom_node.domain import Canceled, Findings, ModelFailed, Transient, Unsuitable
 
@@ -110,7 +114,7 @@ def seen(pool: Pool) -> dict[str, str]:
 def test_a_model_sees_an_array_an_affine_and_nothing_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """No UID, no password, no input from the terminal; threads bounded; hubs offline."""
     monkeypatch.setenv("DICOM_NODE_PASSWORD", "secret")
-    with Pool(3, spare=False) as pool:
+    with Pool(3) as pool:
         notes = run(pool, "looks_around").notes
     assert notes[:-1] == (
         "password None",
@@ -171,7 +175,7 @@ def test_a_model_works_again_after_it_died(pool: Pool) -> None:
     """Restarted on death, also when it died while idle."""
     before = int(seen(pool)["pid"])
     os.kill(before, signal.SIGKILL)
-    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    assert ended(before)
     assert int(seen(pool)["pid"]) != before
 
 
@@ -269,7 +273,7 @@ def test_models_run_side_by_side(pool: Pool) -> None:
 
 def test_a_closed_pool_ends_what_runs_and_takes_no_more() -> None:
     """The node is stopping: the job may be tried again later, so the model is not blamed."""
-    pool, others, outcome = Pool(1, spare=False), [], []
+    pool, others, outcome = Pool(1), [], []
     started = threading.Event()
 
     def progress(_: float, sentence: str) -> None:
@@ -297,8 +301,15 @@ from pathlib import Path
 from tests.test_analyse import Pool, run
 
 
+def descendants(pid):
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in path.read_text().split():
+            yield child
+            yield from descendants(child)
+
+
 def tell():
-    print("processes", *(pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()), flush=True)
+    print("processes", *descendants("self"), flush=True)
 
 
 with Pool(1) as pool:
@@ -309,7 +320,7 @@ with Pool(1) as pool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them only on Linux; elsewhere they look each half second")
 def test_a_node_that_is_killed_leaves_no_process_and_no_memory_behind() -> None:
-    """kill -9 of the node ends idle, working and spare processes; shared arrays have no name that could stay."""
+    """kill -9 of the node ends idle and working processes and those that fork; shared arrays have no name that could stay."""
     before = set(os.listdir("/dev/shm"))
     root = Path(__file__).parents[1]
     with subprocess.Popen([sys.executable, "-c", NODE], stdout=subprocess.PIPE, text=True, cwd=root) as node:
@@ -317,9 +328,112 @@ def test_a_node_that_is_killed_leaves_no_process_and_no_memory_behind() -> None:
         told = next(line for line in node.stdout if line.startswith("processes"))
         node.kill()
     pids = [int(pid) for pid in told.split()[1:]]
-    assert len(pids) >= 2  # one idle, one at work, and the spare if it has started
+    assert len(pids) >= 3  # one idle, one at work, and the one that forked them
     assert all(ended(pid) for pid in pids)
     assert not {name for name in set(os.listdir("/dev/shm")) - before if "dicom" in name or "psm" in name}
+
+
+# ------------------------------------------------------------------------------------------------ processes that are forked
+
+
+def noted(pool: Pool, name: str) -> dict[str, int]:
+    return {what: int(number) for what, number in (note.split() for note in run(pool, name).notes)}
+
+
+def eventually(what: Callable[[], Any]) -> Any:
+    """Return what comes to be, within half a minute."""
+    until = time.monotonic() + 30
+    while not (found := what()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody tells the node that an idle process died")
+def test_a_model_that_died_is_back_before_anybody_asks_for_it(pool: Pool) -> None:
+    """The process and the model in it, ready for the next job."""
+    before = noted(pool, "draws")["pid"]
+    with capture_logs() as logs:
+        os.kill(before, signal.SIGKILL)
+        back = eventually(lambda: [entry["pid"] for entry in logs if entry["event"] == "model_loaded"])
+    assert noted(pool, "draws")["pid"] == back[0] != before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_processes_of_one_pool_draw_different_numbers(pool: Pool) -> None:
+    """What is forked has its parent's memory, but not its luck."""
+    first = run(pool, "draws")
+    before = noted(pool, "draws")["pid"]
+    os.kill(before, signal.SIGKILL)
+    assert ended(before)
+    assert run(pool, "draws").measurements != first.measurements
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_the_process_that_forks_is_replaced_when_it_dies(pool: Pool) -> None:
+    """Its children die with it, and the models come back from its successor."""
+    before = noted(pool, "draws")
+    os.kill(before["parent"], signal.SIGKILL)
+    assert ended(before["pid"])
+    after = noted(pool, "draws")
+    assert {before["parent"], before["pid"]}.isdisjoint(after.values())
+
+
+def test_torch_works_with_its_threads_in_a_forked_process() -> None:
+    """OpenMP's threads do not survive a fork: none had been started, and the child starts its own."""
+    with Pool(2) as pool:
+        assert run(pool, "convolves").measurements == {"volume": 2.0}
+
+
+def test_a_library_that_does_not_bear_a_fork_gets_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It started a thread when it was imported, as those do that speak with a graphics processor."""
+    (tmp_path / "starts_a_thread.py").write_text("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    shutil.copytree(MODELS / "draws", tmp_path / "draws")
+    with (tmp_path / "draws" / "model.toml").open("a") as manifest:
+        manifest.write('[resources]\nlibraries = ["starts_a_thread"]\n')
+    with Pool(1) as pool:
+        asked = {"timeout_s": 60.0, "memory_mb": 4096, "progress": lambda *_: None, "canceled": lambda: False}
+        notes = pool.run(load_model(tmp_path / "draws"), "cpu", {"ct": image()}, **asked).notes
+    assert f"parent {os.getpid()}" in notes
+
+
+def test_a_models_libraries_are_read_from_its_code_without_running_it(tmp_path: Path) -> None:
+    """What all models have anyway and what is the model's own is left out; what it does not say can be listed."""
+    (tmp_path / "analysis.py").write_text("import os, numpy, other\nfrom scipy import ndimage\n\ndef load(*_):\n    import torch.nn\n    exit(7)\n")
+    (tmp_path / "other.py").write_text("from . import analysis\nimport SimpleITK as sitk\n")
+    (tmp_path / "broken.py").write_text("import (")
+    assert libraries_of(tmp_path, ("onnxruntime",), "1") == ("SimpleITK", "onnxruntime", "scipy", "scipy.ndimage", "torch.nn")
+
+
+CLOSED = """
+import os
+from pathlib import Path
+from tests.test_analyse import ModelFailed, Pool, run
+
+
+def held():
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/children")], len(os.listdir("/proc/self/fd"))
+
+
+before = held()
+with Pool(1) as pool:
+    for name in ("good", "draws", "good"):
+        run(pool, name)
+    try:
+        run(pool, "killed")
+    except ModelFailed:
+        print("failed")
+assert held() == before, (held(), before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are read from /proc")
+def test_a_closed_pool_leaves_no_process_and_no_open_file() -> None:
+    """Neither living, nor dead and unreaped."""
+    said = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=60, check=False)
+    assert said.returncode == 0, said.stderr
+    assert "failed" in said.stdout
 
 
 def test_weights_are_fetched_into_the_models_folder(tmp_path: Path) -> None:

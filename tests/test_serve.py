@@ -6,7 +6,7 @@ import pytest
 
 from dicom_node.config import NodeConfig, Rule, Site
 from dicom_node.domain import Rejected, StudyState, Transient, fault
-from dicom_node.serve import judge_due
+from dicom_node.serve import foresee, judge_due
 from dicom_node.store import Store
 from tests.contracts.arrange import NOW, STUDY, arrive, kinds
 
@@ -36,6 +36,37 @@ def test_a_study_is_judged_once_its_quiet_period_is_over(store):
     assert judge_due(_site(), store, NOW + 61) == 1
     assert judge_due(_site(), store, NOW + 62) == 0
     assert _state(store, STUDY)["state"] == StudyState.COMPLETE
+
+
+def test_what_was_foreseen_of_a_study_is_what_is_made_of_it(store):
+    """Rules are asked while the quiet period runs out; nothing is decided before it is over."""
+    arrive(store)
+    foreseen = foresee(_site(), store, NOW + 60.1, {}, NOW + 59.9)
+    assert foreseen.keys() == {STUDY}
+    assert foresee(_site(), store, NOW + 60.1, foreseen, NOW + 59.95)[STUDY] is foreseen[STUDY]
+    assert judge_due(_site(), store, NOW + 59.95, foreseen) == 0
+    assert judge_due(_site(), store, NOW + 60, foreseen) == 1
+    assert _state(store, STUDY)["completed_at"] == NOW + 60
+
+
+def test_what_was_foreseen_of_a_study_that_changed_is_not_believed(store):
+    """An image that comes at the last moment belongs to the study."""
+    arrive(store)
+    foreseen = foresee(_site(), store, NOW + 60.1, {}, NOW + 59.9)
+    arrive(store, 2, at=NOW + 59.95)
+    assert judge_due(_site(), store, NOW + 60, foreseen) == 0
+    assert judge_due(_site(), store, NOW + 60) == 0
+    assert judge_due(_site(), store, NOW + 119.96) == 1
+    assert len(store.studies.view(STUDY).instances) == 2
+
+
+def test_a_study_that_is_seen_to_go_on_is_put_off(store):
+    """It need not be seen again when it was thought to be due."""
+    arrive(store)
+    store.studies.look_again(STUDY, NOW + 60)
+    arrive(store, 2, at=NOW + 30)
+    assert foresee(_site(), store, NOW + 60.1, {}, NOW + 59.9) == {}
+    assert store.studies.next_due() == NOW + 90
 
 
 def test_a_study_that_cannot_be_judged_is_held_and_the_others_go_on(store):

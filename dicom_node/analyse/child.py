@@ -46,9 +46,14 @@ class _Loaded:
 
 
 def main(channel_number: int, parent: int) -> None:
-    """Serve the pool on an inherited socket until it closes."""
-    os.set_inheritable(channel_number, False)
+    """Serve the pool on an inherited socket until it closes, in a process that was started for it."""
     confine(parent)
+    serve(channel_number)
+
+
+def serve(channel_number: int) -> None:
+    """Serve the pool until it closes, in a process that is confined."""
+    os.set_inheritable(channel_number, False)
     with socket.socket(fileno=channel_number) as channel, contextlib.suppress(EOFError, BrokenPipeError):
         asked = wire.receive(channel).said
         loaded = _attempt(channel, Path(asked["folder"]), lambda: _load(asked))

@@ -46,12 +46,13 @@ def confine(parent: int) -> None:
     """Put this process under all guards; `parent` is the process it must not outlive."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is for the node, which then stops this process
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _die_with(parent)
+    die_with(parent)
     _first_to_go()
     _no_network()
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Have the system end this process with its parent, or rather with the thread of it that started this one."""
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:

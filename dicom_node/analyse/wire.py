@@ -55,7 +55,10 @@ def receive(channel: socket.socket) -> Received:
     ------
     EOFError: the other side is gone, or says what no message is.
     """
-    head, files, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
+    try:
+        head, files, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
+    except OSError as error:  # reset: the other side went before it had read all
+        raise EOFError("the channel broke off") from error
     file = files[0] if files else -1
     try:
         if len(head) < _LENGTH.size:

@@ -298,7 +298,7 @@ def _dedicated(database: Database) -> Any:
     """Open a connection of the driver's own, beside the pool, in which every statement is a transaction."""
     dialect = database.engine.dialect
     arguments, options = dialect.create_connect_args(database.engine.url)
-    return dialect.connect(*arguments, **options | {"autocommit": True, "application_name": "dicom_node bell"})
+    return dialect.connect(*arguments, **{**options, "autocommit": True, "application_name": "dicom_node bell"})
 
 
 def _close(connection: Any) -> None:
