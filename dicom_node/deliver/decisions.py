@@ -15,6 +15,8 @@ _SLOWEST_BYTES_PER_S = 125_000  # a line of 1 Mbit/s: what the patience for a la
 _MAX_DOUBLINGS = 64
 _JITTER = 0.25
 
+_LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # which pydicom 3.0 knows no name of
+
 Context = tuple[str, str]  # SOP class UID, transfer syntax UID
 
 # ---------------------------------------------------------------------------------------------------------------- when
@@ -86,12 +88,17 @@ def not_accepted(destination: str, result: Result, refused: Mapping[Context, int
 
     refused: proposed context -> its result by PS3.8 Table 9-18, in which 4 is a transfer syntax that the peer cannot read.
     """
-    name = UID(result.sop_class_uid).name
+    name = class_name(result.sop_class_uid)
     proposed = [context for context in contexts(result, deflate=True) if context in refused]
     if any(refused.get(context) == 4 for context in proposed):
         tried = " nor in ".join(UID(syntax).name for _, syntax in proposed)
         return f"{destination} accepts {name}, but not in {tried}; ask its administrator to allow one of them, or deliver to another"
     return f"{destination} did not accept {name}: it cannot store this kind of object; ask its administrator to allow it, or deliver to another"
+
+
+def class_name(sop_class_uid: str) -> str:
+    """Return the name of a SOP class as PS3.6 has it."""
+    return "Label Map Segmentation Storage" if sop_class_uid == _LABEL_MAP else UID(sop_class_uid).name
 
 
 def _convertible(result: Result) -> bool:

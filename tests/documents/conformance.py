@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +45,13 @@ _PROPOSED = {
 _RESULTS = {0: "accepted", 3: "refused: abstract syntax not supported (3)", 4: "refused: transfer syntaxes not supported (4)"}
 
 
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+
 def results() -> list[Result]:
-    """Return what the objects of a run look like to the deliverer."""
+    """Return what the objects of a run look like to the deliverer, the segmentation both ways."""
     made = runs()[0].objects
-    return [
+    plain = [
         Result(
             job_id=1,
             kind=kind,
@@ -61,12 +65,13 @@ def results() -> list[Result]:
         )
         for kind, one in made.items()
     ]
+    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:]]
 
 
 def services() -> str:
     """Which SOP classes are provided and used."""
     rows: list[tuple[str, ...]] = [("Verification", "`1.2.840.10008.1.1`", "yes", "yes")]
-    rows += [(UID(one.sop_class_uid).name, f"`{one.sop_class_uid}`", "yes, as results", "yes") for one in results()]
+    rows += [(decisions.class_name(one.sop_class_uid), f"`{one.sop_class_uid}`", "yes, as results", "yes") for one in results()]
     rows.append((f"the other {len(_STORAGE_CLASSES) - len(results())} storage classes that the program knows by name", "", "no", "yes"))
     rows.append(("private storage classes, and storage classes that it does not know", "", "no", "yes"))
     return table(("SOP class", "UID", "SCU", "SCP"), rows)
@@ -110,7 +115,7 @@ def association() -> str:
             f"the same and {1_000_000 / decisions._SLOWEST_BYTES_PER_S:g} s for each megabyte of the object",
         ),
         ("time-out of a silent network", f"`node.network_timeout_s`, default {entity.network_timeout:g} s", "`timeout_s` of the remote"),
-        ("Asynchronous Operations Window", "not supported: 1, 1", "not proposed"),
+        ("Asynchronous Operations Window", "as proposed, up to 8 operations of the requestor; with `store_path = \"stock\"` 1, 1", "not proposed"),
         ("SOP Class (Common) Extended Negotiation, User Identity", "not supported, not answered", "not proposed"),
         ("SCP/SCU Role Selection", "the proposed roles are accepted for storage classes and not used", "not proposed"),
     ]
@@ -210,8 +215,9 @@ def scu_contexts() -> str:
     """What is proposed for each result."""
     rows = []
     for one in results():
-        for sop_class, syntax in decisions.contexts(one):
-            rows.append((UID(sop_class).name, f"`{sop_class}`", UID(syntax).name, f"`{syntax}`", "SCU", "none"))
+        for sop_class, syntax in decisions.contexts(one, deflate=True):
+            named = UID(syntax).name + (", where the remote has `deflate`" if syntax not in {s for _, s in decisions.contexts(one)} else "")
+            rows.append((decisions.class_name(sop_class), f"`{sop_class}`", named, f"`{syntax}`", "SCU", "none"))
     rows.append(
         ("Verification (verbs `echo` and `check` only)", "`1.2.840.10008.1.1`", "Implicit VR Little Endian", "`1.2.840.10008.1.2`", "SCU", "none")
     )
