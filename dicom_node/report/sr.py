@@ -70,7 +70,8 @@ class Report:
             procedure_reported=self.words.concept(self.manifest.procedure),
             imaging_measurements=groups,
         )
-        evidence = [_identified(image) for image in (*self.images, *([self.segmentation] if self.segmentation else []))]
+        nobody = _nobody()
+        evidence = [_identified(image, nobody) for image in (*self.images, *([self.segmentation] if self.segmentation else []))]
         sr = Comprehensive3DSR(
             evidence=evidence,
             content=measured[0],
@@ -94,12 +95,14 @@ class Report:
         """Add what highdicom would not take, or take long over: it copies and searches the whole tree, a second for 300 images."""
         content.insert(len(content) - 1, self._image_library())
         content.append(self._remarks())
-        sources = [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
         for group in groups:
             for item in group[0].ContentSequence:
                 if "NumericValueQualifierCodeSequence" in item:
                     item.MeasuredValueSequence = []  # PS3.3 C.18.1: there is no value, and the qualifier says why
-            if isinstance(group, MeasurementsAndQualitativeEvaluations):
+        without_segment = [group for group in groups if isinstance(group, MeasurementsAndQualitativeEvaluations)]
+        if without_segment:
+            sources = [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
+            for group in without_segment:
                 group[0].ContentSequence.extend(sources)
 
     # ----------------------------------------------------------------------------------------------------- who and on what
@@ -267,13 +270,20 @@ def _key(code: Code | None) -> str:
     return "" if code is None else f"{code.scheme} {code.value}"
 
 
-def _identified(instance: Dataset) -> Dataset:
-    """Return what the evidence says of an instance, and nothing of the patient: the header is settled afterwards."""
+def _nobody() -> Dataset:
+    """Return what highdicom asks of the evidence's patient and study, empty: the header is settled afterwards."""
     item = Dataset()
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(item, keyword, instance.get(keyword))
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
         setattr(item, keyword, None)
+    return item
+
+
+def _identified(instance: Dataset, nobody: Dataset) -> Dataset:
+    """Return what the evidence says of an instance, and nothing of the patient."""
+    item = Dataset()
+    item.update(nobody)
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(item, keyword, instance.get(keyword))
     return item
 
 
