@@ -17,9 +17,17 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "acse_timeout_s": "How long an association message is waited for.",
         "dimse_timeout_s": "How long a DIMSE message, and the ledger's commit of an instance, is waited for.",
         "network_timeout_s": "An association that says nothing for this long is aborted.",
+        "store_path": "How C-STORE is received and sent: `fast` by the node's own path, `stock` by pynetdicom's.",
+        "tls": "Certificate and key of the node, when DICOM is received over TLS.",
+        "receivers": "How many processes receive on the one port; more than one where cores allow.",
         "disk_reserve_mb": "With less free space than this every C-STORE is answered A700.",
         "retain_days": "How long a study stays after its last instance, once its jobs are finished and its results delivered.",
         "max_reruns": "How often late instances may start a model again on one study.",
+    },
+    "[node.tls]": {
+        "certificate": "The node's certificate and the chain above it, PEM.",
+        "key": "Of the certificate, PEM, without password.",
+        "clients": "Authorities whose certificates senders must show, PEM; without it senders show none.",
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
@@ -136,7 +144,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
 }
 
 FOLDERS: Mapping[str, str] = {
-    "incoming": "instances whose row may not be committed yet; put in order at every start",
+    "incoming": "instances whose row may not be durable yet, and empty files for those to come; put in order at every start",
     "incoming.lock": "says which processes write to `incoming`",
     "instances": "what was received, as it came: one folder for each day (UTC) and study",
     "results": "what jobs made: one folder for each day",

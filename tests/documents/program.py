@@ -18,7 +18,7 @@ from dicom_node.analyse.contract import settle
 from dicom_node.cli import app
 from dicom_node.config import Code, Condition, Evaluation, Input, Manifest, Measurement, Segment, Weights, load_model
 from dicom_node.config.model import Resources
-from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Work
+from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import AE, ConfigError, Findings, ModelFailed, Priority
 from dicom_node.store import Store
 from tests import findings as made
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 
 def node_keys() -> str:
     """Every key of node.toml."""
-    sections = {"[node]": Node, "[remotes.NAME]": Remote, "[models.NAME]": ModelChoice, "[[rules]]": Rule, "[work]": Work, "[deliver]": Deliver}
+    sections = {"[node]": Node, "[node.tls]": Tls, "[remotes.NAME]": Remote, "[models.NAME]": ModelChoice, "[[rules]]": Rule, "[work]": Work, "[deliver]": Deliver}
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
         raise KeyError(f"sections without a table: {known}")
@@ -230,7 +230,7 @@ def storage() -> str:
     """What lies in the storage folder: made, and looked at while it is in use."""
     with TemporaryDirectory() as folder:
         store = Store.open(Path(folder))
-        store.archive.write_instance([b"x"], "1.2.3", received_at=0.0)
+        store.archive.draft().drop()
         with store.database.write():
             names = {path.name for path in Path(folder).iterdir()}
         store.close()
