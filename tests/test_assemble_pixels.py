@@ -164,6 +164,12 @@ def test_a_file_that_is_no_dicom_is_refused_without_its_name(tmp_path):
     assert reason(paths) == "one of the 8 files of this series cannot be read as DICOM"
 
 
+def test_a_class_that_cannot_be_understood_is_refused(tmp_path):
+    path = phantoms.write(phantoms.series(), tmp_path)[0]
+    path.write_bytes(path.read_bytes().replace(b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00U\0"))
+    assert reason([path]) == "one of the 1 files of this series cannot be read as DICOM"
+
+
 def test_a_file_cut_short_is_named_by_its_image_number(tmp_path):
     paths = phantoms.write(phantoms.series(), tmp_path)
     paths[3].write_bytes(paths[3].read_bytes()[:-100])

@@ -68,7 +68,8 @@ class _Process:
 class Decoders:
     """The processes that decode, and the memory they share with this one; used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path = _PROGRAM) -> None:
+        self._program = program
         self._lock = threading.Lock()
         self._processes: list[_Process] = []
         self._memory_fd = -1
@@ -136,7 +137,7 @@ class Decoders:
         ours, theirs = socket.socketpair()
         with theirs:
             popen = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", str(_PROGRAM), str(theirs.fileno()), str(self._memory_fd)],
+                [sys.executable, "-P", "-W", "ignore", str(self._program), str(theirs.fileno()), str(self._memory_fd)],
                 pass_fds=(theirs.fileno(), self._memory_fd),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -63,6 +63,8 @@ class Reader:
         """
         try:
             meta, at = self._meta(data)
+            if at >= len(data):
+                raise IndexError
             implicit = _encoding(meta) == ImplicitVRLittleEndian
             elements, end = self._implicit_elements(data, at) if implicit else self._explicit_elements(data, at, PIXELS)
         except (IndexError, struct.error):
@@ -141,8 +143,8 @@ class Reader:
                 length = data[at + 6] | data[at + 7] << 8
                 at = start + length
                 value = data[start:at]
-            # A named tuple's own constructor takes thrice as long.
-            found[tag] = new(RawDataElement, (tag, vr, length, value if length else empty_value_for_VR(vr, raw=True), start, False, True, True, False))
+            raw = value if length else empty_value_for_VR(vr, raw=True)
+            found[tag] = new(RawDataElement, (tag, vr, length, raw, start, False, True, True, False))  # its own constructor takes thrice as long
         return found, at
 
     def _implicit_elements(self, data: bytes, at: int) -> tuple[_Elements, int]:

@@ -60,6 +60,7 @@ class Image:
     header: Dataset
     reader: Reader  # that all images of the series share
     uid: str
+    sop_class_uid: str
     number: int | None  # InstanceNumber
     pixels_at: int  # offset of the element that holds the pixels; in a deflated file, after inflating
     pixels_head: bytes  # how that element begins
@@ -228,7 +229,9 @@ def _head(path: Path, reader: Reader) -> _Head:
             except Odd:
                 return _head_by_pydicom(path)
             else:
-                begins = os.pread(file.fileno(), _PIXELS_HEAD_BYTES, at) if at + _PIXELS_HEAD_BYTES > len(data) else data[at : at + _PIXELS_HEAD_BYTES]
+                begins = data[at : at + _PIXELS_HEAD_BYTES]
+                if len(begins) < _PIXELS_HEAD_BYTES:
+                    begins = os.pread(file.fileno(), _PIXELS_HEAD_BYTES, at)
                 return _Head(header=header, pixels_at=at, pixels_head=begins, size_bytes=size)
 
 
@@ -262,6 +265,7 @@ def _read_one(path: Path, reader: Reader) -> Image | None:
         header=head.header,
         reader=reader,
         uid=reader.uid(head.header, "SOPInstanceUID"),
+        sop_class_uid=str(reader.value(head.header, "SOPClassUID") or ""),
         number=None if number is None else int(number),
         pixels_at=head.pixels_at,
         pixels_head=head.pixels_head,

@@ -51,7 +51,7 @@ def _slices(images: Sequence[Image]) -> tuple[list[Frame], list[str]]:
     """Return the frames that may be slices, and a note on images that cannot be."""
     if not images:
         raise Unsuitable("the series holds no images", hint="Choose a series of slices.")
-    if any(UID(str(image.value("SOPClassUID") or "")).is_private for image in images):
+    if any(UID(image.sop_class_uid).is_private for image in images):
         hint = "Ask the scanner's maker for standard DICOM objects."
         raise Unsuitable("the images are of a private SOP class, which a segmentation or report cannot refer to", hint=hint)
     grey = [image for image in images if image.samples == 1]
