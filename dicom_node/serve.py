@@ -4,12 +4,13 @@ What arrives goes through `receive` into the ledger; the clock asks `assemble` w
 `deliver` sends what the analysing process made. That process is started and kept alive from here.
 """
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -18,7 +19,7 @@ from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
-from dicom_node.domain import HEADER_KEYWORDS, Header, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, Study, Transient, fault
 from dicom_node.receive import Receiver, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
@@ -27,6 +28,7 @@ from dicom_node.store import Store, Topic
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 1.0  # for studies to judge, if no ring was heard
+_FORESEE_S = 0.2  # before a study is due, it is decided what to make of it
 _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
 _WORK_BACK_AFTER_S = 1.0
@@ -77,9 +79,9 @@ class Server:
         buried = self._store.studies.bury()
         taken = take_back(self._store, self._site.config.work, self._clock())
         log.info("swept", moved=moved, recorded=recorded, unacknowledged=removed, buried=buried, taken_back=taken)
-        self._judge.start()
         self._receiver.start()
         self._start_receivers()
+        self._judge.start()
         self._deliverer.start()
         if self._work is not None:
             self._work.start()
@@ -105,7 +107,6 @@ class Server:
         self._deliverer.stop()
         log.info("stopped")
 
-
     def _start_receivers(self) -> None:
         """Start the processes that receive beside this one: the kernel shares connections out among those that listen on the port."""
         if self._receive_command:
@@ -115,20 +116,30 @@ class Server:
             receiver.start()
 
 
-def judge_due(site: Site, store: Store, now: float) -> int:
-    """Judge every study whose time has come: complete with its jobs, held, or looked at again later; return how many were judged complete."""
-    completed = 0
-    for uid in store.studies.due(now):
-        study = store.studies.view(uid)
-        if study is not None:
-            completed += _judge(site, store, study, now)
-    return completed
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A study as it was seen, and what every rule made of it."""
+
+    study: Study
+    routing: Routing
 
 
-def _judge(site: Site, store: Store, study: Study, now: float) -> bool:
+def judge_due(site: Site, store: Store, now: float, foreseen: dict[str, Seen] | None = None) -> int:
+    """Judge every study whose time has come: complete with its jobs, held, or looked at again later; return how many were judged complete.
+
+    What was foreseen of a study is believed, once, if it has not changed since, which the ledger checks.
+    """
+    known = {} if foreseen is None else foreseen
+    return sum(_judge(site, store, uid, now, known.pop(uid, None)) for uid in store.studies.due(now))
+
+
+def _judge(site: Site, store: Store, study_instance_uid: str, now: float, foreseen: Seen | None) -> bool:
+    study = foreseen.study if foreseen else store.studies.view(study_instance_uid)
+    if study is None:
+        return False
     try:
-        return judge_one(site, store, study, now)
-    except Transient:  # the ledger is away, for every study: the next tick is the retry
+        return judge_one(site, store, study, now, foreseen.routing if foreseen else None)
+    except Transient:  # the ledger is away, for every study: the next look is the retry
         raise
     except Exception as error:  # the outermost frame of judging: a study that this program cannot deal with must not keep the others waiting
         store.studies.hold(study, why=f"it could not be judged: {fault(error)}", now=now)
@@ -136,8 +147,8 @@ def _judge(site: Site, store: Store, study: Study, now: float) -> bool:
         return False
 
 
-def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
-    """Judge one study on the evidence there is; return whether it is complete now."""
+def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None) -> bool:
+    """Judge one study on the evidence there is; return whether it is complete now. `routing`: where that has been asked for already."""
     verdict = judge(Evidence.of(study), Policy(complete_after_s=site.config.node.complete_after_s), now)
     if not verdict.complete:
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now + _LOOK_EVERY_S)
@@ -148,11 +159,11 @@ def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
         )
         log.warning("study held", study=study.study_instance_uid, patients=len(study.patients))
         return False
-    routing = routing_of(site, store, study, now)
+    routing = routing or routing_of(site, store, study, now)
     jobs = store.studies.complete(
         study,
         why=verdict.why,
-        jobs=routing.jobs,
+        jobs=[replace(job, created_at=now) for job in routing.jobs],
         detail=routing.as_detail() | {"routing": routing.why},
         now=now,
         max_reruns=site.config.node.max_reruns,
@@ -160,6 +171,22 @@ def judge_one(site: Site, store: Store, study: Study, now: float) -> bool:
     if jobs is not None:
         log.info("study complete", study=study.study_instance_uid, why=verdict.why, jobs=[job.id for job in jobs], routing=routing.why)
     return jobs is not None
+
+
+def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float) -> dict[str, Seen]:
+    """See the studies that come due until then, and ask every rule, while their quiet period runs out; `before`: what was foreseen already."""
+    coming: dict[str, Seen] = {}
+    policy = Policy(complete_after_s=site.config.node.complete_after_s)
+    for uid in store.studies.due(until):
+        study = None if uid in before else store.studies.view(uid)
+        if uid in before:
+            coming[uid] = before[uid]
+        elif study is not None and (verdict := judge(Evidence.of(study), policy, until)).complete:
+            with contextlib.suppress(LookupError, ValueError, TypeError, AttributeError, NodeError):  # what it is will be told when it is judged
+                coming[uid] = Seen(study, routing_of(site, store, study, now))
+        elif study is not None:  # something came since: it is not to be judged when it was thought to be
+            store.studies.look_again(uid, verdict.look_again_at or until)
+    return coming
 
 
 def routing_of(site: Site, store: Store, study: Study, now: float) -> Routing:
@@ -184,6 +211,7 @@ class _Judge:
         self._site = site
         self._store = store
         self._clock = clock
+        self._foreseen: dict[str, Seen] = {}
         self._listener = store.bell.listen(Topic.STUDIES)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
@@ -205,12 +233,24 @@ class _Judge:
         while not self._stopping.is_set():
             rest_s = _LOOK_EVERY_S
             try:
-                judge_due(self._site, self._store, self._clock())
-                due = self._store.studies.next_due()
-                rest_s = _LOOK_EVERY_S if due is None else min(due - self._clock(), _LOOK_EVERY_S)
+                rest_s = self._turn()
             except Exception as error:  # the outermost loop of this thread: what is to be judged stands in the ledger, and is looked at again
                 log.error("studies could not be judged", reason=fault(error))
             self._listener.wait(rest_s)
+
+    def _turn(self) -> float:
+        """Judge what is due, look ahead, and return how long there is nothing to do if no bell rings."""
+        now, due = self._clock(), self._store.studies.next_due()
+        if due is not None and now < due <= now + _FORESEE_S:
+            self._foreseen = foresee(self._site, self._store, now + _FORESEE_S, self._foreseen, now)
+            now, due = self._clock(), self._store.studies.next_due()
+        if due is None:
+            return _LOOK_EVERY_S
+        if due <= now:
+            judge_due(self._site, self._store, now, self._foreseen)
+            return 0.0
+        ahead_s = due - now
+        return min(ahead_s if ahead_s <= _FORESEE_S else ahead_s - _FORESEE_S, _LOOK_EVERY_S)
 
 
 class _Kept:

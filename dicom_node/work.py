@@ -102,6 +102,9 @@ class Worker:
         """Claim and perform jobs until `stop`."""
         heart = threading.Thread(target=self._beat, name="heart", daemon=True)
         heart.start()
+        for model in self._site.models.values():
+            with contextlib.suppress(Transient):  # the job that needs it meets it again, and tells of it
+                self._pool.expect(model)
         threading.Thread(target=warm, name="warm", daemon=True).start()
         log.info("worker started", worker=self.name, models=sorted(self._site.models), at_once=self._work.at_once, threads=self._threads)
         with ThreadPoolExecutor(self._work.at_once, thread_name_prefix="job") as executor:
@@ -354,7 +357,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     inputs = {name: assemble(paths[name], wanted) for name, wanted in model.manifest.inputs.items()}
     steps.end("read")
     limits = model.manifest.resources
-    pool = Pool(os.cpu_count() or 1, spare=False)
+    pool = Pool(os.cpu_count() or 1)
     try:
         volumes = {name: one.volume for name, one in inputs.items()}
         findings = pool.run(model, device, volumes, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, progress=say, canceled=lambda: False)

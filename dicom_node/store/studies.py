@@ -70,7 +70,8 @@ class Studies:
         a predecessor that is not finished is superseded. Returns None, having changed nothing, when the study changed since it was seen.
         """
         uid = seen.study_instance_uid
-        guard = update(study).where(study.c.study_instance_uid == uid, study.c.changes == seen.changes, study.c.state == StudyState.OPEN)
+        same = study.c.changes == seen.changes, study.c.first_received_at == seen.first_received_at  # it may have been purged, and sent again
+        guard = update(study).where(study.c.study_instance_uid == uid, study.c.state == StudyState.OPEN, *same)
         revision = seen.revision + 1
         with ringing(self._bell, Topic.JOBS, self._database) as connection:
             values = {"state": StudyState.COMPLETE, "revision": revision, "completed_at": now, "why": why}
