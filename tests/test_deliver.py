@@ -93,6 +93,18 @@ def test_an_uncompressed_result_is_offered_as_it_is_and_in_the_default_transfer_
     assert contexts(result(SEG, DEFLATED)) == ((SEG, DEFLATED), (SEG, IMPLICIT))
 
 
+def test_a_destination_that_wants_it_deflated_is_offered_that_first_and_all_the_same_the_rest() -> None:
+    """PS3.5 A.5: what is accepted of it decides; a destination that was not asked about it never gets it."""
+    assert contexts(result(), deflate=True) == ((SEG, DEFLATED), (SEG, EXPLICIT), (SEG, IMPLICIT))
+    assert contexts(result(SEG, DEFLATED), deflate=True) == ((SEG, DEFLATED), (SEG, IMPLICIT))
+    assert contexts(result(SEG, JPEG_2000), deflate=True) == ((SEG, JPEG_2000),)
+    (only,) = shares([delivery(1)], deflate=True)
+    assert choose(result(), only.contexts) == DEFLATED
+    assert choose(result(), only.contexts[1:]) == EXPLICIT
+    said = not_accepted("pacs", result(), dict.fromkeys(only.contexts, 4))
+    assert "not in Deflated Explicit VR Little Endian nor in Explicit VR Little Endian nor in Implicit VR Little Endian;" in said
+
+
 @pytest.mark.parametrize("syntax", [IMPLICIT, JPEG_2000, BIG_ENDIAN])
 def test_a_result_that_is_not_encoded_anew_is_offered_only_as_it_is(syntax: str) -> None:
     """PS3.5 10.1 excepts compressed objects; big-endian pixels would have to be swapped."""

@@ -11,8 +11,8 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.config import Model
-from dicom_node.domain import Findings, ModelFailed, Reference, Rejected, Unsuitable
+from dicom_node.config import Model, NodeConfig, Remote
+from dicom_node.domain import AE, Findings, ModelFailed, Reference, Rejected, Unsuitable
 from dicom_node.report import Draft, build, check, encode
 from tests import findings as made
 from tests import phantoms
@@ -292,6 +292,15 @@ def test_a_label_map_shows_every_segment_of_a_slice_in_one_frame(model: Model) -
     written = dcmread(BytesIO(encode(seg))).pixel_array  # (frame, row, column), from the last slice to the first
     assert np.array_equal(written, made.findings(assembled).segments.array[[4, 3, 2]])
     assert child(groups(sr)[0], "121191").ReferencedSOPSequence[0].ReferencedSOPClassUID == LABEL_MAP_CLASS
+
+
+def test_a_label_map_is_made_where_every_destination_takes_one() -> None:
+    """One object goes to all destinations of a job, and most archives store bit planes only; a remote that is no longer there may come back."""
+    new, old = (
+        Remote(ae=AE.parse(f"{title}@127.0.0.1:104"), may={"receive"}, **more) for title, more in (("NEW", {"segmentation": "LABELMAP"}), ("OLD", {}))
+    )
+    config = NodeConfig(remotes={"new": new, "old": old})
+    assert [config.encoding(names) for names in (["new"], ["old"], ["new", "old"], ["new", "gone"], [])] == ["LABELMAP", *["BINARY"] * 4]
 
 
 def test_another_encoding_is_another_object(model: Model) -> None:
