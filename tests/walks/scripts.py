@@ -14,6 +14,7 @@ from tests.walks.pdus import (
     C_STORE_RQ,
     COMMAND,
     CT_IMAGE,
+    DATA_SET,
     EXPLICIT,
     IMPLICIT,
     LAST,
@@ -190,10 +191,14 @@ def _refused() -> dict[str, Recording]:
 def _odd() -> dict[str, Recording]:
     """What makes little sense, and is answered or passed over."""
     answer = command(c0002=CT_IMAGE, c0100=0x8001, c0120=1, c0800=NO_DATA_SET, c0900=0)
+    nameless = command(c0002=CT_IMAGE, c0100=C_STORE_RQ, c0110=1, c0700=0, c0800=DATA_SET)
     cancel = command(c0100=C_CANCEL_RQ, c0120=4, c0800=NO_DATA_SET)
     return {
         "a C-STORE without a data set": talk((0, message(1, store_rq("1.2.3.4.5", c0800=NO_DATA_SET))), answers=1),
         "a cancel of nothing": talk((0, message(3, cancel) + message(3, echo_rq())), answers=1),
+        "a C-STORE without an instance": talk((0, message(1, nameless, b"anything")), answers=0),
+        "a C-STORE with an empty instance": talk((0, message(1, store_rq(""), b"anything")), answers=0),
+        "a PDU without items": talk((0, p_data()), answers=0),
         "an answer instead of a request": talk((0, message(1, answer)), answers=0),
         "a C-STORE on the context of C-ECHO": talk((0, store("echo's context", 3)), answers=1),
         "a C-ECHO on the context of images": talk((0, message(1, echo_rq())), answers=1),
@@ -215,7 +220,6 @@ def _wrong() -> dict[str, Recording]:
             "a command without its number": message(1, command(c0002=CT_IMAGE, c0110=1, c0800=NO_DATA_SET)),
             "an empty command": message(1, b""),
             "half an element for a command": message(1, FIRST),
-            "a PDU without items": p_data(),
             "an item that is longer than its PDU": pdu(4, b"\0\0\x7f\xff\x01\x03" + rq),
             "an item without a control header": pdu(4, b"\0\0\0\x01\x01"),
             "an item of length zero": pdu(4, b"\0\0\0\0"),
@@ -237,8 +241,6 @@ def _wrong() -> dict[str, Recording]:
         "an N-EVENT-REPORT": cut_off(
             (0, message(1, command(c0002=CT_IMAGE, c0100=N_EVENT_REPORT_RQ, c0110=1, c0800=NO_DATA_SET, c1000=uid, c1002=1))), answers=1
         ),
-        "a C-STORE with an empty instance": cut_off((0, message(1, store_rq(uid, c1000=""), content)), answers=1),
-        "a C-STORE without an instance": cut_off((0, message(1, command(c0002=CT_IMAGE, c0100=C_STORE_RQ, c0110=1, c0800=1), content)), answers=1),
     }
 
 

@@ -28,6 +28,7 @@ from tests.walks.pdus import (
     VERIFICATION,
     associate_rq,
     echo_rq,
+    item,
     message,
     p_data,
     pdv,
@@ -210,17 +211,27 @@ def test_a_peer_that_falls_silent_is_given_up_and_its_place_is_free(open_house, 
     assert [row[0][0] for row in house.kept().instances] == [image("after silence")[0]]
 
 
-@pytest.mark.parametrize("what", ["a request to associate", "an image"])
-def test_a_peer_that_sends_a_byte_now_and_then_for_ever_is_given_up(open_house, what):
+@pytest.mark.xfail(strict=True, reason="pynetdicom reads the request, and each byte of it renews the time-out")
+def test_a_request_to_associate_of_a_byte_now_and_then_is_given_up(open_house):
+    """PS3.8 9.1.5: the request has to be whole within the time-out of the ARTIM timer."""
+    house = open_house(max_associations=1, acse_timeout_s=0.5, network_timeout_s=0.5, dimse_timeout_s=0.5)
+    with call(house) as line:
+        line.say(b"\x01\0\0\0\x80\0")
+        assert _dropping(line, 200), "it was listened to for 4 seconds"
+    assert eventually(lambda: not serving())
+    assert served(house, "after a request in drops")
+
+
+@fast_only
+def test_a_pdu_of_a_byte_now_and_then_is_given_up(open_house):
     """A PDU has to be whole within the time-out, however busily its sender sends: a byte every 20 ms is well within any time-out between two."""
     house = open_house(max_associations=1, acse_timeout_s=0.5, network_timeout_s=0.5, dimse_timeout_s=0.5)
     with call(house) as line:
-        if what == "an image":
-            assert line.associate() == ACCEPTED
-        line.say((b"\x01" if what == "a request to associate" else b"\x04") + b"\0\0\x01\0\0")  # of 64 KB: it would take 20 minutes
-        assert _dropping(line, 400), "it was listened to for 8 seconds"
+        assert line.associate() == ACCEPTED
+        line.say(b"\x04\0\0\0\x80\0")
+        assert _dropping(line, 200), "it was listened to for 4 seconds"
     assert eventually(lambda: not serving())
-    assert served(house, "after drops")
+    assert served(house, "after a PDU in drops")
 
 
 def _dropping(line: Line, most: int) -> bool:
@@ -384,6 +395,21 @@ def _send(line: Line, what: tuple[str, bytes]) -> None:
     uid, content = what
     line.say(message(1, store_rq(uid), content))
     assert line.status() == SUCCESS
+
+
+@pytest.mark.xfail(strict=True, reason="the threads that serve windows of asynchronous operations stay")
+@fast_only
+def test_a_receiver_that_has_stopped_has_no_thread_any_more(open_house):
+    before = set(threading.enumerate())
+    house = open_house()
+    window = item(0x53, b"\0\x08\0\x01")
+    with call(house) as line:
+        line.say(associate_rq(CONTEXTS, more=window))
+        assert (line.hear() or b"\0")[0] == ACCEPTED
+        assert line.store("by a window") == SUCCESS
+        line.release()
+    house.close()
+    assert not {thread for thread in threading.enumerate() if thread not in before and thread.is_alive()}
 
 
 def test_what_was_kept_is_what_was_sent(open_house):
