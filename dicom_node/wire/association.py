@@ -170,6 +170,9 @@ class WokenDUL(DULServiceProvider):
         if not self.event_queue.empty():
             return False
         with self._reading:
+            if self._is_closed():
+                self.event_queue.put("Evt17")
+                return False
             self._attend(self._descriptor())
             ready = self._holds_bytes()
         ready = ready or self._waits_for_socket()
@@ -185,6 +188,12 @@ class WokenDUL(DULServiceProvider):
         if self._held or transport is None or transport.socket is None or not transport._is_connected:
             return -1
         return int(transport.socket.fileno())
+
+    def _is_closed(self) -> bool:
+        """Say whether somebody has closed the socket under a connection, of which no poll tells."""
+        transport = self.socket
+        connected = not self._held and transport is not None and transport.socket is not None and transport._is_connected
+        return connected and transport.socket.fileno() < 0 and self.state_machine.current_state != "Sta1"
 
     def _attend(self, descriptor: int) -> None:
         if descriptor != self._polled:

@@ -121,11 +121,12 @@ class StoreSender:
         answers: list[StoreAnswer] = []
         with self._dul.sending():
             try:
-                answers += self._say(connection, command, context_id, file)
+                self._say(connection, command, context_id, file, answers)
             except Broken:
-                answers += self._last_words(connection)
+                self._hear_out(connection, answers)
                 if not answers:
                     raise
+                self._cut()  # the next object finds the connection closed
         while not answers:
             if not connection.has_news(until - time.monotonic()):
                 raise Malformed("no answer in time")
@@ -146,12 +147,11 @@ class StoreSender:
 
     # ----------------------------------------------------------------------------------------------------------- saying
 
-    def _say(self, connection: Connection, command: bytes, context_id: int, file: StoredFile) -> list[StoreAnswer]:
-        """Send command and data set; return the answers that came before the end, which no peer should give."""
+    def _say(self, connection: Connection, command: bytes, context_id: int, file: StoredFile, early: list[StoreAnswer]) -> None:
+        """Send command and data set; add the answers that came before the end: a peer may refuse an object that it has not read."""
         if connection.encrypted:
             self._say_encrypted(connection, command, context_id, file)
-            return []
-        early: list[StoreAnswer] = []
+            return
         for pieces in self._batches(command, context_id, file):
             while not connection.push(pieces):
                 try:
@@ -159,7 +159,6 @@ class StoreSender:
                 except _Ended:  # with half a PDU sent there is nothing more to say to this peer
                     self._cut()
                     raise
-        return early
 
     def _batches(self, command: bytes, context_id: int, file: StoredFile) -> Iterator[list[bytes | memoryview]]:
         data = file.mapped() if file.size else memoryview(b"")
@@ -207,13 +206,11 @@ class StoreSender:
             self._dul.hand_over(PDU_HEAD.pack(P_DATA_TF, len(beside)) + beside)
         return answers
 
-    def _last_words(self, connection: Connection) -> list[StoreAnswer]:
-        """Return the answers among what a peer that takes nothing more has said before."""
-        answers: list[StoreAnswer] = []
+    def _hear_out(self, connection: Connection, answers: list[StoreAnswer]) -> None:
+        """Add the answers among what a peer that takes nothing more has said before."""
         with contextlib.suppress(Broken):
             while not answers and connection.has_news():
                 answers += self._hear(connection)
-        return answers
 
     # ----------------------------------------------------------------------------------------------------------- ending
 
@@ -225,9 +222,9 @@ class StoreSender:
 
     def _end(self, aborts: bool) -> None:
         """Give the socket back, and wait until the association knows that it is at its end; abort it where nothing else ends it."""
-        self.give_back()
         if aborts and self._association.is_established:
-            self._association.abort()
+            self._association.abort()  # while the socket is ours: what the peer said besides is of no interest
+        self.give_back()
         if threading.current_thread() is not self._association:
             self._dul.join(_END_S)
             self._association.join(_END_S)
