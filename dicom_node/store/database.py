@@ -95,7 +95,8 @@ class Database:
     def _change_all_by_core(self, changes: Sequence[tuple["Prepared", Sequence[Mapping[str, Any]]]]) -> bool:
         with self.engine.connect().execution_options(writes=True) as connection, connection.begin() as transaction:
             for prepared, rows in changes:
-                if connection.execute(prepared.for_dialect(connection), list(rows)).rowcount != len(rows):
+                changed = connection.execute(prepared.for_dialect(connection), list(rows), execution_options={"preserve_rowcount": True}).rowcount
+                if changed != len(rows):
                     transaction.rollback()
                     return False
         return True

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from dicom_node.domain import Delivery, Instance, Job, Priority, Result, Study, derived_uid, job_identity
-from dicom_node.store import Recorded, Store
+from dicom_node.store import Recorded, Store, instance_name
 
 NOW = 1_800_000_000.0
 LEASE_S = 30.0
@@ -14,19 +15,52 @@ STUDY = "1.2.826.0.1.3680043.8.498.1"
 def written(store: Store, number: int = 1, *, study: str = STUDY, content: bytes = b"", at: float = NOW, **header: object) -> Instance:
     """Return an instance whose bytes are in `incoming` and whose row is not there yet."""
     data = content or f"pixels of {study} {number}".encode()
+    return instance_of(data, sealed(store, data, study, at=at), number, study=study, at=at, **header)
+
+
+def instance_of(data: bytes, path: str, number: int = 1, *, study: str = STUDY, at: float = NOW, **header: object) -> Instance:
+    """Return the instance whose bytes are these and lie there."""
     return Instance(
         sop_instance_uid=f"{study}.1.{number}",
         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         study_instance_uid=study,
         series_instance_uid=f"{study}.1",
-        path=store.archive.write_instance([data], study, received_at=at),
+        path=path,
         size_bytes=len(data),
         digest=sha256(data).hexdigest(),
         calling_ae="CT_ER",
         received_at=at,
         header={"Modality": "CT", "InstanceNumber": number, "PatientID": "MARKED"} | header,
     )
+
+
+def sealed(store: Store, data: bytes, study: str = STUDY, *, at: float = NOW) -> str:
+    """Return the name of an instance that was written and flushed; the receipt is another room's, and these bytes have none."""
+    draft = store.archive.draft()
+    draft.write(data)
+    return draft.seal(b"", 0, study, received_at=at)
+
+
+def in_quarantine(store: Store, data: bytes, *, at: float = NOW) -> str:
+    """Return the name of a file that was put in quarantine."""
+    draft = store.archive.draft()
+    draft.write(data)
+    return store.archive.put_in_quarantine(draft, at=at)
+
+
+def recover(file: Path) -> Instance | None:
+    """Read an instance out of its file, as `written` made it; whatever else the file holds is no whole one."""
+    words = file.read_bytes().decode(errors="replace").split()
+    if len(words) != 4 or words[:2] != ["pixels", "of"]:
+        return None
+    return instance_of(file.read_bytes(), instance_name(file.name, words[2], NOW), int(words[3]), study=words[2])
+
+
+def unsettled(store: Store) -> list[Path]:
+    """Return the files that still wait in `incoming` when all is settled; empty ones are there for what is to come."""
+    store.instances.settle()
+    return [path for path in store.archive.incoming.iterdir() if path.stat().st_size]
 
 
 def arrive(store: Store, number: int = 1, **how: object) -> Recorded:

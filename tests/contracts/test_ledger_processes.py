@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.domain import JobState
-from dicom_node.store import Store
-from tests.contracts.arrange import NOW, STUDY, arrive, judged, waiting
+from dicom_node.store import Recorded, Store
+from tests.contracts.arrange import NOW, STUDY, arrive, judged, recover, waiting
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,19 +68,22 @@ def test_a_start_does_not_sweep_away_what_another_process_is_receiving(begin, st
     """`import` runs beside `serve`: its file has no row yet, and is no rubbish of a crash."""
     importing = begin("write", "import")
     path = importing.stdout.readline().strip()
-    assert store.instances.sweep() == (0, 0)
+    assert store.instances.sweep(recover) == (0, 0, 0)
     assert store.archive.path(path).exists()
     importing.stdin.write("\n")
     assert said(importing) == "new"
     assert store.archive.path(path).read_bytes() == f"pixels of {STUDY} 1".encode()
 
 
-def test_what_a_killed_process_left_is_swept_away(begin, store):
-    """The lock ends with its process."""
-    importing = begin("write", "import")
+@pytest.mark.parametrize("how", ["write", "begin"])
+def test_what_a_killed_process_left_is_recorded_if_it_is_whole_and_else_swept_away(begin, store, how):
+    """The lock ends with its process; its empty files go too."""
+    importing = begin(how, "import")
     path = importing.stdout.readline().strip()
     importing.kill()
     importing.wait()
-    assert store.instances.sweep() == (0, 1)
-    assert not store.archive.path(path).exists()
-    assert arrive(store, 1, at=NOW)
+    moved, recorded, removed = store.instances.sweep(recover)
+    assert (moved, recorded, removed > 1) == (0, 1 if how == "write" else 0, True)
+    assert list(store.archive.incoming.iterdir()) == []
+    assert store.archive.path(path).exists() == (how == "write")
+    assert arrive(store, 1, at=NOW) is (Recorded.IDENTICAL if how == "write" else Recorded.NEW)

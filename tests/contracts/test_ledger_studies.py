@@ -6,7 +6,22 @@ import pytest
 
 from dicom_node.domain import Discontinuation, JobState, Rejected, StudyState, Transient
 from dicom_node.store import Store
-from tests.contracts.arrange import LEASE_S, NOW, STUDY, arrive, claimed, finished, job_of, judged, kinds, last, result_of, sending, waiting
+from tests.contracts.arrange import (
+    LEASE_S,
+    NOW,
+    STUDY,
+    arrive,
+    claimed,
+    finished,
+    in_quarantine,
+    job_of,
+    judged,
+    kinds,
+    last,
+    result_of,
+    sending,
+    waiting,
+)
 
 
 def test_open_studies_are_due_when_their_time_has_come(store):
@@ -235,7 +250,7 @@ def test_a_purged_study_leaves_nothing_but_a_line_in_the_journal(store):
     """Rows and files, of every version, of results and of quarantine; and the folders that become empty."""
     finished(store)
     arrive(store, 1, content=b"other")
-    name = store.archive.write_quarantine([b"?"], at=NOW)
+    name = in_quarantine(store, b"?")
     store.instances.quarantine(name, at=NOW, source="CT_ER", reason="cannot be read", study_instance_uid=STUDY)
     arrive(store, study=f"{STUDY}.2")
     assert store.studies.purge(STUDY, who="anna", why="a person asked for it", now=NOW + 5) == 5
@@ -303,7 +318,8 @@ def test_a_purged_study_can_come_again(store):
 
 
 def files(store):
-    return [path for path in sorted(store.archive.root.rglob("*.dcm")) if path.is_file()]
+    """Return what lies in the archive, but for the empty files that are there for what is to come."""
+    return [path for path in sorted(store.archive.root.rglob("*.dcm")) if path.is_file() and path.stat().st_size]
 
 
 def of(seen, index):

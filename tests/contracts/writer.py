@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from dicom_node.store import Store
+from dicom_node.store import Store, instance_name
 from tests.contracts import arrange
 
 
@@ -28,6 +28,11 @@ def main(storage: str, address: str, verb: str, name: str, number: str = "0") ->
         print(written.path, flush=True)
         sys.stdin.readline()
         print(store.instances.record(written).value, flush=True)
+    if verb == "begin":
+        draft = store.archive.draft()
+        draft.write(b"pixels of")
+        print(instance_name(draft.waiting, arrange.STUDY, arrange.NOW), flush=True)
+        sys.stdin.readline()
     store.close()
 
 
