@@ -8,6 +8,7 @@ Each round measures every load on every receiver in turn, each time on a newly s
 import argparse
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from tests.benchmarks.measure import Measure
 from tests.benchmarks.receivers import RECEIVERS, Receiver, memory_mb, ours, send
 
 ROUNDS = 5
+ROUND_GB = 6  # nothing is deleted between rounds
 SERIES = {"CT": (64, 40), "MR": (4, 300)}  # series, images of each; enough for every load
 
 
@@ -95,6 +97,9 @@ Rates = Mapping[tuple[str, str], list[float]]  # images a second, of (load, rece
 
 def measures(folder: Path, rounds: int = ROUNDS) -> Iterator[Measure]:
     """Say how fast the node receives beside each of the others, how it does with many associations, and how much memory it takes."""
+    free_gb, need_gb = shutil.disk_usage(folder).free / 1e9, 2 + ROUND_GB * rounds
+    if free_gb < need_gb:
+        raise RuntimeError(f"the disk has {free_gb:.0f} GB free and {rounds} rounds take {need_gb:.0f}")
     rates, peaks = _measured(folder, rounds)
     yield from (_compared(rates, row) for row in ROWS)
     yield _memory(peaks)
