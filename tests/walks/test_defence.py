@@ -43,6 +43,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExc
 CONTEXTS = ((1, CT_IMAGE, (EXPLICIT,)), (3, VERIFICATION, (IMPLICIT,)))
 ACCEPTED, REJECTED, ANSWERED, RELEASED, ABORTED = 2, 3, 4, 6, 7  # types of PDUs
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+SUCCEEDED = b"\0\0\0\x09\x02\0\0\0\0\0"  # (0000,0900) Status
 
 
 @pytest.fixture(params=PATHS)
@@ -122,12 +123,20 @@ def call(house: House, *, timeout_s: float = 20.0) -> Iterator[Line]:
 
 
 def served(house: House, seed: str) -> bool:
-    """Say whether a caller is taken and served."""
+    """Say whether a caller is taken and served; it may try again, for the patience of some houses here is shorter than a busy machine's pauses."""
+    uid, content = image(seed)
+    return eventually(lambda: _served(house, message(1, store_rq(uid), content)))
+
+
+def _served(house: House, said: bytes) -> bool:
     with call(house) as line:
-        if line.associate() != ACCEPTED or line.store(seed) != SUCCESS:
+        line.say(associate_rq(CONTEXTS))
+        if (line.hear() or b"\0")[0] != ACCEPTED:
             return False
-        line.release()
-        return True
+        line.say(said)
+        answer = line.hear() or b"\0"
+        line.say(RELEASE_RQ)
+        return answer[0] == ANSWERED and SUCCEEDED in answer
 
 
 def resident_mb() -> float:
@@ -200,7 +209,7 @@ SILENT: dict[str, tuple[bool, bytes]] = {  # whether it associates, and what it 
 
 @pytest.mark.parametrize("what", SILENT)
 def test_a_peer_that_falls_silent_is_given_up_and_its_place_is_free(open_house, what):
-    house = open_house(max_associations=1, acse_timeout_s=0.5, network_timeout_s=0.5, dimse_timeout_s=0.5)
+    house = open_house(max_associations=1, acse_timeout_s=1, network_timeout_s=1, dimse_timeout_s=1)
     associates, said = SILENT[what]
     with call(house) as line:
         assert not associates or line.associate() == ACCEPTED
@@ -214,10 +223,10 @@ def test_a_peer_that_falls_silent_is_given_up_and_its_place_is_free(open_house, 
 @pytest.mark.xfail(strict=True, reason="pynetdicom reads the request, and each byte of it renews the time-out")
 def test_a_request_to_associate_of_a_byte_now_and_then_is_given_up(open_house):
     """PS3.8 9.1.5: the request has to be whole within the time-out of the ARTIM timer."""
-    house = open_house(max_associations=1, acse_timeout_s=0.5, network_timeout_s=0.5, dimse_timeout_s=0.5)
+    house = open_house(max_associations=1, acse_timeout_s=1, network_timeout_s=1, dimse_timeout_s=1)
     with call(house) as line:
         line.say(b"\x01\0\0\0\x80\0")
-        assert _dropping(line, 200), "it was listened to for 4 seconds"
+        assert _dropping(line, 200), "it was listened to for longer than its time-out"
     assert eventually(lambda: not serving())
     assert served(house, "after a request in drops")
 
@@ -225,11 +234,11 @@ def test_a_request_to_associate_of_a_byte_now_and_then_is_given_up(open_house):
 @fast_only
 def test_a_pdu_of_a_byte_now_and_then_is_given_up(open_house):
     """A PDU has to be whole within the time-out, however busily its sender sends: a byte every 20 ms is well within any time-out between two."""
-    house = open_house(max_associations=1, acse_timeout_s=0.5, network_timeout_s=0.5, dimse_timeout_s=0.5)
+    house = open_house(max_associations=1, acse_timeout_s=1, network_timeout_s=1, dimse_timeout_s=1)
     with call(house) as line:
         assert line.associate() == ACCEPTED
         line.say(b"\x04\0\0\0\x80\0")
-        assert _dropping(line, 200), "it was listened to for 4 seconds"
+        assert _dropping(line, 200), "it was listened to for longer than its time-out"
     assert eventually(lambda: not serving())
     assert served(house, "after a PDU in drops")
 

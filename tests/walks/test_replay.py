@@ -29,7 +29,7 @@ from tests.orthanc import orthanc
 from tests.walks.kept import PATHS, House, Kept, eventually, house, serving
 from tests.walks.pdus import ABORT, CT_IMAGE, EXPLICIT, RELEASE_RQ, associate_rq, message, p_data, store_rq
 from tests.walks.recorded import Cut, End, Recorder, Recording, Turn, as_recorded, at, pdus, play, single_bytes, through_headers, whole
-from tests.walks.scripts import ALLOWED, WRONG, split
+from tests.walks.scripts import ALLOWED, REQUEST, WRONG, eight, split
 from tests.walks.senders import CASES, SYNTAXES, Case, orthanc_stores, small
 
 # What pynetdicom's threads make of a client that is wrong: they die of it, or pydicom warns of its UIDs and elements.
@@ -174,6 +174,16 @@ def test_it_makes_no_difference_where_tcp_cuts(street, path, places):
     recording = ALLOWED["C-ECHO before, between and after C-STORE"]
     said, _ = street.by_hand("C-ECHO before, between and after C-STORE", recording)
     assert play(recording, street.house(path, "any cut").port, at(places)) == said
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path == "fast"])  # pynetdicom may release before it has answered
+def test_what_is_outstanding_when_the_sender_asks_for_release_is_answered_first(street, path):
+    """PS3.8 7.2: release loses no information in transit."""
+    asked = Recording.of((0, REQUEST), (1, eight("before release") + RELEASE_RQ), answers=10)
+    for name, cut in CUTS.items():
+        player = street.house(path, name)
+        assert [pdu[0] for pdu in pdus(play(asked, player.port, cut))] == [2, *[4] * 8, 6], name
+        assert len(player.kept().instances) == 8
 
 
 # ------------------------------------------------------------------------------------------------------- leaving at any byte
