@@ -65,8 +65,8 @@ class Pool:
     ) -> Findings:
         """Run one analysis and return its findings, settled against the manifest.
 
-        The model sees arrays (float32, slice × row × column) and affines (patient coordinates, LPS) and nothing else. `timeout_s` is for the
-        analysis; loading the model may take as long again. Jobs of one model on one device wait for each other.
+        The model sees arrays (slice × row × column, float32, or int16 where the input asks for it) and affines (patient coordinates, LPS) and
+        nothing else. `timeout_s` is for the analysis; loading the model may take as long again. Jobs of one model on one device wait for each other.
 
         Raises
         ------

@@ -14,7 +14,6 @@ from multiprocessing.connection import wait
 from socket import socketpair
 from typing import Any
 
-import numpy as np
 import structlog
 from highdicom import Volume
 
@@ -192,7 +191,7 @@ class Seat:
         process = self._warm(task)
         number = self._jobs + 1
         process.name(model=task.model.name)
-        file, described = wire.pack({name: volume.with_array(np.asarray(volume.array, np.float32)) for name, volume in inputs.items()})
+        file, described = wire.pack(inputs)
         try:
             process.send({"job": number, "inputs": described}, file)
         except EOFError:

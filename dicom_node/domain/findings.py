@@ -26,7 +26,7 @@ class Findings:
 class Assembled:
     """One series put together for an analysis."""
 
-    volume: Any  # highdicom.Volume (slice, row, column), float32, in HU or the unit that the images state
+    volume: Any  # highdicom.Volume (slice, row, column), float32 or, where the input asks for it, int16, in HU or the unit that the images state
     sources: tuple[Any, ...]  # pydicom Datasets without pixels: the slices in the volume's order, or the one multi-frame instance
     notes: tuple[str, ...] = ()  # what was noticed on the way: a localizer left out, the kernel
 
