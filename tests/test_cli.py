@@ -23,7 +23,7 @@ from dicom_node.simulate.pacs import Pacs
 from dicom_node.simulate.scanner import push
 from dicom_node.store import Store
 from tests import phantoms
-from tests.contracts.arrange import LEASE_S, result_of
+from tests.contracts.arrange import LEASE_S, in_quarantine, result_of
 from tests.orthanc import free_ports
 from tests.verbs import Said, run
 
@@ -101,7 +101,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         for path in phantoms.write(phantoms.series(phantoms.marked(value=2000), seed=name, BodyPartExamined=body_part), tmp_path / name):
             import_file(door, path, received_at=NOW + number)
     judge_due(site, store, NOW + 10)
-    store.instances.quarantine(store.archive.write_quarantine([b"no DICOM"], at=NOW), at=NOW, source="SCANNER", reason="C001 Not parsable")
+    store.instances.quarantine(in_quarantine(store, b"no DICOM", at=NOW), at=NOW, source="SCANNER", reason="C001 Not parsable")
     jobs = {store.studies.view(one.study_instance_uid).first_received_at - NOW: one for one in store.jobs.list()}
     completed = store.jobs.claim("worker", ["good"], now=NOW + 11, lease_s=LEASE_S)
     assert store.jobs.complete(completed, [result_of(store, completed, kind) for kind in ("SEG", "SR")], now=NOW + 12, why="made SEG, SR")

@@ -1,18 +1,19 @@
 """The door: what is promised for each data set, and the status that says why not. No sockets here; those are in walks/test_receive_walk.py."""
 
 import json
-import sqlite3
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
+from blake3 import blake3
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
@@ -51,9 +52,11 @@ class House:
         return refused.value
 
     @property
-    def files(self) -> dict[str, Path]:
-        """Every file below the archive, by kind."""
-        return {kind: sorted(p for p in (self.store.archive.root / kind).rglob("*.dcm")) for kind in ("incoming", "instances", "quarantine")}
+    def files(self) -> dict[str, list[Path]]:
+        """Every file below the archive, by kind, when all is settled; but for the empty ones, which are there for what is to come."""
+        self.store.instances.settle()
+        found = {kind: sorted((self.store.archive.root / kind).rglob("*.dcm")) for kind in ("incoming", "instances", "quarantine")}
+        return {kind: [path for path in paths if path.stat().st_size] for kind, paths in found.items()}
 
 
 @pytest.fixture
@@ -103,6 +106,7 @@ def test_the_data_set_is_kept_byte_for_byte_behind_a_meta_header_of_our_own(hous
         "MediaStorageSOPClassUID": ct.SOPClassUID,
         "MediaStorageSOPInstanceUID": ct.SOPInstanceUID,
         "TransferSyntaxUID": ExplicitVRLittleEndian,
+        "SourceApplicationEntityTitle": "CT_ER",
     }
     assert (meta.ImplementationVersionName, meta.SourceApplicationEntityTitle, meta.ReceivingApplicationEntityTitle) == (
         "DICOM_NODE_0.1",
@@ -111,7 +115,7 @@ def test_the_data_set_is_kept_byte_for_byte_behind_a_meta_header_of_our_own(hous
     )
     assert meta.ImplementationClassUID.startswith("2.25.")
     (row,) = house.store.instances.by_ids([1])
-    assert (row.digest, row.size_bytes, row.calling_ae, row.received_at) == (sha256(data_set).hexdigest(), len(file), "CT_ER", 1_700_000_000.0)
+    assert (row.digest, row.size_bytes, row.calling_ae, row.received_at) == (blake3(data_set).hexdigest(), len(file), "CT_ER", 1_700_000_000.0)
     assert house.store.archive.path(row.path) == path
     assert (row.header["Rows"], row.header["SliceThickness"], row.header["ImageType"]) == (6, 2.5, ["ORIGINAL", "PRIMARY", "AXIAL"])
 
@@ -211,18 +215,51 @@ def test_a_disk_that_does_not_take_the_bytes_is_out_of_resources(house, data_set
 
 
 def test_a_ledger_that_does_not_answer_in_time_is_out_of_resources_and_the_instance_may_come_again(tmp_path):
+    """A700 after the site's patience, while another instance's commit is stuck; that one is recorded when the ledger answers again."""
     store = Store.open(tmp_path)
-    house = House(store, Door(store, Node(disk_reserve_mb=1, dimse_timeout_s=0.2)))
-    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    assert house.refusal(written(image())).status == 0xA700
-    other.execute("ROLLBACK")
-    other.close()
-    patient = House(store, Door(store, Node(disk_reserve_mb=1)))
-    assert patient.take(written(image())) in (Recorded.NEW, Recorded.IDENTICAL)  # the late commit may have been made
-    (row,) = store.instances.by_ids([1])
-    assert store.archive.path(row.path).exists()
+    house, patient = (House(store, Door(store, Node(disk_reserve_mb=1, dimse_timeout_s=patience_s))) for patience_s in (0.2, 60.0))
+    with ThreadPoolExecutor(1) as pool:
+        with store.database.write():  # somebody holds the ledger
+            stuck = pool.submit(patient.take, written(image(seed="stuck")))
+            while not store.instances._led or store.instances._waiting:
+                time.sleep(0.005)
+            assert house.refusal(written(image())).status == 0xA700
+        assert stuck.result(60) is Recorded.NEW
+    assert not house.files["incoming"]
+    assert patient.take(written(image())) is Recorded.NEW
+    assert all(store.archive.path(one.path).stat().st_size == one.size_bytes for one in store.instances.by_ids([1, 2]))
     store.close()
+
+
+def test_an_instance_that_comes_in_pieces_is_the_one_that_comes_whole(house):
+    """Fragments end anywhere, within the header too: what is read of the first is read again of all when it was not enough."""
+    data_set = written(image())
+    for size in (1, 7, 100, 1000, len(data_set)):
+        arrival = house.door.open(sop_class_uid=None, sop_instance_uid=None, transfer_syntax_uid=str(ExplicitVRLittleEndian), calling_ae="CT_ER")
+        for start in range(0, len(data_set), size):
+            arrival.write(memoryview(data_set)[start : start + size])
+        assert arrival.close(1_700_000_000.0) is (Recorded.NEW if size == 1 else Recorded.IDENTICAL)
+    (path,) = house.files["instances"]
+    assert path.read_bytes().endswith(data_set)
+    (row,) = house.store.instances.by_ids([1])
+    assert row.header == read_header(data_set, ExplicitVRLittleEndian)
+
+
+def test_an_arrival_that_is_dropped_leaves_its_file_to_another(house):
+    """Its sender has gone: the next instance is written where it was, and nothing of it is left there."""
+    data_set = written(image())
+    stocked = None
+    for number in range(100):
+        arrival = house.door.open(sop_class_uid=None, sop_instance_uid=None, transfer_syntax_uid=str(ExplicitVRLittleEndian), calling_ae="CT_ER")
+        arrival.write(bytes(1 << 16))
+        arrival.drop()
+        arrival.drop()
+        stocked = stocked or house.store.archive.stocked
+        assert house.store.archive.stocked == stocked, number
+    assert not house.files["incoming"]
+    assert house.take(data_set) is Recorded.NEW
+    (path,) = house.files["instances"]
+    assert path.read_bytes().endswith(data_set) and path.stat().st_size < 1 << 16
 
 
 def test_no_reason_names_the_patient(house):

@@ -5,13 +5,17 @@ import os
 import resource
 import shutil
 import sqlite3
+import threading
+import time
 
 import pytest
+from sqlalchemy import text
 
 from dicom_node.domain import ConfigError, Transient
-from dicom_node.store import Archive, Recorded, Store
+from dicom_node.store import Archive, Recorded, Store, instance_name
 from dicom_node.store import archive as archive_module
-from tests.contracts.arrange import NOW, STUDY, arrive, written
+from dicom_node.store import intake as intake_module
+from tests.contracts.arrange import NOW, STUDY, arrive, in_quarantine, recover, written
 
 
 @pytest.fixture
@@ -35,14 +39,101 @@ def flushed(monkeypatch):
     return paths
 
 
-def test_an_instance_is_flushed_before_it_has_a_name(archive, flushed):
-    """The file by itself, the folder once for many: two promises before the row, and the row before Success."""
-    name = archive.write_instance([b"he", b"ad"], STUDY, received_at=NOW)
-    waiting = archive.incoming / name.replace("/", "_")
-    assert waiting.read_bytes() == b"head"
-    assert flushed == [str(waiting)]
-    archive.flush_incoming()
-    assert flushed[1:] == [str(archive.incoming)]
+def test_an_instance_s_name_is_durable_before_its_bytes_which_are_flushed_before_it_has_a_row(archive, flushed):
+    """The folder once for many names, then each file once: one flush an image; and the receipt is written before it."""
+    draft = archive.draft()
+    assert flushed == [str(archive.incoming)]
+    assert len(list(archive.incoming.iterdir())) == archive.stocked + 1 > 16
+    waiting = archive.incoming / draft.waiting
+    draft.write(b"he")
+    draft.write(memoryview(b"ad...."))
+    name = draft.seal(b"seal", 4, STUDY, received_at=NOW)
+    assert flushed[1:] == [str(waiting)]
+    assert waiting.read_bytes() == b"headseal"
+    assert name == instance_name(draft.waiting, STUDY, NOW)
+    assert archive.path(name) == waiting
+    assert (draft.size_bytes, draft.descriptor) == (8, -1)
+
+
+def test_empty_files_are_used_up_before_more_are_made(archive, flushed):
+    """What is at hand is given out once each; when there is none, more are made at once, their names durable again."""
+    archive.stock_up(3)
+    drafts = [archive.draft() for _ in range(3)]
+    assert (flushed, archive.stocked) == ([str(archive.incoming)], 0)
+    drafts.append(archive.draft())
+    assert flushed == [str(archive.incoming)] * 2
+    assert len({draft.waiting for draft in drafts}) == 4
+    archive.stock_up(archive.stocked)
+    assert flushed == [str(archive.incoming)] * 2, "nothing to make, nothing to flush"
+    for draft in drafts:
+        draft.close()
+
+
+def test_many_threads_that_want_an_empty_file_get_one_each(archive):
+    """Whoever stocks up shares it with all."""
+    found = []
+
+    def want():
+        for _ in range(50):
+            draft = archive.draft()
+            draft.write(b"x")
+            draft.close()
+            found.append(draft.waiting)
+
+    threads = [threading.Thread(target=want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len({*found}) == 400
+    assert all((archive.incoming / one).read_bytes() == b"x" for one in found)
+
+
+def test_a_file_that_is_given_back_is_empty_and_is_used_again(archive):
+    """A sender that broke off, an instance that was there already: their files hold something else next."""
+    archive.stock_up(1)
+    draft = archive.draft()
+    draft.write(b"x" * 10_000)
+    draft.drop()
+    draft.drop()
+    assert (archive.stocked, (archive.incoming / draft.waiting).stat().st_size) == (1, 0)
+    again = archive.draft()
+    again.write(b"whole")
+    name = again.seal(b"", 0, STUDY, received_at=NOW)
+    assert again.waiting == draft.waiting
+    assert archive.path(name).read_bytes() == b"whole"
+    archive.discard(name)
+    assert (archive.stocked, archive.path(name).read_bytes()) == (1, b"")
+    archive.discard("instances/2027/01/15/0/none.dcm")
+    assert archive.stocked == 1, "what is not there is not at hand"
+
+
+def test_a_file_in_quarantine_is_flushed_with_every_folder_above_it(archive, flushed):
+    """It is moved when its bytes are durable, and the folder that it comes to is flushed then."""
+    draft = archive.draft()
+    draft.write(b"junk")
+    waiting, before = archive.incoming / draft.waiting, len(flushed)
+    name = archive.put_in_quarantine(draft, at=NOW)
+    assert name.startswith("quarantine/2027/01/15/")
+    assert flushed[before] == str(waiting)
+    assert flushed[-1] == str((archive.root / name).parent)
+    assert (archive.path(name).read_bytes(), waiting.exists(), draft.descriptor) == (b"junk", False, -1)
+
+
+def test_a_closed_archive_leaves_no_empty_files_and_another_finds_itself_alone(tmp_path):
+    """While it writes, no other may sweep; and what it is writing stays."""
+    first, second = Archive(tmp_path), Archive(tmp_path)
+    draft = first.draft()
+    draft.write(b"half")
+    with second.alone() as alone:
+        assert not alone
+    with first.alone() as alone:
+        assert alone, "it is not in its own way"
+    first.close()
+    assert [path.name for path in first.incoming.iterdir()] == [draft.waiting]
+    with second.alone() as alone:
+        assert alone
+    draft.close()
 
 
 def test_a_result_is_flushed_with_every_folder_above_it(archive, flushed):
@@ -72,14 +163,14 @@ def test_the_same_result_has_the_same_name_and_another_never_takes_its_place(arc
 
 def test_a_uid_never_becomes_a_path(archive):
     """No name comes from a peer."""
-    name = archive.write_instance([b""], "../../etc/passwd", received_at=NOW)
+    name = lay(archive, b"", "../../etc/passwd")
     assert ".." not in name
     assert archive.path(name).parent == archive.incoming
 
 
 def test_an_instance_is_found_before_and_after_it_is_moved(archive):
     """Between the commit and the move a reader may come."""
-    name = archive.write_instance([b"x"], STUDY, received_at=NOW)
+    name = lay(archive, b"x")
     assert archive.path(name).parent == archive.incoming
     for _ in range(2):
         archive.settle(name)
@@ -92,23 +183,11 @@ def test_an_instance_is_found_before_and_after_it_is_moved(archive):
 
 def test_folders_that_are_not_empty_stay(archive):
     """Removing one instance of a study leaves the others."""
-    first, second = (archive.write_instance([b"x"], STUDY, received_at=NOW) for _ in range(2))
+    first, second = (lay(archive, b"x") for _ in range(2))
     archive.settle(first)
     archive.settle(second)
     archive.remove(first)
     assert archive.path(second).exists()
-
-
-def test_a_sender_that_breaks_off_leaves_nothing_behind(archive):
-    """Its error is its own: the disk is not blamed for a connection."""
-
-    def parts():
-        yield b"half"
-        raise ConnectionResetError("the peer is gone")
-
-    with pytest.raises(ConnectionResetError):
-        archive.write_instance(parts(), STUDY, received_at=NOW)
-    assert list(archive.incoming.iterdir()) == []
 
 
 def test_a_disk_that_takes_no_more_is_said_to_be_tried_again_later(tmp_path):
@@ -117,18 +196,19 @@ def test_a_disk_that_takes_no_more_is_said_to_be_tried_again_later(tmp_path):
     arrive(store, 1)
     with file_size_limit(4096):
         for write in (
-            lambda: store.archive.write_instance([b"x" * 3000, b"x" * 30000], STUDY, received_at=NOW),
+            lambda: lay(store.archive, b"x" * 30000),
             lambda: store.archive.write_result(b"x" * 30000, "a" * 64, "SEG", made_at=NOW),
-            lambda: store.archive.write_quarantine([b"x" * 30000], at=NOW),
+            lambda: in_quarantine(store, b"x" * 30000),
             lambda: arrive(store, 2),  # its file is small: the ledger is what does not grow
         ):
             with pytest.raises(Transient) as caught:
                 write()
             assert caught.value.hint
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".dcm", ".part")] == [
-        store.archive.path(store.studies.view(STUDY).instances[0].path)
-    ]
+    [recorded] = store.studies.view(STUDY).instances
     assert arrive(store, 2) is Recorded.NEW
+    store.instances.settle()
+    assert store.archive.path(recorded.path).read_bytes() == f"pixels of {STUDY} 1".encode()
+    assert not list(tmp_path.rglob("*.part"))
     store.close()
 
 
@@ -156,8 +236,9 @@ def test_after_a_power_cut_the_ledger_holds_every_commit_that_was_flushed(tmp_pa
     ends = []
     for number in range(1, 6):
         arrive(store, number)
+        store.database.harden()
         ends.append((tmp_path / "node" / "ledger.sqlite-wal").stat().st_size)
-    assert sorted({*ends}) == ends, "each commit is in the log when it is acknowledged"
+    assert sorted({*ends}) == ends, "each commit is in the log when it is flushed"
     for flushed, torn in ((3, 0), (3, 100), (4, 5000)):
         cut = tmp_path / f"cut-{flushed}-{torn}"
         shutil.copytree(tmp_path / "node", cut)
@@ -181,15 +262,113 @@ def test_after_a_power_cut_files_and_rows_are_put_in_order(tmp_path):
     [kept] = store.studies.view(STUDY).instances
     torn = written(store, 2)
     store.close()
-    os.truncate(tmp_path / "incoming" / torn.path.replace("/", "_"), 3)
-    (tmp_path / kept.path).rename(tmp_path / "incoming" / kept.path.replace("/", "_"))  # the move was not flushed
+    os.truncate(store.archive.path(torn.path), 3)
+    (tmp_path / kept.path).rename(tmp_path / "incoming" / kept.path.rpartition("/")[2])  # the move was not flushed
     (tmp_path / "incoming" / "what is this").write_text("?")
     after = Store.open(tmp_path)
     assert after.archive.path(kept.path).exists()
-    assert after.instances.sweep() == (1, 2)
+    assert after.instances.sweep(recover) == (1, 0, 2)
     assert list(after.archive.incoming.iterdir()) == []
     assert (tmp_path / kept.path).exists()
     after.close()
+
+
+# ------------------------------------------------------------------------------------------------ what is durable, and when
+
+
+def test_a_row_is_committed_without_a_flush_and_flushed_before_its_file_is_moved(tmp_path, flushed):
+    """One flush an image: its own. The log's comes later, for many; only then do files leave the folder that a start looks through."""
+    store = Store.open(tmp_path)
+    store.instances._keeper._start = lambda: None  # only when asked
+    store.archive.stock_up()
+    del flushed[:]
+    for number in range(1, 6):
+        arrive(store, number)
+    paths = [one.path for one in store.studies.view(STUDY).instances]
+    assert flushed == [str(store.archive.incoming / path.rpartition("/")[2]) for path in paths]
+    del flushed[:]
+    store.archive.settle = lambda name: flushed.append(name)
+    store.instances.settle()
+    assert flushed == [str(tmp_path / "ledger.sqlite-wal"), *paths]
+    store.instances.settle()
+    assert len(flushed) == 6, "what is settled is not settled again"
+    store.close()
+
+
+def test_while_the_ledger_is_not_flushed_no_file_is_moved(tmp_path, flushed):
+    """A disk that fails to flush: the files stay where a start finds them, and it is tried again."""
+    store = Store.open(tmp_path)
+    store.instances._keeper._start = lambda: None
+    arrive(store, 1)
+    [one] = store.studies.view(STUDY).instances
+
+    def failing():
+        raise OSError(5, "Input/output error")
+
+    harden, store.database.harden = store.database.harden, failing
+    with pytest.raises(Transient, match="the ledger was not flushed: Input/output error"):
+        store.instances.settle()
+    assert store.archive.path(one.path).parent == store.archive.incoming
+    store.database.harden = harden
+    store.instances.settle()
+    assert store.archive.path(one.path) == tmp_path / one.path
+    store.close()
+
+
+def test_nobody_has_to_ask_for_the_files_to_be_moved_and_for_empty_ones_to_be_made(tmp_path):
+    """The keeper's thread does so while instances come."""
+    store = Store.open(tmp_path)
+    for number in range(60):
+        arrive(store, number)
+    assert eventually(lambda: all(store.archive.path(one.path) == tmp_path / one.path for one in store.studies.view(STUDY).instances))
+    arrive(store, 60)
+    assert eventually(lambda: store.archive.stocked >= intake_module._LOW_STOCK - 1)
+    store.close()
+
+
+def test_the_write_ahead_log_stays_small(tmp_path, monkeypatch):
+    """Relaxed transactions never checkpoint by themselves: the keeper does, and the log begins anew."""
+    monkeypatch.setattr(intake_module, "_CHECKPOINT_EVERY", 100)
+    store = Store.open(tmp_path)
+    sizes = []
+    for start in range(0, 1000, 50):
+        for number in range(start, start + 50):
+            arrive(store, number)
+        store.instances.settle()
+        sizes.append((tmp_path / "ledger.sqlite-wal").stat().st_size)
+    assert max(sizes) <= 2.5 * sizes[2]
+    assert (tmp_path / "ledger.sqlite").stat().st_size > 200_000
+    store.close()
+
+
+def test_a_reader_that_looks_at_an_older_state_does_not_keep_a_row_from_becoming_durable(tmp_path, flushed):
+    """SQLite's checkpoint would find nothing to do: the log is flushed as a file."""
+    store = Store.open(tmp_path)
+    arrive(store, 1)
+    with store.database.read() as connection:
+        assert connection.execute(text("SELECT count(*) FROM instance")).scalar() == 1
+        arrive(store, 2)
+        del flushed[:]
+        store.instances.settle()
+        assert str(tmp_path / "ledger.sqlite-wal") in flushed
+        store.database.checkpoint()
+        assert connection.execute(text("SELECT count(*) FROM instance")).scalar() == 1
+    assert all(store.archive.path(one.path) == tmp_path / one.path for one in store.studies.view(STUDY).instances)
+    store.close()
+
+
+def test_a_transaction_that_is_not_relaxed_is_flushed_and_a_relaxed_one_is_not(tmp_path):
+    """PRAGMA synchronous: 2 is FULL, 1 is NORMAL, which in WAL mode flushes at checkpoints alone."""
+    store = Store.open(tmp_path)
+    arrive(store, 1)
+    for relaxed, synchronous in ((False, 2), (True, 1)):
+        with store.database.write(relaxed=relaxed) as connection:
+            assert connection.execute(text("PRAGMA synchronous")).scalar() == synchronous
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    arrive(store, 2)
+    assert store.database._plain.execute("PRAGMA synchronous").fetchone() == (1,)
+    assert store.database._plain.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    store.close()
 
 
 # ------------------------------------------------------------------------------------------------------------------------
@@ -204,3 +383,20 @@ def file_size_limit(size_bytes):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def lay(archive, data, study=STUDY):
+    """Write and flush an instance; return its name."""
+    draft = archive.draft()
+    draft.write(data)
+    return draft.seal(b"", 0, study, received_at=NOW)
+
+
+def eventually(true, timeout_s=20.0):
+    """Wait until something is true; say whether that came to be."""
+    until = time.monotonic() + timeout_s
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True

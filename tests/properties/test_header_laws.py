@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +15,7 @@ from dicom_node.receive import Door, import_file, read_header
 from dicom_node.receive.header import split_file
 from dicom_node.store import Recorded, Store
 from tests import phantoms
+from tests.contracts.arrange import unsettled
 from tests.test_receive import written
 
 SYNTAXES = st.sampled_from([ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, "1.2.3"])
@@ -148,7 +148,7 @@ def test_whatever_comes_to_the_door_is_recorded_or_refused_and_what_cannot_be_us
         assert any(store.archive.path(row["path"]).read_bytes().endswith(data) for row in rows)
     else:
         assert isinstance(outcome, Recorded)
-    assert not list(Path(store.archive.incoming).glob("*.dcm"))
+    assert not unsettled(store)
 
 
 @given(st.binary(max_size=4) | SCRAPS, st.sampled_from([b"", b"DICM", b"\0" * 128 + b"DICM", b"\x02\0\0\0UL\4\0\xff\0\0\0", b"\x08\0\x05\0"]))

@@ -33,6 +33,7 @@ from dicom_node.receive.header import split_file
 from dicom_node.simulate.scanner import echo, push
 from dicom_node.store import Store
 from tests import phantoms
+from tests.contracts.arrange import unsettled
 from tests.peers import need
 
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -209,8 +210,10 @@ def test_we_say_who_we_are_and_how_much_we_take(open_house):
 
 def test_sending_again_is_success_and_changes_nothing(house, series):
     push(series, house.ae)
+    house.store.instances.settle()
     files, changes = house.stored, house.store.studies.list()[0]["changes"]
     assert push([*series, *series], house.ae).sent == 10
+    assert not unsettled(house.store)
     assert (house.stored, house.store.studies.list()[0]["changes"]) == (files, changes)
     assert len(list((house.store.archive.root / "instances").rglob("*.dcm"))) == 5
 
@@ -220,6 +223,7 @@ def test_eight_associations_at_once_lose_nothing_and_double_nothing(house, tmp_p
     with ThreadPoolExecutor(8) as pool:
         pushed = list(pool.map(lambda share: push(share, house.ae), [*shares, *shares]))  # every image by two at once
     assert sum(p.sent for p in pushed) == 48
+    assert not unsettled(house.store)
     assert digests(house.kept) == digests([path for share in shares for path in share])
     assert len(house.stored) == 24 and len(list((house.store.archive.root / "instances").rglob("*.dcm"))) == 24
 
@@ -381,7 +385,7 @@ def test_a_sender_that_dies_in_the_middle_of_an_image_leaves_nothing(house, seri
     sender.wait()
     assert eventually(lambda: not acceptors())
     assert digests(house.kept) <= digests([*series, *big])
-    assert not list(house.store.archive.incoming.glob("*.dcm"))
+    assert not unsettled(house.store)
     assert echo(house.ae) > 0
 
 
@@ -395,7 +399,7 @@ def test_an_abort_within_an_image_leaves_what_was_answered_and_no_more(house, se
     pushed = push(series, house.ae, abort_after=2)
     assert pushed.sent == 2 and len(house.stored) == 2
     assert eventually(lambda: not acceptors())
-    assert not list(house.store.archive.incoming.glob("*.dcm")) and not house.store.instances.quarantined()
+    assert not unsettled(house.store) and not house.store.instances.quarantined()
 
 
 def raw(house: House) -> socket.socket:
