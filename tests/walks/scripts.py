@@ -198,7 +198,6 @@ def _odd() -> dict[str, Recording]:
         "a cancel of nothing": talk((0, message(3, cancel) + message(3, echo_rq())), answers=1),
         "a C-STORE without an instance": talk((0, message(1, nameless, b"anything")), answers=0),
         "a C-STORE with an empty instance": talk((0, message(1, store_rq(""), b"anything")), answers=0),
-        "a PDU without items": talk((0, p_data()), answers=0),
         "an answer instead of a request": talk((0, message(1, answer)), answers=0),
         "a C-STORE on the context of C-ECHO": talk((0, store("echo's context", 3)), answers=1),
         "a C-ECHO on the context of images": talk((0, message(1, echo_rq())), answers=1),

@@ -7,6 +7,7 @@ What may differ between two receivers of the same bytes, and is therefore not co
 * the names of files and the ids of rows: they are rolled anew (`Archive.write_instance`), the order of rows is compared;
 * the order of answers, and of rows, where the client waits for none: a window of asynchronous operations (PS3.7 D.3.3.3) was negotiated, which the
   stock path answers with one at a time; or C-STORE overtakes a C-ECHO although there is no window. The answers themselves are compared;
+* a PDU without items, which the stock path passes over, and a request for release while answers are outstanding, which it may grant before them;
 * where the client broke the protocol, the A-ABORT (PS3.8 9.3.8) that ends the connection: pynetdicom's thread dies of some of it and only hangs up,
   and which source and reason are said is a matter of taste. That it hangs up, and all that was said before, is compared.
 """
@@ -184,6 +185,13 @@ def test_what_is_outstanding_when_the_sender_asks_for_release_is_answered_first(
         player = street.house(path, name)
         assert [pdu[0] for pdu in pdus(play(asked, player.port, cut))] == [2, *[4] * 8, 6], name
         assert len(player.kept().instances) == 8
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path == "fast"])  # pynetdicom passes over it
+def test_a_pdu_without_items_is_aborted(street, path):
+    """PS3.8 Table 9-22: one or more presentation data values."""
+    said = play(Recording.of((0, REQUEST), (1, p_data()), answers=2), street.house(path, "whole").port)
+    assert [pdu[0] for pdu in pdus(said)] == [2, 7]
 
 
 # ------------------------------------------------------------------------------------------------------- leaving at any byte
