@@ -102,7 +102,7 @@ def _walk(folder: Path, node: AE, store: Store, name: str, slices: int = 300) ->
     study, files = _study(folder / name, slices)
     pushed = push(files, node)
     assert len(pushed.acknowledged) == len(files)
-    (job,) = _wait_for(lambda: _ended(store, study))
+    job = _wait_for(lambda: _done(store, study, slices))
     called = float(re.search(r"called ([\d.]+)", job.note)[1])  # type: ignore[index]
     seen = store.studies.view(study)
     assert seen is not None
@@ -110,8 +110,10 @@ def _walk(folder: Path, node: AE, store: Store, name: str, slices: int = 300) ->
     return 1000 * (job.started_at - due_at), 1000 * (called - due_at)
 
 
-def _ended(store: Store, study: str) -> tuple[Job, ...]:
-    return tuple(job for job in store.jobs.list(study_instance_uid=study) if job.state is JobState.COMPLETED)
+def _done(store: Store, study: str, slices: int) -> Job | None:
+    """Return the completed job on the whole study: a sender that stalls for longer than the quiet period gets one on a part of it first."""
+    jobs = (job for job in store.jobs.list(study_instance_uid=study) if job.state is JobState.COMPLETED)
+    return next((job for job in jobs if len(job.inputs["ct"]) == slices), None)
 
 
 def _study(folder: Path, slices: int) -> tuple[str, list[Path]]:
