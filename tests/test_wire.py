@@ -143,7 +143,7 @@ def test_an_answer_is_found_however_it_is_split_and_what_comes_beside_it_is_kept
     said = [PDV_HEAD.pack(len(part) + 2, 1, COMMAND | (LAST if number == len(parts) else 0)) + part for number, part in enumerate(parts, 1)]
     before = event_report(beside) if beside is not None else b""
     pdvs = ([before] if before else []) + said
-    ends = sorted({*data.draw(st.lists(st.integers(0, len(pdvs)), max_size=4)), len(pdvs)})
+    ends = sorted({*data.draw(st.lists(st.integers(1, len(pdvs)), max_size=4)), len(pdvs)})
     answers, kept, reader, at = [], b"", Answers(), 0
     for end in ends:
         found, more = reader.take(memoryview(b"".join(pdvs[at:end])))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
@@ -96,7 +97,15 @@ def store(association: Association, path: Path, result: Result, syntax: str, *, 
             return None if said is None else Answer(status=said.status, comment=said.comment)
     association.ae.give_back()
     association.dimse_timeout = patience
-    return _store_by_library(association, path if syntax == result.transfer_syntax_uid else dcmread(path), message_id)
+    return _store_by_library(association, path if syntax == result.transfer_syntax_uid else _encoded_as(path, syntax), message_id)
+
+
+def _encoded_as(path: Path, syntax: str) -> Dataset:
+    """Return a data set that pynetdicom encodes in another transfer syntax: the accepted one, or deflated, if it is told that."""
+    dataset = dcmread(path)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
 
 
 def _store_by_library(association: Association, what: Path | Dataset, message_id: int) -> Answer | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pynetdicom.association import Association
 
 from dicom_node.config import NodeConfig, Remote
@@ -193,7 +193,7 @@ class _Slot:
         held = self._deliveries.claim(self.name, self.who, now=now, lease_s=self._owner.lease_s, limit=limit)
         self._left = list(held)
         try:
-            for share in shares(held):
+            for share in shares(held, deflate=self._remote.deflate):
                 self._send_share(share)
             if self._left:
                 self._put_back("the node stops", self._owner.clock())
@@ -269,7 +269,8 @@ class _Slot:
         else:
             reason = sentence if decided is Verdict.SENT_WITH_WARNING else ""
             if syntax != one.result.transfer_syntax_uid:
-                reason = f"{reason}; encoded anew as {UID(syntax).name}, the only one accepted".removeprefix("; ")
+                why = "as is wished for this destination" if syntax == DeflatedExplicitVRLittleEndian else "the only one accepted"
+                reason = f"{reason}; encoded anew as {UID(syntax).name}, {why}".removeprefix("; ")
             kept = self._deliveries.sent(one, self.who, now=self._owner.clock(), status=said.status, reason=reason)
             self._done(one, "sent" if kept else "lease_lost", status=f"{said.status:04X}", seconds=round(seconds, 3))
 

@@ -25,6 +25,9 @@ from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 
 _KNOWN = ("3.0.2", "3.0.3", "3.0.4")  # the versions that the tests ran with
+_ENDING_S = 0.01
+_BY_USER, _BY_PROVIDER = 0, 2  # sources of an A-ABORT (PS3.8 Table 9-26)
+_NO_REASON, _REASONS = 0, (0, 1, 2, 4, 5, 6)  # of a provider's
 _TURN_S = 1.0  # at least so often each loop looks for itself
 
 
@@ -111,10 +114,13 @@ class WokenDUL(DULServiceProvider):
 
     def stop_dul(self) -> bool:
         """End the thread if the association has ended, and wait for it."""
+        others = self is not threading.current_thread()
+        if others and self.state_machine.current_state != "Sta1":
+            self.join(_ENDING_S)  # who calls this would look again after 10 ms, and the thread is about to end
         if self.state_machine.current_state != "Sta1":
             return False
         self.kill_dul()
-        if self is not threading.current_thread():
+        if others:
             self.join()
         return True
 
@@ -155,6 +161,14 @@ class WokenDUL(DULServiceProvider):
             self._recv_pdu.put(decoded)
             self.event_queue.put(event)
         self._wake()
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
+        """Decode a PDU; an A-ABORT is one whatever it says of why; pynetdicom's state machine dies of what PS3.8 Table 9-26 does not have."""
+        pdu, event = super()._decode_pdu(bytestream)
+        if event == "Evt16" and (pdu.source != _BY_PROVIDER or pdu.reason_diagnostic not in _REASONS):
+            pdu.source = _BY_PROVIDER if pdu.source == _BY_PROVIDER else _BY_USER
+            pdu.reason_diagnostic = _NO_REASON
+        return pdu, event
 
     def _send(self, pdu: Any) -> None:
         """Send a PDU, but not within what another thread is sending."""

@@ -71,7 +71,7 @@ def measures(folder: Path) -> Iterator[Measure]:
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     for number in range(ROUNDS):
         for name, to in RECEIVERS.items():
-            for sender in to.senders:
+            for sender in to.senders if number % 2 else reversed(to.senders):
                 progress.say(f"round {number + 1} of {ROUNDS}: {sender} to {name}")
                 rates[name, sender].append(_rate(to, sender, files[: to.images], folder / f"{number}-{sender}-{name}".replace(" ", "-")))
     yield _compared(rates, "storescp", "storescu", bar=0.8, aim=1.2)
