@@ -287,7 +287,7 @@ def test_a_row_is_committed_without_a_flush_and_flushed_before_its_file_is_moved
     paths = [one.path for one in store.studies.view(STUDY).instances]
     assert flushed == [str(store.archive.incoming / path.rpartition("/")[2]) for path in paths]
     del flushed[:]
-    store.archive.settle = lambda name: flushed.append(name)
+    store.archive.settle = flushed.append
     store.instances.settle()
     assert flushed == [str(tmp_path / "ledger.sqlite-wal"), *paths]
     store.instances.settle()

@@ -162,7 +162,7 @@ class Arrival:
     def _recorded(self, header: dict[str, Any], received_at: float) -> Recorded:
         study, draft = header["StudyInstanceUID"], self._drafted
         digest = self._digest.digest()
-        path = draft.seal(receipt(self._size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
+        path = draft.seal(receipt(self._meta, self._size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
         received = Instance(
             sop_instance_uid=header["SOPInstanceUID"],
             sop_class_uid=header["SOPClassUID"],

@@ -1,7 +1,8 @@
 """The File Meta Information of a received instance, and in it a receipt, by which the file tells that it is whole.
 
-The receipt is the Private Information (0002,0102) of PS3.10 §7.1: how long the data set is, when it was received, and the hash of its bytes. Its
-room is left free while the data set comes, and it is written last. A file that lost bytes to a power cut does not agree with it.
+The receipt is the Private Information (0002,0102) of PS3.10 §7.1: how long the data set is, when it was received, the hash of its bytes, and one
+of what stands before it. Its room is left free while the data set comes, and it is written last. A file that lost bytes to a power cut does not
+agree with it.
 """
 
 import struct
@@ -14,9 +15,12 @@ from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_N
 from dicom_node.receive.header import checked_header, split_file
 from dicom_node.store import instance_name
 
-_RECEIPT = struct.Struct("<8sQd32s")  # kind, size of the data set in bytes, received at (seconds since the epoch), its BLAKE3
+_SAID = struct.Struct("<8sQd32s")  # kind, size of the data set in bytes, received at (seconds since the epoch), its BLAKE3
+_CHECK_BYTES = 16  # and then as much of the BLAKE3 of all that comes before the data set, up to here
+_RECEIPT_BYTES = _SAID.size + _CHECK_BYTES
 _KIND = b"RECEIPT1"
 _BEGIN = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"  # File Meta Information Version
+_LENGTH_AT = 140  # in a file: the value of File Meta Information Group Length
 _CHUNK_BYTES = 1 << 20
 
 
@@ -43,18 +47,23 @@ def _constant(transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> b
         (0x0018, b"AE", receiving_ae),
         (0x0100, b"UI", IMPLEMENTATION_CLASS_UID),
     )
-    room = b"\x02\x00\x02\x01OB\x00\x00" + _RECEIPT.size.to_bytes(4, "little") + bytes(_RECEIPT.size)
+    room = b"\x02\x00\x02\x01OB\x00\x00" + _RECEIPT_BYTES.to_bytes(4, "little") + bytes(_RECEIPT_BYTES)
     return b"".join(_element(*element) for element in elements) + room
 
 
-def receipt(size_bytes: int, received_at: float, digest: bytes) -> bytes:
-    """Return the receipt of a data set."""
-    return _RECEIPT.pack(_KIND, size_bytes, received_at, digest)
+def receipt(meta: bytes, size_bytes: int, received_at: float, digest: bytes) -> bytes:
+    """Return the receipt of a data set that follows this File Meta Information."""
+    said = _SAID.pack(_KIND, size_bytes, received_at, digest)
+    return said + _check(meta[: receipt_at(meta)] + said)
 
 
 def receipt_at(meta: bytes) -> int:
     """Return where in a file the receipt is written."""
-    return len(meta) - _RECEIPT.size
+    return len(meta) - _RECEIPT_BYTES
+
+
+def _check(before: bytes) -> bytes:
+    return blake3(before).digest(_CHECK_BYTES)
 
 
 def recovered(path: Path) -> Instance | None:
@@ -62,9 +71,12 @@ def recovered(path: Path) -> Instance | None:
     try:
         with path.open("rb") as file:
             head = file.read(_CHUNK_BYTES)
-            said, start = split_file(head)
-            kind, size, received_at, digest = _RECEIPT.unpack_from(head, start - _RECEIPT.size)
-            if kind != _KIND or path.stat().st_size != start + size or digest_of(path, start) != digest:
+            start = _LENGTH_AT + 4 + int.from_bytes(head[_LENGTH_AT : _LENGTH_AT + 4], "little")
+            said, _ = split_file(head[:start])  # no further: some devices begin their data sets with elements of group 0002 too
+            kind, size, received_at, digest = _SAID.unpack_from(head, start - _RECEIPT_BYTES)
+            if kind != _KIND or _check(head[: start - _CHECK_BYTES]) != head[start - _CHECK_BYTES : start]:
+                return None
+            if path.stat().st_size != start + size or digest_of(path, start) != digest:
                 return None
             header = checked_header(head[start:] if size <= len(head) - start else path.read_bytes()[start:], said["TransferSyntaxUID"])
     except (Refused, struct.error, OSError, KeyError):
