@@ -193,6 +193,23 @@ def test_a_peer_of_the_default_transfer_syntax_alone_gets_the_same_content(store
         assert content(stored[one.sop_instance_uid]) == content(dcmread(store.archive.path(one.path)))
 
 
+def test_a_destination_that_wants_it_gets_results_deflated(store: Store, tmp_path: Path) -> None:
+    """PS3.5 A.5: the same content in fewer bytes, the same bytes each time, and the ledger says why."""
+    results = made(store)
+    config = configured(AE("PACS", "127.0.0.1", 104))
+    with Pacs(tmp_path / "pacs") as pacs:
+        deflated = config.remotes["pacs"].model_copy(update={"ae": pacs.ae, "deflate": True})
+        with delivering(config.model_copy(update={"remotes": {"pacs": deflated}}), store):
+            sent = wait_for(lambda: all_in(store, DeliveryState.SENT))
+        kept = pacs.instances()
+    assert all(one.reason == "encoded anew as Deflated Explicit VR Little Endian, as is wished for this destination" for one in sent)
+    for one in results:
+        arrived = kept[one.sop_instance_uid]
+        assert arrived.transfer_syntax_uid == "1.2.840.10008.1.2.1.99"
+        assert arrived.path.stat().st_size < store.archive.path(one.path).stat().st_size
+        assert content(dcmread(arrived.path)) == content(dcmread(store.archive.path(one.path)))
+
+
 def test_orthanc_holds_every_result_once(store: Store, tmp_path: Path) -> None:
     """Its REST API lists what was sent, and gives the same content back (Orthanc itself rewrites the lengths of sequences)."""
     results = made(store, 2)
