@@ -17,7 +17,7 @@ from dicom_node.store import Draft, Recorded, Store
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
-_LOOK_EVERY_BYTES = 64 << 20  # of a long data set: so often the free space is looked at again
+_LOOK_EVERY_BYTES = 8 << 20  # of a long data set: so often the free space is looked at again
 _MIB = 1 << 20
 
 

@@ -41,7 +41,7 @@ SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
-_AT_ONCE = 16  # data sets that are made durable at once: more gain nothing, and would wait for the interpreter's lock
+_AT_ONCE = 4  # data sets that are made durable at once: more gain next to nothing, and then senders would not take turns
 _WINDOW = 8  # asynchronous operations of one association (PS3.7 D.3.3.3)
 _DESCRIPTORS_EACH = 4  # of an association: its socket, its bell, its file; and some for the rest
 _ABORT_S = 2.0  # so long an aborted association may take to say so to its peer
@@ -72,7 +72,7 @@ class Receiver:
         self._tls = tls_context(site_config.node.tls)
         self._fast = site_config.node.store_path == "fast" and is_known_library()
         self._turnstile = Turnstile(_AT_ONCE)
-        self._window = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="window")
+        self._window: ThreadPoolExecutor | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self._tallies: WeakKeyDictionary[Association, _Tally] = WeakKeyDictionary()
@@ -101,6 +101,7 @@ class Receiver:
             (evt.EVT_REJECTED, self._on_end, ["rejected"]),
         ]
         server = partial(Server, tls=self._tls, timeout_s=node.network_timeout_s, prepare=self._prepare, shares_port=node.receivers > 1)
+        self._window = ThreadPoolExecutor(_WINDOW, thread_name_prefix="window")  # it has threads when an association negotiates a window
         _allow_descriptors(_DESCRIPTORS_EACH * node.max_associations)
         try:
             self._server = self._entity().make_server((node.host, node.port), evt_handlers=handlers, server_class=server, request_handler=Handler)
@@ -135,6 +136,8 @@ class Receiver:
             _cut(association)
             association.join()  # what it is storing it stores: `Door.take` ends by itself
             association.dul.join(_ABORT_S)
+        if self._window is not None:
+            self._window.shutdown()
         _LISTENING.discard(self)
         _config.UNRESTRICTED_STORAGE_SERVICE = bool(_LISTENING)
         _log.info("receive.stopped", aborted=len(left))
@@ -164,20 +167,20 @@ class Receiver:
     def _prepare(self, association: Association, connected: socket.socket) -> None:
         """Give an association its tally and, on the fast path, the upper layer that stores."""
         self._tallies[association] = _Tally(time.monotonic())
-        if self._fast:
-            node = self._config.node
+        node, transport = self._config.node, association.dul.socket
+        if self._fast and self._window is not None and transport is not None:
             connection = Connection(connected, node.network_timeout_s)
+            transport.recv = partial(_whole, connection)
             StoreDUL(association, partial(self._begin, association), connection, node.max_pdu_bytes, self._window)
             negotiate_window(association, _WINDOW)
 
     def _on_connection(self, event: evt.Event) -> None:
         """Give up on a peer whose PDU is endless, in length or in time: pynetdicom would take it and wait for ever."""
         transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
+        if not self._fast and transport is not None and transport.socket is not None:
             transport.recv = partial(_receive, transport.recv)
-            if not self._fast:
-                transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                transport.socket.settimeout(self._config.node.network_timeout_s)
+            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport.socket.settimeout(self._config.node.network_timeout_s)
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
         """Answer a C-STORE request that pynetdicom received."""
@@ -291,10 +294,21 @@ def _allow_descriptors(needed: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _whole(connection: Connection, size_bytes: int) -> bytearray:
+    """Read for pynetdicom what comes before an association is established: in one piece, and in time."""
+    read = bytearray(_bounded(size_bytes))
+    connection.read(memoryview(read))
+    return read
+
+
 def _receive(receive: Callable[[int], bytearray], size_bytes: int) -> bytearray:
+    return receive(_bounded(size_bytes))
+
+
+def _bounded(size_bytes: int) -> int:
     if size_bytes > _PDU_BYTES:
         raise ConnectionAbortedError(f"a PDU of {size_bytes} bytes was announced")  # pynetdicom closes the connection
-    return receive(size_bytes)
+    return size_bytes
 
 
 def _name_what_is_not_storage() -> None:

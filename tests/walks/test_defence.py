@@ -220,7 +220,7 @@ def test_a_peer_that_falls_silent_is_given_up_and_its_place_is_free(open_house, 
     assert [row[0][0] for row in house.kept().instances] == [image("after silence")[0]]
 
 
-@pytest.mark.xfail(strict=True, reason="pynetdicom reads the request, and each byte of it renews the time-out")
+@fast_only
 def test_a_request_to_associate_of_a_byte_now_and_then_is_given_up(open_house):
     """PS3.8 9.1.5: the request has to be whole within the time-out of the ARTIM timer."""
     house = open_house(max_associations=1, acse_timeout_s=1, network_timeout_s=1, dimse_timeout_s=1)
@@ -406,7 +406,6 @@ def _send(line: Line, what: tuple[str, bytes]) -> None:
     assert line.status() == SUCCESS
 
 
-@pytest.mark.xfail(strict=True, reason="the threads that serve windows of asynchronous operations stay")
 @fast_only
 def test_a_receiver_that_has_stopped_has_no_thread_any_more(open_house):
     before = set(threading.enumerate())
