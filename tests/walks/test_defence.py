@@ -370,7 +370,7 @@ def test_senders_take_turns_however_many_associations_each_has():
 
 
 def test_a_sender_with_one_association_is_not_starved_by_one_with_twenty(open_house):
-    """Read from the ledger's order: while the one sends twenty, each of the others sends no more than a few times as many."""
+    """Read from the ledger's order: while the one sends an image, the twenty send about six; were turns each association's, they would send twenty."""
     house = open_house(max_associations=40)
     images = {f"{who} {number}": image(f"{who} {number}") for who, count in (("crowd", 1200), ("single", 20)) for number in range(count)}
     single_is_done = threading.Event()
@@ -397,7 +397,7 @@ def test_a_sender_with_one_association_is_not_starved_by_one_with_twenty(open_ho
             one.result()
     order = [one.calling_ae for one in house.instances()]
     first, last = order.index("SINGLE"), len(order) - 1 - order[::-1].index("SINGLE")
-    assert order[first:last].count("CROWD") <= 20 * 20 * 2
+    assert order[first:last].count("CROWD") <= 20 * 12
 
 
 def _send(line: Line, what: tuple[str, bytes]) -> None:
