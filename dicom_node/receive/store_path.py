@@ -14,9 +14,10 @@ On an established association (Sta6 of PS3.8 Table 9-10, acceptor) this owns the
 |         |                                             |                                                            | without data set |
 | STORE   | fragment of a data set                      | written on                                                 | STORE            |
 | STORE   | the last fragment                           | made durable; C-STORE-RSP (PS3.7 9.3.1.2) goes out         | IDLE             |
-| OTHER   | fragment                                    | given to pynetdicom, until it has the message              | OTHER, then IDLE |
-| any     | a fragment of the other kind, or of another | A-ABORT, invalid PDU parameter value (AA-8, PS3.8 9.3.8)   | –                |
-|         | context than its message; a malformed PDU   |                                                            |                  |
+| OTHER   | fragment of a data set                      | given to pynetdicom, until it has the message              | OTHER, then IDLE |
+| any     | a fragment of the other kind, or of another | A-ABORT (AA-8, PS3.8 9.3.8), after the answers that are    | –                |
+|         | context than its message; a malformed PDU;  | outstanding                                                |                  |
+|         | a message that pynetdicom cannot decode     |                                                            |                  |
 | any     | A-RELEASE-RQ, A-ABORT, any other PDU        | given to pynetdicom's state machine, after the answers     | –                |
 |         |                                             | that are outstanding                                       |                  |
 | any     | the connection ends, or a PDU takes too long| Evt17 (AA-4); what had come of a data set is forgotten     | –                |
@@ -27,6 +28,7 @@ With an asynchronous operations window (PS3.7 D.3.3.3) above 1, up to so many da
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -50,6 +52,7 @@ from dicom_node.wire import (
     store_response,
 )
 
+_PDU_TYPES = range(0x01, 0x08)  # PS3.8 9.3.1
 _COMMAND_BYTES = 1 << 16  # of a command set at most
 _OTHER_BYTES = 16 << 20  # of a message that pynetdicom takes, which keeps it in memory
 _LONGEST_PDU_BYTES = 1 << 20  # what the site agrees to is less; some senders exceed it
@@ -138,7 +141,7 @@ class _Path:
         self._other_bytes = 0
         self._request: StoreRequest | None = None
         self._arriving: Arriving | None = None
-        self._answers = _Answers(connection, window)
+        self._answers = _Answers(connection, window, dul.sending)
         self._reading = False
 
     @property
@@ -154,15 +157,22 @@ class _Path:
             while self._state in (_State.COMMAND, _State.STORE) and not self._dul._kill_thread:
                 self._read_one()
         except Broken:
-            self._dul.event_queue.put("Evt17")  # transport connection closed
+            self._end_by("Evt17")  # transport connection closed
         except Malformed:
-            self._dul.event_queue.put("Evt19")  # unrecognized or invalid PDU
+            self._end_by("Evt19")  # unrecognized or invalid PDU
         finally:
             self._reading = False
+
+    def _end_by(self, event: str) -> None:
+        """Let the state machine end the association; what it says then is the last."""
+        self._answers.wait()
+        self._dul.event_queue.put(event)
 
     def _read_one(self) -> None:
         self._connection.read(self._head)
         kind, length = PDU_HEAD.unpack(self._head)
+        if kind not in _PDU_TYPES:
+            raise Malformed("not a PDU")  # what would follow it need not be awaited
         if length > _LONGEST_PDU_BYTES:
             raise Malformed("a PDU longer than any that was agreed to")
         if length > len(self._buffer):
@@ -172,6 +182,8 @@ class _Path:
         if kind != P_DATA_TF:
             self._hand_over(body)
             return
+        if not length:
+            raise Malformed("a P-DATA-TF PDU without a PDV")  # PS3.8 Table 9-22
         for context_id, control, data in fragments(body):
             self._take(context_id, control, data)
 
@@ -197,14 +209,13 @@ class _Path:
 
     def _take(self, context_id: int, control: int, data: memoryview) -> None:
         is_command, is_last = bool(control & COMMAND), bool(control & LAST)
+        has_command = self._state in (_State.STORE, _State.OTHER)
+        if is_command is has_command or (self._state is not _State.IDLE and context_id != self._context_id):
+            raise Malformed("a fragment of another message")
         if self._state is _State.STORE:
-            if is_command or context_id != self._context_id:
-                raise Malformed("a fragment of another message")
             self._store_on(data, is_last)
         elif self._state is _State.OTHER:
             self._other(context_id, control, data)
-        elif not is_command or (self._state is _State.COMMAND and context_id != self._context_id):
-            raise Malformed("a fragment of another message")
         else:
             self._command_on(context_id, data, is_last)
 
@@ -241,7 +252,10 @@ class _Path:
         self._answers.wait()
         primitive = P_DATA()
         primitive.presentation_data_value_list = [[context_id, bytes([control]) + bytes(data)]]  # no tuple
-        self._association.dimse.receive_primitive(primitive)
+        try:
+            self._association.dimse.receive_primitive(primitive)
+        except Exception as error:  # whatever pynetdicom's and pydicom's decoders raise on bytes that anybody may send: they are no message
+            raise Malformed("not a message") from error
         if self._association.dimse.message is None:
             self._state = _State.IDLE
 
@@ -249,10 +263,10 @@ class _Path:
 class _Answers:
     """Makes arrivals durable and answers them: at once, or as many side by side as the association's window allows."""
 
-    def __init__(self, connection: Connection, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: Connection, pool: ThreadPoolExecutor, sending: Callable[[], AbstractContextManager[None]]) -> None:
         self._connection = connection
         self._pool = pool
-        self._sending = threading.Lock()
+        self._sending = sending  # keeps pynetdicom's own PDUs, C-ECHO's answers for one, from coming between
         self._changed = threading.Condition()
         self._under_way = 0
         self._broken: Broken | None = None
@@ -275,7 +289,7 @@ class _Answers:
         def answer() -> None:
             status, comment = arriving.close()
             pdus = p_data(context_id, COMMAND, store_response(request, status, comment), most_pdu_bytes)
-            with self._sending:
+            with self._sending():
                 self._connection.write(pdus)
 
         if window <= 1:

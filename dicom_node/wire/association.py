@@ -33,7 +33,7 @@ _TURN_S = 1.0  # at least so often each loop looks for itself
 
 def is_known_library() -> bool:
     """Say whether pynetdicom is one whose inner shape this file relies on."""
-    names = ("_is_transport_event", "_read_pdu_data", "_decode_pdu", "stop_dul", "kill_dul", "send_pdu", "run_reactor")
+    names = ("_is_transport_event", "_read_pdu_data", "_decode_pdu", "_process_recv_primitive", "stop_dul", "kill_dul", "send_pdu", "run_reactor")
     return pynetdicom.__version__ in _KNOWN and all(hasattr(DULServiceProvider, name) for name in names)
 
 
@@ -162,12 +162,27 @@ class WokenDUL(DULServiceProvider):
             self.event_queue.put(event)
         self._wake()
 
+    def _process_recv_primitive(self) -> bool:
+        """Queue the next primitive's event, unless the association is only waiting for its connection to close: it came too late then.
+
+        Sta13 of PS3.8 Table 9-10 knows no primitive, and pynetdicom's thread dies of one. A peer brings it about that says something wrong while its
+        request to associate, or to release, is being answered.
+        """
+        if self.state_machine.current_state == "Sta13":
+            self.to_provider_queue.queue.clear()
+        return bool(super()._process_recv_primitive())
+
     def _decode_pdu(self, bytestream: bytearray) -> tuple[Any, str]:
-        """Decode a PDU; an A-ABORT is one whatever it says of why; pynetdicom's state machine dies of what PS3.8 Table 9-26 does not have."""
+        """Decode a PDU, or raise here what would end pynetdicom's thread later, when its state machine makes a primitive of it.
+
+        An A-ABORT is one whatever it says of why, beyond PS3.8 Table 9-26 too.
+        """
         pdu, event = super()._decode_pdu(bytestream)
         if event == "Evt16" and (pdu.source != _BY_PROVIDER or pdu.reason_diagnostic not in _REASONS):
             pdu.source = _BY_PROVIDER if pdu.source == _BY_PROVIDER else _BY_USER
             pdu.reason_diagnostic = _NO_REASON
+        if event == "Evt6":
+            pdu.to_primitive()
         return pdu, event
 
     def _send(self, pdu: Any) -> None:
