@@ -64,6 +64,13 @@ SEED = os.environ.get("DICOM_NODE_SEED", "1")
 
 _ACCEPTED = frozenset(context for context, _, _ in CONTEXTS)
 _SUCCESS, _OUT_OF_RESOURCES = 0x0000, 0xA700
+_TO_PYNETDICOM = {"Evt3", "Evt4", "Evt6", "Evt12", "Evt13", "Evt16", "Evt19"}
+_ENDS = {
+    Ended.CUT_OFF: {"Evt17"},
+    Ended.MALFORMED: {"Evt19"},
+    Ended.HANDED_OVER: _TO_PYNETDICOM,
+    Ended.UNKNOWN: {*_TO_PYNETDICOM, "Evt17"},
+}
 _REASONS = (0, 1, 2, 4, 5, 6)  # PS3.8 Table 9-26
 _STREAMS_PER_STORE = 1000
 _AT_ONCE_BYTES = 60_000  # fit between two sockets without a reader
@@ -151,7 +158,7 @@ class Bench:
             association = self._established(server, _SILENCE_S if falls_silent else _TIMEOUT_S, window, most_pdu_bytes)
             try:
                 with _saying(client, stream, falls_silent):
-                    said, event = _drive(association, client, expected)
+                    said, event = _drive(association, client)
                     server.close()
             finally:
                 association.dul._path.end()
@@ -167,15 +174,13 @@ class Bench:
         self.counts.streams += 1
         self.counts.pdus += expected.pdus
         self.counts.answered += len(told)
-        ends = {Ended.CUT_OFF: {"Evt17"}, Ended.MALFORMED: {"Evt19"}, Ended.HANDED_OVER: {"Evt3", "Evt4", "Evt6", "Evt12", "Evt13", "Evt16", "Evt19"}}
-        assert event in ends[expected.ended] or (not expected.is_sure and event == "Evt19"), (event, expected.ended, expected.is_sure)
+        assert event in _ENDS[expected.ended], (event, expected.ended)
         self._judge_end(event, others, association)
-        if expected.is_sure:
-            assert len(told) == len(expected.stores), (len(told), len(expected.stores))
-        assert len(told) <= len(expected.stores)
         self._look()
-        pairs = zip(told, expected.stores, strict=False) if window == 1 else _paired(told, expected.stores)
-        for (message_id, status, instance), sent in pairs:
+        if window > 1:  # what lies there was answered by Success, where several have one name
+            told.sort(key=lambda answer: answer[1])
+            expected.stores.sort(key=lambda sent: blake3(sent.data_set).hexdigest() not in self._digests)
+        for (message_id, status, instance), sent in _paired(told, expected, window):
             assert (message_id, instance) == (sent.message_id, sent.sop_instance_uid)
             assert status != _OUT_OF_RESOURCES, "nothing here runs out"
             assert status != _SUCCESS or blake3(sent.data_set).hexdigest() in self._digests, "Success for what is not there"
@@ -237,12 +242,10 @@ def _saying(client: socket.socket, stream: bytes, falls_silent: bool) -> Iterato
         thread.join()
 
 
-def _drive(association: Association, client: socket.socket, expected: Listener) -> tuple[bytes, str]:
+def _drive(association: Association, client: socket.socket) -> tuple[bytes, str]:
     """Do what the thread of an association's upper layer does until it leaves Sta6; return what the client heard, and the event that ended it."""
     dul, said = association.dul, bytearray()
-    for _ in range(expected.pdus + 2):
-        if not dul.event_queue.empty():
-            break
+    while dul.event_queue.empty():
         dul._path.read()
         _hear(client, said)
     event = dul.event_queue.get_nowait()
@@ -258,13 +261,20 @@ def _hear(client: socket.socket, said: bytearray) -> None:
             said += heard
 
 
-def _paired(told: list[tuple[int, int, str]], stores: list[Sent]) -> Iterator[tuple[tuple[int, int, str], Sent]]:
-    """Pair answers that came in any order with what they may answer."""
-    left = list(stores)
-    for answer in told:
-        sent = next(one for one in left if (one.message_id, one.sop_instance_uid) == (answer[0], answer[2]))
-        left.remove(sent)
-        yield answer, sent
+def _paired(told: list[tuple[int, int, str]], expected: Listener, window: int) -> list[tuple[tuple[int, int, str], Sent]]:
+    """Pair answers with what they answer; in a window they come in any order, and what only pynetdicom understands may be answered or not."""
+    stores = expected.stores
+    if expected.ended is not Ended.UNKNOWN:
+        assert len(told) == len(stores), (len(told), len(stores))
+    assert len(told) >= len(stores), (len(told), len(stores))
+    if window == 1:
+        return list(zip(told, stores, strict=False))
+    left, pairs = list(told), []
+    for sent in stores:
+        answer = next(one for one in left if (one[0], one[2]) == (sent.message_id, sent.sop_instance_uid))
+        left.remove(answer)
+        pairs.append((answer, sent))
+    return pairs
 
 
 @pytest.fixture
@@ -392,19 +402,19 @@ TOO_EARLY = {
 }
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name", TOO_EARLY)
-def test_no_thread_dies_of_what_comes_too_early(tmp_path: Path, quiet: None, name: str) -> None:
+def test_no_thread_dies_of_what_comes_too_early(tmp_path: Path, quiet: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """PS3.8 Table 9-10: Sta2, Sta3 and Sta13. pynetdicom's own threads did."""
-    with (
-        house(tmp_path / "node", "fast", network_timeout_s=2, acse_timeout_s=2) as open_house,
-        socket.create_connection((_PEER, open_house.port), 20) as line,
-    ):
-        line.sendall(TOO_EARLY[name])
-        line.shutdown(socket.SHUT_WR)
-        with suppress(ConnectionError):
-            while line.recv(1 << 16):
-                pass
+    died: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda how: died.append(how.exc_value))
+    with house(tmp_path / "node", "fast", network_timeout_s=2, acse_timeout_s=2) as node:
+        for _ in range(5):  # which of two threads is faster is not the same each time
+            with socket.create_connection((_PEER, node.port), 20) as line, suppress(ConnectionError):
+                line.sendall(TOO_EARLY[name])
+                line.shutdown(socket.SHUT_WR)
+                while line.recv(1 << 16):
+                    pass
+    assert not died
 
 
 # ------------------------------------------------------------------------------------------------------------ on a port

@@ -20,6 +20,7 @@ class Ended(Enum):
     CUT_OFF = "it ends, perhaps within a PDU: Evt17"
     MALFORMED = "what came is wrong: Evt19"
     HANDED_OVER = "a PDU of another type came, which is pynetdicom's, if it is one"
+    UNKNOWN = "a message came of which only pynetdicom can say what it is, and whether a data set follows: it may go on, or end in any way"
 
 
 class Sent(NamedTuple):
@@ -30,19 +31,21 @@ class Sent(NamedTuple):
     data_set: bytes
 
 
+class _UnknownError(Exception):
+    pass
+
+
 class Listener:
     """Reads one stream.
 
     stores: what came whole.
     pdus: that were read, the last included.
     kind: type of the last PDU.
-    is_sure: false from the first message on that pynetdicom may find wrong, or not end where this thinks: the stream may end there by Evt19.
     """
 
     def __init__(self, stream: bytes, accepted: Collection[int]) -> None:
         self.stores: list[Sent] = []
         self.pdus = self.kind = 0
-        self.is_sure = True
         self._accepted = accepted
         self._context: int | None = None  # of the message that has begun
         self._has_command = False  # whether its command set is whole
@@ -58,6 +61,8 @@ class Listener:
                     return Ended.HANDED_OVER
                 for context, control, data in _items(body):
                     self._take(context, bool(control & 1), bool(control & 2), data)
+        except _UnknownError:
+            return Ended.UNKNOWN
         except ValueError:
             return Ended.MALFORMED
         return Ended.CUT_OFF
@@ -94,14 +99,14 @@ class Listener:
     def _command(self, context: int, content: bytes) -> None:
         self._has_command = True
         if context not in self._accepted:
-            self.is_sure = False
-            return
+            raise _UnknownError
         elements = _elements(content)
         self._request = _store(elements)
         if self._request is not None:
             return
         is_echo = elements.get(0x0100) == _C_ECHO_RQ and len(elements.get(0x0110, b"")) == len(elements.get(0x0800, b"")) == 2
-        self.is_sure = self.is_sure and is_echo and set(elements) <= _OF_ECHO
+        if not is_echo or not set(elements) <= _OF_ECHO:
+            raise _UnknownError
         if elements.get(0x0800) == _NO_DATA_SET:
             self._context, self._has_command = None, False
 
