@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicom_node.analyse import Pool
-from dicom_node.receive import Door
-from dicom_node.store import Archive, Deliveries, Intake, Jobs, Studies, studies
+from dicom_node.receive.door import Arrival
+from dicom_node.store import Archive, Database, Deliveries, Draft, Intake, Jobs, Studies, intake, studies
 
 _WITHIN_S = 0.004
 
@@ -30,10 +30,17 @@ class Point:
 
 POINTS: dict[str, dict[str, Point]] = {
     "serve": {
-        "after bytes, before row": Point(Archive, "write_instance", "after"),
+        "in the middle of a data set": Point(Draft, "write", "after"),
+        "after the data set, before its receipt": Point(Draft, "seal", "before"),
+        "after bytes, before row": Point(Draft, "seal", "after"),
         "in the group's transaction": Point(Intake, "_commit", "within"),
-        "after row, before the file is in its place": Point(Intake, "_settle", "before"),
-        "after row, before Success": Point(Door, "take", "after"),
+        "after the transaction": Point(intake, "record_group", "after"),
+        "after row, before Success": Point(Arrival, "close", "after"),
+        "after row, before it is durable": Point(Database, "harden", "before"),
+        "after it is durable, before the file is in its place": Point(Archive, "settle", "before"),
+        "after the file is in its place": Point(Archive, "settle", "after"),
+        "before the log begins anew": Point(Database, "checkpoint", "before"),
+        "within the sweep of a start": Point(Intake, "_has_row", "after"),
         "in completeness, before its jobs": Point(studies, "_add", "before"),
         "in completeness, before its commit": Point(studies, "_add", "after"),
         "after complete and jobs": Point(Studies, "complete", "after"),
