@@ -13,19 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
-from pynetdicom.transport import AssociationSocket
 
 from dicom_node.deliver.decisions import Context, patience_s, rejection
-from dicom_node.domain import AE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PeerUnavailable, Result
-from dicom_node.wire import StoredFile, StoreSender, WokenDUL, is_known_library
+from dicom_node.domain import AE, PeerUnavailable, Result
+from dicom_node.wire import Requestor, StoredFile, is_known_library
 
 CONNECT_TIMEOUT_S = 10.0
 _MEDIUM = 0  # Priority (0000,0700)
@@ -52,7 +49,7 @@ def associate(
     """
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
-    entity = _Entity(calling_ae, woken=fast and is_known_library())
+    entity = Requestor(calling_ae, woken=fast and is_known_library())
     entity.connection_timeout = min(timeout_s, CONNECT_TIMEOUT_S)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = timeout_s
     contexts = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
@@ -161,65 +158,6 @@ def _tune(event: evt.Event, timeout_s: float) -> None:
     if transport is not None and transport.socket is not None:
         transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.socket.settimeout(timeout_s)
-
-
-class _Entity(ApplicationEntity):
-    """This program's application entity in one association; it knows why the connection failed: pynetdicom only writes that to its log.
-
-    woken: whether the association waits for events instead of sleeping, and lends its socket.
-    """
-
-    _socket: "_Socket | None" = None
-    _sender: StoreSender | None = None
-
-    def __init__(self, calling_ae: str, woken: bool = False) -> None:
-        super().__init__(calling_ae)
-        self._woken = woken
-        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-
-    @property
-    def error(self) -> OSError | None:
-        return self._socket.error if self._socket else None
-
-    def sender(self, association: Association, timeout_s: float) -> StoreSender | None:
-        """Return what sends objects over the association; None: pynetdicom does."""
-        if self._sender is None and self._woken:
-            self._sender = StoreSender(association, timeout_s)
-        return self._sender
-
-    def give_back(self) -> None:
-        """Let the association have its socket again, if it was lent."""
-        if self._sender is not None:
-            self._sender.give_back()
-
-    def _create_socket(self, association: Association, *args: Any) -> AssociationSocket:
-        if self._woken:
-            WokenDUL(association)  # in the place of the association's own, which has not started
-        transport = super()._create_socket(association, *args)
-        plain = transport.socket
-        transport.socket = self._socket = _Socket(fileno=plain.detach())
-        return transport
-
-
-class _Socket(socket.socket):
-    """A socket that keeps the error of its connection, and is closed where pynetdicom gives up: after a shutdown that failed."""
-
-    error: OSError | None = None
-
-    def connect(self, address: Any) -> None:
-        try:
-            super().connect(address)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def shutdown(self, how: int) -> None:
-        try:
-            super().shutdown(how)
-        except OSError:
-            self.close()
-            raise
 
 
 def _unconnected(to: AE, error: OSError) -> PeerUnavailable:

@@ -28,6 +28,7 @@ SUCCESS = 0x0000
 COERCED = 0xB000  # a warning: stored, but changed
 OUT_OF_RESOURCES = 0xA700
 CANNOT_UNDERSTAND = 0xC000
+_ENDING_S = 1.0  # so long an association that was rejected or released may take to end
 
 _SEG_AND_SR = frozenset(
     {
@@ -183,6 +184,9 @@ class Pacs:
         self._stopping.set()
         server, self._server = self._server, None
         if server is not None:
+            for association in server.active_associations:
+                if association.is_rejected or association.is_released:  # pynetdicom's thread dies of an abort while it waits for the peer to close
+                    association.join(_ENDING_S)
             server.ae.shutdown()
 
     def _on_accepted(self, event: evt.Event) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 import structlog
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
@@ -29,6 +28,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
 from dicom_node.domain import AE, PeerUnavailable
+from dicom_node.wire import Requestor, StoredFile, is_known_library
 
 MAX_CONTEXTS = 128  # of one association: odd identifiers from 1 to 255 (PS3.8 9.3.2.2)
 SOP_CLASS_NOT_SUPPORTED = 0x0122  # what a file counts as whose presentation context the peer refused (PS3.7 Annex C)
@@ -97,7 +97,7 @@ class _Line:
 
     def open(self, contexts: Iterable[PresentationContext]) -> Association:
         """Establish an association, or raise PeerUnavailable."""
-        entity = ApplicationEntity(self.calling_ae)
+        entity = Requestor(self.calling_ae, woken=not self.nagle and is_known_library())
         entity.connection_timeout = min(self.timeout_s, 10.0)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = self.timeout_s
         handlers: list[evt.EventHandlerType] = [] if self.nagle else [(evt.EVT_CONN_OPEN, _no_delay)]
@@ -219,16 +219,32 @@ def _send(files: Sequence[_File], line: _Line, abort_after: int | None, note: Ca
         elif file.context not in accepted:
             status = SOP_CLASS_NOT_SUPPORTED
         elif alive and association.is_established:
-            answer = association.send_c_store(file.path, msg_id=count % 65535 + 1)
-            status = int(answer.Status) if "Status" in answer else None
+            status = _store(association, file, count % 65535 + 1, line.timeout_s)
             alive = status is not None
         note(Answer(sop_instance_uid=file.sop_instance_uid, status=status))
+    association.ae.give_back()
     if alive and association.is_established:
         association.release()
 
 
+def _store(association: Association, file: _File, message_id: int, timeout_s: float) -> int | None:
+    """Send one image and return the status of its answer, none when none came.
+
+    By pynetdicom only where it must be: of a peer that answers within the millisecond its reactor may take the answer that `send_c_store` is
+    about to wait for, and drop it.
+    """
+    sender = association.ae.sender(association, timeout_s)
+    if sender is None:
+        answer = association.send_c_store(file.path, msg_id=message_id)
+        return int(answer.Status) if "Status" in answer else None
+    with StoredFile(file.path) as stored:
+        said = sender.send(stored, message_id=message_id, patience_s=timeout_s)
+    return None if said is None else said.status
+
+
 def _abort_within(association: Association, file: _File, context_id: int) -> None:
     """Send the beginning of an image and abort (PS3.8 7.3): what arrived is no data set."""
+    association.ae.give_back()
     request = C_STORE()
     request.MessageID = 65535
     request.Priority = 2

@@ -1,6 +1,6 @@
 """DICOM messages on a connection, for those who own its socket: P-DATA and command sets as bytes, and a pynetdicom association that never sleeps.
 
-`receive` and `deliver` move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
+`receive`, `deliver` and `simulate` move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
 """
 
 from dicom_node.wire.association import Gate, WokenDUL, is_known_library
@@ -22,6 +22,7 @@ from dicom_node.wire.message import (
     store_response,
 )
 from dicom_node.wire.part10 import FileMeta, StoredFile, read_file_meta
+from dicom_node.wire.requestor import Requestor
 from dicom_node.wire.sender import StoreSender
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Gate",
     "Malformed",
     "MoveOriginator",
+    "Requestor",
     "StoreAnswer",
     "StoreRequest",
     "StoreSender",

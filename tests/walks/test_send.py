@@ -23,11 +23,11 @@ from pynetdicom.dsutils import decode
 
 from dicom_node.config import NodeConfig
 from dicom_node.deliver import association as peer
-from dicom_node.deliver.association import Answer, _Entity
+from dicom_node.deliver.association import Answer
 from dicom_node.domain import AE, Result
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
-from dicom_node.wire import PDU_HEAD, StoredFile, StoreRequest, StoreSender, fragments, read_command, store_request, store_response
+from dicom_node.wire import PDU_HEAD, Requestor, StoredFile, StoreRequest, StoreSender, fragments, read_command, store_request, store_response
 from tests.orthanc import ask, free_ports, orthanc
 from tests.peers import need
 from tests.walks import pdus
@@ -204,7 +204,7 @@ def test_bytes_are_the_same_over_tls(certificate: tuple[Path, Path], objects: di
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(*certificate)
     server = entity.start_server(("127.0.0.1", 0), block=False, ssl_context=theirs, evt_handlers=[(evt.EVT_C_STORE, keep)])
-    ours = _Entity("NODE", woken=True)
+    ours = Requestor("NODE", woken=True)
     sent = [*objects.values(), large]
     for path in sent:
         ours.add_requested_context(result_of(path).sop_class_uid, result_of(path).transfer_syntax_uid)
