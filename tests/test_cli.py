@@ -323,7 +323,8 @@ def test_explain_tells_of_every_rule(house: House, tmp_path: Path) -> None:
     assert (set(rule), list(rule["objections"].values())) == (KEYS["rule"], [["BodyPartExamined is HAND, not CHEST"]])
     runs = house.verb("explain", house.waiting.study_instance_uid)
     assert "good runs" in runs.out
-    assert failed(house.verb("explain", tmp_path / "data" / "incoming")) == "none of 0 files is a DICOM object of a study"
+    (tmp_path / "empty").mkdir()
+    assert failed(house.verb("explain", tmp_path / "empty")) == "none of 0 files is a DICOM object of a study"
 
 
 def test_try_runs_a_model_on_a_folder(house: House, tmp_path: Path) -> None:
