@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from highdicom import Volume
+from highdicom import ChannelDescriptor, Volume
 
 from dicom_node.analyse import wire
 from dicom_node.analyse.confine import confine
-from dicom_node.domain import Findings, Unsuitable
+from dicom_node.domain import SEGMENT_AXIS, Findings, Unsuitable
 
 _PROGRESS_EVERY_S = 0.1
 _SAID_MAX = 500  # characters of an exception's text that are passed on
@@ -43,6 +43,7 @@ class _Loaded:
     folder: Path
     precision: Callable[[], Any]  # a context for each analysis
     reports: bool  # whether `analyse` takes `progress`
+    fractional: bool  # whether its segments are values from 0 to 1
 
 
 def main(channel_number: int, parent: int) -> None:
@@ -129,7 +130,7 @@ def _load(asked: Mapping[str, Any]) -> _Loaded:
     if not callable(analyse):
         raise _Wrong(f"returned from load a {type(analyse).__name__}, not the function analyse")
     _bound_torch(asked["threads"])
-    return _Loaded(analyse, folder, _precision(asked["device"], asked["bf16"]), _takes(analyse, "progress"))
+    return _Loaded(analyse, folder, _precision(asked["device"], asked["bf16"]), _takes(analyse, "progress"), asked["fractional"])
 
 
 def _library(name: str) -> None:
@@ -195,7 +196,7 @@ def _analyse(channel: socket.socket, loaded: _Loaded, received: wire.Received) -
         found = loaded.analyse(**inputs)
     if not isinstance(found, Findings):
         raise _Wrong(f"returned a {type(found).__name__}, not Findings")
-    return _plain(found)
+    return _plain(found, _fractions if loaded.fractional else _lean)
 
 
 def _reporter(channel: socket.socket, job: int) -> Callable[..., None]:
@@ -211,10 +212,12 @@ def _reporter(channel: socket.socket, job: int) -> Callable[..., None]:
     return progress
 
 
-def _plain(found: Findings) -> dict[str, Any]:
+def _plain(found: Findings, small: Callable[[Volume], Volume]) -> dict[str, Any]:
     """Turn findings into what JSON can carry; `contract` judges them later."""
+    if not isinstance(found.segments, Volume | None):
+        raise _Wrong(f"gave as segments a {type(found.segments).__name__}, not a Volume such as ct.with_array(mask)")
     return {
-        "segments": None if found.segments is None else _lean(found.segments),
+        "segments": None if found.segments is None else small(found.segments),
         "measurements": {_text(name, "the name of a measurement"): _measured(name, value) for name, value in found.measurements.items()},
         "evaluations": {
             _text(name, "the name of an evaluation"): _text(answer, f"evaluation '{name}'") for name, answer in found.evaluations.items()
@@ -223,10 +226,8 @@ def _plain(found: Findings) -> dict[str, Any]:
     }
 
 
-def _lean(segments: Any) -> Volume:
+def _lean(segments: Volume) -> Volume:
     """Return the mask in the smallest type that holds its numbers."""
-    if not isinstance(segments, Volume):
-        raise _Wrong(f"gave as segments a {type(segments).__name__}, not a Volume such as ct.with_array(mask)")
     array = np.asarray(segments.array)
     if array.ndim != 3:
         raise _Wrong(f"gave segments of {array.ndim} dimensions, not (slice, row, column) with segment numbers")
@@ -235,6 +236,17 @@ def _lean(segments: Any) -> Volume:
     if array.dtype.kind != "b" and array.itemsize > 1 and array.min() >= 0:
         array = array.astype(np.min_scalar_type(array.max()), copy=False)
     return segments.with_array(array) if array is not segments.array else segments
+
+
+def _fractions(segments: Volume) -> Volume:
+    """Return the fractions as bytes."""
+    if segments.channel_descriptors not in ((), (ChannelDescriptor(SEGMENT_AXIS),)):
+        axes = ", ".join(axis.keyword for axis in segments.channel_descriptors)
+        raise _Wrong(f"gave segments by slice, row, column and {axes}: name the axis of the segments {SEGMENT_AXIS}, and give no other")
+    try:
+        return segments.with_array(wire.fractions(np.asarray(segments.array)))
+    except ValueError as error:
+        raise _Wrong(str(error)) from error
 
 
 def _measured(name: str, value: Any) -> Any:

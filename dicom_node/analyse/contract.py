@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from highdicom import Volume
 
+from dicom_node.analyse import wire
 from dicom_node.config import Manifest, Measurement
-from dicom_node.domain import Findings, ModelFailed
+from dicom_node.domain import FRACTION_HALF, SEGMENT_AXIS, Findings, ModelFailed
 
 _OFF_GRID_VOXELS = 0.01  # how far a corner of the mask may lie from a voxel's centre: rounding, not resampling
 
@@ -21,7 +22,8 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     """Return the findings as the manifest promises them.
 
     segments: a Volume of segment numbers (uint8, or uint16 above 255 segments) on the exact grid of the manifest's first input, with its frame
-    of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments.
+    of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments. Where it says `fractional`,
+    a Volume of fractions (uint8, 255 being 1.0): (slice, row, column, segment), the last axis also where there is one segment.
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
     What could not be measured because its segment is empty stays None. evaluations: every name of the manifest, with a known answer.
 
@@ -30,7 +32,7 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     ModelFailed: the findings and the manifest do not agree; the message says in which point.
     """
     volume, notes = _segments(findings.segments, manifest, inputs[next(iter(manifest.inputs))])
-    empty = _Empty(volume, len(manifest.segments))
+    empty = _Empty(volume, manifest)
     _same_names("measurement", findings.measurements, manifest.measurements)
     _same_names("evaluation", findings.evaluations, manifest.evaluations)
     measured = {name: _measured(name, findings.measurements[name], m, empty) for name, m in manifest.measurements.items()}
@@ -53,10 +55,13 @@ def _segments(mask: Volume | None, manifest: Manifest, grid: Volume) -> tuple[Vo
         return None, ()
     if not count:
         raise ModelFailed("the model gave segments, though its manifest describes none", hint="Describe them as [[segments]] in model.toml.")
+    if manifest.fractional is None and mask.array.ndim != 3:
+        raise ModelFailed(f"the model gave segments of {mask.array.ndim} dimensions", hint="Give (slice, row, column) with segment numbers.")
     array, outside = on_grid(mask, grid)
-    numbers = _numbers(array, count)
     notes = (f"{outside} voxels of the segmentation lay outside the image and were left out.",) if outside else ()
-    return grid.with_array(numbers), notes
+    if manifest.fractional is None:
+        return grid.with_array(_numbers(array, count)), notes
+    return grid.with_array(_fractions(mask, array, count), {SEGMENT_AXIS: range(1, count + 1)}), notes
 
 
 def _numbers(array: Any, count: int) -> Any:
@@ -66,12 +71,26 @@ def _numbers(array: Any, count: int) -> Any:
             raise ModelFailed(f"the model gave a boolean mask, but its manifest describes {count} segments", hint="Give segment numbers.")
         return array.view(np.uint8)
     if array.dtype.kind not in "iu":
-        raise ModelFailed(f"the model gave segments of type {array.dtype}", hint="Give a boolean mask or whole segment numbers.")
+        raise ModelFailed(f"the model gave segments of type {array.dtype}", hint="Give a mask, or say `fractional` in model.toml.")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > count:
         wrong = low if low < 0 else high
         raise ModelFailed(f"the model's mask holds the number {wrong}; its manifest describes segments 1 to {count}")
     return array.astype(np.uint8 if count <= 255 else np.uint16, copy=False)
+
+
+def _fractions(mask: Volume, array: Any, count: int) -> Any:
+    """Return an array of values from 0 to 1 as bytes (slice, row, column, segment), or raise when it is not one for each segment."""
+    given, described = mask.get_channel_values(SEGMENT_AXIS) if array.ndim == 4 else [1], list(range(1, count + 1))
+    if given != described:
+        raise ModelFailed(
+            f"the model gave fractions of the segments {_list(given)}; its manifest describes {_list(described)}",
+            hint=f'Of several give ct.with_array(values, channels={{"{SEGMENT_AXIS}": {described}}}), by slice, row, column and segment.',
+        )
+    try:
+        return wire.fractions(array).reshape(*array.shape[:3], count)
+    except ValueError as error:
+        raise ModelFailed(f"the model {error}", hint="Give floating point numbers from 0 to 1, or their 255-fold as uint8.") from error
 
 
 def on_grid(mask: Volume, grid: Volume) -> tuple[Any, int]:
@@ -95,19 +114,19 @@ def on_grid(mask: Volume, grid: Volume) -> tuple[Any, int]:
             hint="Bring the mask back to the input's grid (nearest neighbour) before returning it; flips, crops and pads are undone here.",
         )
     axes = np.abs(turn).argmax(axis=1)  # of the mask, in the grid's order
-    array = np.transpose(mask.array, axes)
+    array = np.transpose(mask.array, (*axes, *range(3, mask.array.ndim)))
     backward = turn[range(3), axes] < 0
-    start = shift - np.where(backward, np.array(array.shape) - 1, 0)
+    start = shift - np.where(backward, np.array(array.shape[:3]) - 1, 0)
     return _placed(np.flip(array, tuple(np.flatnonzero(backward))), start, grid.spatial_shape)
 
 
 def _placed(array: Any, start: Any, shape: tuple[int, ...]) -> tuple[Any, int]:
     """Return zeros of `shape` with the array laid in at `start`, and how many of its voxels above 0 fell outside."""
-    if array.shape == tuple(shape) and not start.any():
+    if array.shape[:3] == tuple(shape) and not start.any():
         return array, 0
-    spans = [(max(s, 0), max(min(s + n, full), s, 0)) for s, n, full in zip(start, array.shape, shape, strict=True)]
+    spans = [(max(s, 0), max(min(s + n, full), s, 0)) for s, n, full in zip(start, array.shape[:3], shape, strict=True)]
     inner = array[tuple(slice(low - s, high - s) for (low, high), s in zip(spans, start, strict=True))]
-    placed = np.zeros(shape, array.dtype)
+    placed = np.zeros((*shape, *array.shape[3:]), array.dtype)
     placed[tuple(slice(low, high) for low, high in spans)] = inner
     return placed, int(np.count_nonzero(array)) - int(np.count_nonzero(inner))
 
@@ -115,13 +134,17 @@ def _placed(array: Any, start: Any, shape: tuple[int, ...]) -> tuple[Any, int]:
 class _Empty:
     """Which segments have no voxel; looked up only when a measurement is missing."""
 
-    def __init__(self, volume: Volume | None, count: int) -> None:
+    def __init__(self, volume: Volume | None, manifest: Manifest) -> None:
         self._volume = volume
-        self._all = tuple(range(1, count + 1))
+        self._fractional = manifest.fractional is not None
+        self._all = tuple(range(1, len(manifest.segments) + 1))
 
     def any_of(self, numbers: tuple[int, ...]) -> bool:
         """Say whether one of these segments is empty; with no number, one of all."""
-        return self._volume is not None and any(not (self._volume.array == n).any() for n in numbers or self._all)
+        return self._volume is not None and any(not self._voxels(self._volume.array, n).any() for n in numbers or self._all)
+
+    def _voxels(self, array: Any, number: int) -> Any:
+        return array[..., number - 1] >= FRACTION_HALF if self._fractional else array == number
 
 
 # --------------------------------------------------------------------------------------------------- names and numbers

@@ -210,6 +210,7 @@ class Seat:
             "threads": self._threads,
             "libraries": model.manifest.resources.libraries,
             "bf16": model.manifest.resources.bf16,
+            "fractional": model.manifest.fractional is not None,
         }
         try:
             process.send(asked)

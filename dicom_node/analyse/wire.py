@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 from highdicom import Volume
 
+from dicom_node.domain import FRACTION_MAX, SEGMENT_AXIS
+
 MESSAGE_MAX_BYTES = 16 * 2**20
 _ALIGN_BYTES = 64
+_ROUNDING = 1e-5  # how far resampling leaves 0 and 1 behind; half a step of 255 is two hundred times that
 _LENGTH = struct.Struct("!I")
 
 
@@ -87,13 +90,18 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
 
 
 def pack(volumes: Mapping[str, Volume]) -> tuple[int, dict[str, Any]]:
-    """Write volumes into a new file without a name; return it and what says how to read it. Whoever packs closes the file."""
+    """Write volumes into a new file without a name; return it and what says how to read it. Whoever packs closes the file.
+
+    Fractions of several segments (slice, row, column, segment) lie there segment after segment.
+    """
     file = _nameless()
     described, end = {}, 0
     try:
         for name, volume in volumes.items():
-            array = np.ascontiguousarray(volume.array)
+            by_segment = volume.number_of_channel_dimensions > 0
+            array = np.ascontiguousarray(np.moveaxis(volume.array, -1, 0) if by_segment else volume.array)
             described[name] = {"shape": array.shape, "dtype": array.dtype.str, "offset": end, "affine": np.asarray(volume.affine).tolist()}
+            described[name] |= {"segments": volume.get_channel_values(SEGMENT_AXIS)} if by_segment else {}
             _write(file, array, end)
             end += -(-array.nbytes // _ALIGN_BYTES) * _ALIGN_BYTES
         os.ftruncate(file, end)
@@ -123,7 +131,8 @@ def unpack_copied(file: int, one: Mapping[str, Any]) -> Volume:
     ValueError: what the file is said to hold is no volume, or is not what it holds.
     """
     dtype, shape = np.dtype(one["dtype"]), tuple(int(n) for n in one["shape"])
-    if dtype.kind not in "biuf" or len(shape) != 3 or min(shape) < 1:  # an object array would be made of pointers
+    numbers = [int(n) for n in one.get("segments", ())]
+    if dtype.kind not in "biuf" or len(shape) != (4 if numbers else 3) or min(shape) < 1:  # an object array would be made of pointers
         raise ValueError(f"{dtype} of shape {shape} is no volume")
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > os.fstat(file).st_size:
         raise ValueError("the array is larger than its file")
@@ -134,7 +143,35 @@ def unpack_copied(file: int, one: Mapping[str, Any]) -> Volume:
         if not count:
             raise ValueError("the file ended early")
         rest, offset = rest[count:], offset + count
-    return Volume(array, np.array(one["affine"], dtype=float).reshape(4, 4), coordinate_system="PATIENT")
+    affine = np.array(one["affine"], dtype=float).reshape(4, 4)
+    if not numbers:
+        return Volume(array, affine, coordinate_system="PATIENT")
+    return Volume(np.moveaxis(array, 0, -1), affine, coordinate_system="PATIENT", channels={SEGMENT_AXIS: numbers})
+
+
+def fractions(values: Any) -> Any:
+    """Return values from 0 to 1 as bytes, rounded, 1.0 being 255; bytes are taken as they are.
+
+    values: (slice, row, column) or (slice, row, column, segment). Gone through slice by slice, so that no second array of floating point
+    numbers is needed; in memory the bytes lie segment after segment, as `pack` writes them.
+
+    Raises
+    ------
+    ValueError: they are of another type, or one is not from 0 to 1; the text continues "the model …".
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind != "f":
+        raise ValueError(f"gave segments of type {values.dtype}, not values from 0 to 1, nor uint8 from 0 to 255")
+    by_segment = values.reshape(*values.shape[:3], -1)
+    rounded = np.empty((by_segment.shape[3], *values.shape[:3]), np.uint8)
+    for index, segment in np.ndindex(len(by_segment), len(rounded)):
+        plane = by_segment[index, :, :, segment]
+        low, high = plane.min(), plane.max()
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # of NaN neither holds
+            raise ValueError(f"gave segments that hold {high if low >= -_ROUNDING else low:g}, not values from 0 to 1")
+        rounded[segment, index] = np.rint(plane * np.float32(FRACTION_MAX))
+    return np.moveaxis(rounded, 0, -1).reshape(values.shape)
 
 
 def _nameless() -> int:

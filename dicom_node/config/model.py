@@ -99,6 +99,9 @@ class Input(_Part):
         return self
 
 
+Fractional = Literal["PROBABILITY", "OCCUPANCY"]  # Segmentation Fractional Type (PS3.3 C.8.20.2.3)
+
+
 class Segment(_Part):
     """One segment of the segmentation (PS3.3 C.8.20.4)."""
 
@@ -186,6 +189,7 @@ class Manifest(_Part):
     runner: Literal["python"] = "python"
     inputs: dict[str, Annotated[Input, BeforeValidator(_input_from)]] = Field(min_length=1)
     segments: tuple[Segment, ...] = ()
+    fractional: Fractional | None = None  # what a value from 0 to 1 of a segment says; none: a label map, which has no such values
     measurements: dict[str, Measurement] = Field(default_factory=dict)
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = ()
@@ -201,6 +205,8 @@ class Manifest(_Part):
         numbers = [segment.number for segment in self.segments]
         if numbers != list(range(1, len(numbers) + 1)):
             raise ValueError(f"segments are numbered {numbers}; number them from 1 without holes")
+        if self.fractional and not numbers:
+            raise ValueError("is fractional and describes no segments: describe them, or leave fractional out")
         for name, measurement in self.measurements.items():
             missing = [n for n in measurement.on if n not in numbers]
             if missing:

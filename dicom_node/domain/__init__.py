@@ -26,6 +26,9 @@ from dicom_node.domain.errors import (
     fault,
 )
 from dicom_node.domain.findings import (
+    FRACTION_HALF,
+    FRACTION_MAX,
+    SEGMENT_AXIS,
     Assembled,
     Findings,
     Progress,
@@ -73,6 +76,8 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "Discontinuation",
+    "FRACTION_HALF",
+    "FRACTION_MAX",
     "Findings",
     "HEADER_KEYWORDS",
     "Header",
@@ -91,6 +96,7 @@ __all__ = [
     "Refused",
     "Rejected",
     "Result",
+    "SEGMENT_AXIS",
     "Series",
     "Study",
     "StudyState",

@@ -4,19 +4,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+FRACTION_MAX = 255  # a fraction is held as a byte, rounded: this is 1.0
+FRACTION_HALF = 128  # and this is what 0.5 is rounded to: from here on a voxel counts as the segment's
+SEGMENT_AXIS = "ReferencedSegmentNumber"  # how highdicom names the axis of a volume that tells segments apart
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What an analysis concluded, before any encoding; the model's manifest says what each name and number means.
 
     segments: a volume on the input's grid, or a lossless view of it: boolean for one segment, else segment numbers (0 is background).
+        Where the manifest says `fractional`: values from 0 to 1, or uint8 from 0 to 255; for one segment (slice, row, column), for several
+        (slice, row, column, segment), made by `ct.with_array(values, channels={"ReferencedSegmentNumber": [1, 2]})`.
     measurements: name -> value in the manifest's unit, for a measurement of several segments a mapping segment number -> value;
         None where the segment is empty and nothing can be measured.
     evaluations: name -> one of the answers that the manifest lists for it.
     notes: sentences for the reader, such as a doubt about the input.
     """
 
-    segments: Any = None  # highdicom.Volume (slice, row, column)
+    segments: Any = None  # highdicom.Volume (slice, row, column), of fractions of several segments (slice, row, column, segment)
     measurements: Mapping[str, float | None | Mapping[int, float | None]] = field(default_factory=dict)
     evaluations: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -167,6 +167,17 @@ def labelled(labels: np.ndarray, frames: Sequence[Frame], numbers: Sequence[int]
     return _even(data)
 
 
+def graded(fractions: np.ndarray, frames: Sequence[Frame], numbers: Sequence[int]) -> BytesIO:
+    """Return the fraction of each voxel of FRACTIONAL frames in one byte (PS3.3 C.8.20.2.3).
+
+    fractions: (segment, slice, row, column), 255 being 1.0. numbers: as for `packed`.
+    """
+    data = BytesIO()
+    for frame in frames:
+        data.write(np.ascontiguousarray(fractions[numbers[(frame.segment or 0) - 1] - 1, frame.plane.slice_index]).data)
+    return _even(data)
+
+
 def _even(data: BytesIO) -> BytesIO:
     """Return what was written, padded with a null to an even length (PS3.5 8.1.1)."""
     data.write(b"\0" * (data.tell() % 2))

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dicom_node.config import Code, Evaluation, Manifest, Measurement, Segment
-from dicom_node.domain import Assembled, Findings, ModelFailed
+from dicom_node.domain import FRACTION_HALF, Assembled, Findings, ModelFailed
 from dicom_node.report.words import spelled
 
 _SAME = 1e-3  # relative: how far a spacing may be off and still be the same
@@ -28,9 +29,11 @@ class Reading:
 class Outcome:
     """All that is to be said."""
 
-    labels: np.ndarray | None  # (slice, row, column) on the grid of the first input, the manifest's segment numbers; none: not segmented
-    counts: np.ndarray  # (slice, the manifest's segment number) voxels; of no slices when nothing was segmented
-    present: tuple[Segment, ...]  # segments with at least one voxel
+    # On the grid of the first input (slice, row, column) the manifest's segment numbers, or where it says `fractional`
+    # (segment, slice, row, column) bytes, 255 being 1.0; none: not segmented.
+    voxels: np.ndarray | None
+    shown: np.ndarray  # (slice, the manifest's segment number) whether there is anything to show
+    present: tuple[Segment, ...]  # segments with at least one voxel; of fractions, one that reaches 0.5
     absent: tuple[Segment, ...]  # segments that were looked for and not found
     volumes_ml: Mapping[int, str]  # of each present segment, as it is written
     readings: tuple[Reading, ...]
@@ -48,18 +51,17 @@ def interpret(findings: Findings, inputs: Mapping[str, Assembled], manifest: Man
     """
     _known(findings, manifest)
     assembled = inputs[next(iter(manifest.inputs))]
-    labels = _labels(findings, assembled, manifest)
-    counts = _counts(labels, len(manifest.segments))
+    voxels = _voxels(findings, assembled, manifest)
+    shown, counts = (_counted_fractions if manifest.fractional else _counted_numbers)(voxels, len(manifest.segments))
     readings = tuple(reading for name in manifest.measurements for reading in _readings(name, findings, manifest))
-    voxels = counts.sum(axis=0)
-    present = tuple(s for s in manifest.segments if voxels[s.number])
+    present = tuple(s for s in manifest.segments if counts[s.number])
     voxel_ml = float(assembled.volume.voxel_volume) / 1000
     return Outcome(
-        labels=labels,
-        counts=counts,
+        voxels=voxels,
+        shown=shown,
         present=present,
-        absent=() if labels is None else tuple(s for s in manifest.segments if not voxels[s.number]),
-        volumes_ml={s.number: _volume(readings, s.number, voxels[s.number] * voxel_ml) for s in present},
+        absent=() if voxels is None else tuple(s for s in manifest.segments if not counts[s.number]),
+        volumes_ml={s.number: _volume(readings, s.number, counts[s.number] * voxel_ml) for s in present},
         readings=readings,
         answers=tuple(_answer(name, findings, evaluation) for name, evaluation in manifest.evaluations.items() if name in findings.evaluations),
         missing=_missing(findings, manifest, readings),
@@ -79,31 +81,62 @@ def _known(findings: Findings, manifest: Manifest) -> None:
         raise ModelFailed("the analysis returned segments, and its model.toml describes none", hint="Describe them under [[segments]].")
 
 
-def _labels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.ndarray | None:
-    """Return the segment numbers on the input's grid (slice, row, column): flips, crops and padding are undone, nothing is resampled."""
-    segments = findings.segments
+def _voxels(findings: Findings, assembled: Assembled, manifest: Manifest) -> np.ndarray | None:
+    """Return segment numbers or fractions on the input's grid: flips, crops and padding are undone, nothing is resampled."""
+    segments, count = findings.segments, len(manifest.segments)
     if segments is None:
         return None
-    if segments.array.ndim != 3:
-        raise ModelFailed(f"the segments have {segments.array.ndim} dimensions", hint="Return segment numbers by slice, row and column.")
+    segments = _fractions(segments, count) if manifest.fractional else _numbers(segments, count)
     if not np.allclose(sorted(segments.spacing), sorted(assembled.volume.spacing), rtol=_SAME):
         raise ModelFailed("the segments have another voxel size than the input", hint="Resample them to the input's grid inside the model.")
-    low, high = segments.array.min(initial=False), segments.array.max(initial=False)
-    whole = segments.array.dtype.kind in "biu" or np.array_equal(segments.array, np.trunc(segments.array))
-    if not whole or low < 0 or high > len(manifest.segments):
-        described = f"model.toml describes 1 to {len(manifest.segments)}"
-        raise ModelFailed(f"the segments hold values from {low} to {high}; {described}", hint="Return whole numbers; 0 is background.")
-    numbers = segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16, copy=False))
     try:
-        return np.ascontiguousarray(numbers.match_geometry(assembled.volume).array)
+        array = segments.match_geometry(assembled.volume).array
     except RuntimeError as error:
         raise ModelFailed(f"the segments do not lie on the input's grid: {error}", hint="Return them with `volume.with_array`.") from error
+    return np.moveaxis(array, 3, 0) if manifest.fractional else np.ascontiguousarray(array)
 
 
-def _counts(labels: np.ndarray | None, segments: int) -> np.ndarray:
-    """Return the number of voxels by slice and segment, counted slice by slice: at once, a large volume would be copied to 64 bits."""
-    counts = [np.bincount(plane[plane != 0], minlength=segments + 1) for plane in (() if labels is None else labels)]
-    return np.array(counts, np.int64).reshape(-1, segments + 1)
+def _numbers(segments: Any, count: int) -> Any:
+    if segments.array.ndim != 3:
+        raise ModelFailed(f"the segments have {segments.array.ndim} dimensions", hint="Return segment numbers by slice, row and column.")
+    low, high = segments.array.min(initial=False), segments.array.max(initial=False)
+    whole = segments.array.dtype.kind in "biu" or np.array_equal(segments.array, np.trunc(segments.array))
+    if not whole or low < 0 or high > count:
+        described = f"model.toml describes 1 to {count}"
+        raise ModelFailed(f"the segments hold values from {low} to {high}; {described}", hint="Return whole numbers; 0 is background.")
+    return segments.with_array(segments.array.astype(np.uint8 if high < 256 else np.uint16, copy=False))
+
+
+def _fractions(segments: Any, count: int) -> Any:
+    given = segments.array
+    if given.dtype != np.uint8 or given.shape[3:] != (count,):
+        raise ModelFailed(
+            f"the segments are {given.dtype} of shape {given.shape}; model.toml describes fractions of {count}",
+            hint="Return uint8, 255 being 1.0, by slice, row, column and segment.",
+        )
+    return segments
+
+
+def _counted_numbers(labels: np.ndarray | None, segments: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether there is anything to show by slice and segment number, and the number of voxels by segment number.
+
+    Counted slice by slice: at once, a large volume would be copied to 64 bits.
+    """
+    by_slice = [np.bincount(plane[plane != 0], minlength=segments + 1) for plane in (() if labels is None else labels)]
+    counts = np.array(by_slice, np.int64).reshape(-1, segments + 1)
+    return counts > 0, counts.sum(axis=0)
+
+
+def _counted_fractions(fractions: np.ndarray | None, segments: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same for fractions, of which any above 0 is shown, and those that are at least a half are counted."""
+    shown = np.zeros((0 if fractions is None else fractions.shape[1], segments + 1), bool)
+    counts = np.zeros(segments + 1, np.int64)
+    for number, planes in enumerate(() if fractions is None else fractions, start=1):
+        for index, plane in enumerate(planes):
+            highest = plane.max()
+            shown[index, number] = highest > 0
+            counts[number] += np.count_nonzero(plane >= FRACTION_HALF) if highest >= FRACTION_HALF else 0
+    return shown, counts
 
 
 def _readings(name: str, findings: Findings, manifest: Manifest) -> list[Reading]:

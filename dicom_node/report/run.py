@@ -21,8 +21,13 @@ class Run:
     model: Model
     predecessors: tuple[Reference, ...] = ()  # results that these replace
     station: str = ""  # where it ran: Station Name and the observer's physical location
-    encoding: Encoding = "BINARY"  # of the segmentation
+    encoding: Encoding = "BINARY"  # of the segmentation, where its segments are no fractions
     utc_offset: str = ""  # of the dates where the images name none, such as +0100; empty: this machine's
+
+    @property
+    def segmentation_type(self) -> str:
+        """How the segmentation is encoded (0062,0001): fractions always as such, for no label says them, whatever the destinations take."""
+        return "FRACTIONAL" if self.model.manifest.fractional else self.encoding
 
     def uid(self, role: str, index: int = 1) -> str:
         """Return the UID of one part of this run's results: the same role and index, the same UID (PS3.5 B.2)."""

@@ -10,8 +10,8 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.config import Segment
-from dicom_node.domain import Assembled, Unsuitable
-from dicom_node.report.frames import Frame, functional_groups, in_space, labelled, packed, referenced_series, source_images, spacing_mm
+from dicom_node.domain import FRACTION_MAX, Assembled, Unsuitable
+from dicom_node.report.frames import Frame, functional_groups, graded, in_space, labelled, packed, referenced_series, source_images, spacing_mm
 from dicom_node.report.grid import Plane
 from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
 from dicom_node.report.outcome import Outcome
@@ -19,6 +19,7 @@ from dicom_node.report.run import Run
 from dicom_node.report.words import Words
 
 _PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
+_PIXELS = {"BINARY": packed, "LABELMAP": labelled, "FRACTIONAL": graded}
 _COPIED_COMPRESSION = ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
@@ -31,7 +32,8 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     """Return the segments that have voxels, as one Segmentation whose frames lie on their source images.
 
     A segment without a voxel is left out and the others numbered anew: segment numbers have no holes (PS3.3 C.8.20.2), a described segment
-    without frames hangs viewers, and its absence is stated as a coded finding in the report. Segments of a label map do not overlap.
+    without frames hangs viewers, and its absence is stated as a coded finding in the report. Segments of a label map do not overlap;
+    of fractions it is not defined whether they do.
 
     shown: the planes of the volume that have an image, in the order of its slices.
 
@@ -49,7 +51,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     seg.ContentCreatorName = None  # type 2, and no person made it
     _name_sources(seg, shown, source.SeriesInstanceUID)
     _derive_dimensions(seg, run)
-    _put_frames(seg, outcome, shown, run.encoding)
+    _put_frames(seg, outcome, shown, run.segmentation_type)
     settle(seg, source, run, "SEG")
     copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_COMPRESSION if source.get(keyword)])
     copy_elements(source, seg, [Tag("BodyPartExamined")] if is_sound(source, "BodyPartExamined") else [])
@@ -58,15 +60,18 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
 
 def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words: Words) -> Segmentation:
     """Let highdicom build the object over one row of pixels in one plane: all that is said once for the whole object, and no frame to wait for."""
-    manifest = run.model.manifest
+    manifest, kind, count = run.model.manifest, run.segmentation_type, len(outcome.present)
+    row = np.full((1, 1, count, count), 0.5) if kind == "FRACTIONAL" else np.arange(1, count + 1, dtype=np.uint16)[None, None]
     return Segmentation(
-        source_images=[_standin(plane, assembled, columns=len(outcome.present))],
-        pixel_array=np.arange(1, len(outcome.present) + 1, dtype=np.uint16)[None, None],
-        segmentation_type=run.encoding,
+        source_images=[_standin(plane, assembled, columns=count)],
+        pixel_array=row,
+        segmentation_type=kind,
+        fractional_type=manifest.fractional,
+        max_fractional_value=FRACTION_MAX,
         segment_descriptions=[_described(number, s, outcome, run, words) for number, s in enumerate(outcome.present, start=1)],
         series_instance_uid=run.uid("SEG series"),
         series_number=1,
-        sop_instance_uid=run.uid("SEG" if run.encoding == "BINARY" else f"SEG {run.encoding}"),
+        sop_instance_uid=run.uid("SEG" if kind == "BINARY" else f"SEG {kind}"),
         instance_number=1,
         manufacturer=words.say(manifest.manufacturer, 64),
         manufacturer_model_name=manifest.name,
@@ -100,19 +105,19 @@ def _standin(plane: Plane, assembled: Assembled, columns: int) -> Dataset:
     return image
 
 
-def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], encoding: str) -> None:
+def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], kind: str) -> None:
     """Put the frames, and what depends on them, in the place of those that highdicom was given (PS3.3 C.7.6.16, C.7.6.17, C.8.20.2).
 
     The segment is named in every frame, also where there is only one: older viewers look nowhere else.
     """
-    if outcome.labels is None:
+    if outcome.voxels is None:
         raise ValueError("there are no segments")
     shared = seg.SharedFunctionalGroupsSequence[0]
     numbers = [segment.number for segment in outcome.present]
-    present = outcome.counts[:, numbers] > 0  # (slice, segment)
+    present = outcome.shown[:, numbers]  # (slice, segment)
     filled = [plane for plane in shown if present[plane.slice_index].any()]
     places = list(enumerate(in_space(filled), start=1))
-    segments = [None] if encoding == "LABELMAP" else range(1, len(numbers) + 1)
+    segments = [None] if kind == "LABELMAP" else range(1, len(numbers) + 1)
     frames = [Frame(plane=p, place=i, segment=s) for s in segments for i, p in places if s is None or present[p.slice_index, s - 1]]
     if "SegmentIdentificationSequence" in shared:
         del shared.SegmentIdentificationSequence
@@ -121,9 +126,9 @@ def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], encoding: st
     if len(segments) == 1 and len(filled) > 1 and spacing_mm(filled, sort=False):
         seg.DimensionOrganizationType = "3D"
     seg.NumberOfFrames = len(frames)
-    seg.Rows, seg.Columns = outcome.labels.shape[1:]
+    seg.Rows, seg.Columns = outcome.voxels.shape[-2:]
     seg[_PER_FRAME] = functional_groups(frames)
-    seg.PixelData = (packed if encoding == "BINARY" else labelled)(outcome.labels, frames, numbers)
+    seg.PixelData = _PIXELS[kind](outcome.voxels, frames, numbers)
     seg["PixelData"].VR = "OW" if seg.BitsAllocated > 8 else "OB"
     if "PixelPaddingValue" in seg:
         seg["PixelPaddingValue"].VR = "US"

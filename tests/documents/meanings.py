@@ -80,6 +80,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "runner": "How the code is run.",
         "inputs": "What it accepts: one series for each name.",
         "segments": "What its mask's numbers mean.",
+        "fractional": "What values from 0 to 1 of each segment say (PS3.3 C.8.20.2.3): they then take the place of the mask. "
+        "The result is a FRACTIONAL segmentation for every destination, those that take `LABELMAP` too.",
         "measurements": "What its numbers mean.",
         "evaluations": "What its answers mean.",
         "weights": "Files that are fetched before it runs.",

@@ -108,7 +108,7 @@ def scene(sources: Sequence[Path], seg_path: Path) -> Scene:
     images = _referenced(sources, seg)
     try:
         volume = _volume(images).to_patient_orientation("HPL")
-        masks = seg.get_volume().match_geometry(volume)  # (slice, row, column, segment)
+        masks = _masks(seg).match_geometry(volume)  # (slice, row, column, segment)
     except (RuntimeError, ValueError) as error:
         raise Unsuitable(f"images and segmentation cannot be put on one grid: {error}") from error
     anywhere = masks.array.any(axis=3)
@@ -172,6 +172,12 @@ def _body(foreground: Mask, segments: Mask) -> Box:
         first, last = (kept[0], kept[-1]) if kept.size else (0, foreground.shape[axis] - 1)
         sides.append(slice(max(int(first) - _AROUND, 0), int(last) + 1 + _AROUND))
     return sides[0], sides[1], sides[2]
+
+
+def _masks(seg: Any) -> Any:
+    """Return the segments' voxels; of fractions those that are at least a half."""
+    stored = seg.get_volume(rescale_fractional=False)
+    return stored.with_array(stored.array > seg.get("MaximumFractionalValue", 1) // 2)
 
 
 def _segments(seg: Any, masks: Any, box: Box) -> Iterator[Shown]:
