@@ -171,6 +171,7 @@ def test_dcmsend_s_compressed_images_are_kept_compressed(house):
 
 def test_dcmtk_can_read_the_files_we_write(house, series):
     push(series[:1], house.ae)
+    house.store.instances.settle()  # it is not to be moved while it is read
     (path,) = house.stored.values()
     done = subprocess.run(
         [need("dcmdump"), "+P", "0002,0016", "+P", "0002,0013", "+P", "0020,000d", str(path)], capture_output=True, text=True, check=True
