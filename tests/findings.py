@@ -8,7 +8,7 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node.config import Model, load_model
-from dicom_node.domain import Assembled, Findings
+from dicom_node.domain import SEGMENT_AXIS, Assembled, Findings
 from dicom_node.report import Run
 from tests import phantoms
 
@@ -74,6 +74,8 @@ answers.yes = "SCT.Present"
 answers.no = "SCT.Absent"
 """
 
+FRACTIONAL_MANIFEST = f'fractional = "PROBABILITY"\n{MANIFEST}'
+
 LEFT, RIGHT = (2, 5, 14), (3, 12, 3)  # first voxels of the two marked blocks
 
 
@@ -111,6 +113,24 @@ def findings(given: Assembled, **more: object) -> Findings:
         "notes": ("The base of the lungs is cut off.",),
     }
     return Findings(**{**said, **more})  # type: ignore[arg-type]
+
+
+def fractions(labels: np.ndarray, segments: int = 3) -> np.ndarray:
+    """Return float32 (slice, row, column, segment): from 0.5 to 1 where the labels say so, 0.3 beside it, 0.2 in the slices above and below."""
+    values = np.zeros((*labels.shape, segments), np.float32)
+    for number in range(1, segments + 1):
+        inside = labels == number
+        for axis, beside in ((0, 0.2), (2, 0.3)):
+            for step in (-1, 1):
+                values[np.roll(inside, step, axis), number - 1] = beside
+        values[inside, number - 1] = np.linspace(0.5, 1, np.count_nonzero(inside))
+    return values
+
+
+def as_bytes(given: Assembled, values: np.ndarray) -> highdicom.Volume:
+    """Return fractions as an analysis that is settled has them."""
+    numbers = range(1, values.shape[3] + 1)
+    return given.volume.with_array(np.rint(values * 255).astype(np.uint8), {SEGMENT_AXIS: numbers})
 
 
 def _affine_of(images: Sequence[Dataset]) -> np.ndarray:

@@ -95,6 +95,42 @@ def test_a_view_of_the_input_that_lost_nothing_is_turned_back(pool: Pool) -> Non
     assert (run(pool, "flipped").segments.array == (image().array > 0)).all()
 
 
+def test_fractions_come_back_as_bytes_on_the_inputs_grid(pool: Pool) -> None:
+    """PS3.3 C.8.20.2.3: 255 is 1.0. They leave the model's process as bytes, segment after segment, from whatever view of the image."""
+    ct = image()
+    found = run(pool, "unsure", ct=ct)
+    liver = (ct.array - ct.array.min()) / (ct.array.max() - ct.array.min())
+    expected = np.rint(np.stack([liver, liver / 4], -1) * 255)  # (slice, row, column, segment)
+    assert found.segments.array.dtype == np.uint8
+    assert (found.segments.array == expected).all()
+    assert found.segments.get_channel_values("ReferencedSegmentNumber") == [1, 2]
+    assert found.segments.geometry_equal(ct)
+    assert found.segments.array[..., 0].flags.c_contiguous
+
+
+NO_FRACTIONS = {  # the number that the fake is given in the first voxel, and what is said
+    1: "the model gave segments that hold nan, not values from 0 to 1",
+    2: "the model gave segments that hold -0.1, not values from 0 to 1",
+    3: "the model gave segments that hold 1.91048, not values from 0 to 1",
+    4: "the model gave segments that hold inf, not values from 0 to 1",
+    5: "the model gave segments of type int16, not values from 0 to 1, nor uint8 from 0 to 255",
+    6: "the model gave fractions of the segments 1; its manifest describes 1, 2",
+    7: "the model gave fractions of the segments 2, 1; its manifest describes 1, 2",
+    8: "by slice, row, column and OpticalPathIdentifier: name the axis of the segments ReferencedSegmentNumber, and give no other",
+    9: "gave as segments a ndarray, not a Volume",
+}
+
+
+@pytest.mark.parametrize("fault", NO_FRACTIONS)
+def test_what_is_no_fraction_of_a_segment_is_refused_by_name(pool: Pool, fault: int) -> None:
+    """Nothing is clipped, nothing guessed: a network without its last layer gives numbers that look like something."""
+    ct = image()
+    ct.array[0, 0, 0] = fault
+    with pytest.raises(ModelFailed) as refused:
+        run(pool, "unsure", ct=ct)
+    assert NO_FRACTIONS[fault] in str(refused.value)
+
+
 def test_two_files_of_a_model_find_each_other_and_no_other_models_files(pool: Pool) -> None:
     """Every model has an analysis.py; each gets its own, its neighbours, and its weights folder if it asks."""
     assert run(pool, "neighbour").measurements == {"volume": 42.0}
@@ -597,6 +633,61 @@ def test_findings_that_the_manifest_does_not_cover_are_refused_by_name(breach: s
     with pytest.raises(ModelFailed) as refused:
         settle(found(**BREACHES[breach]), manifest(), {"ct": image()})
     assert breach in str(refused.value)
+
+
+def fractions(*of: float, dtype: type = np.float32) -> Volume:
+    """The first value where the first segment is, the second where the second is."""
+    array = np.stack([np.where(labels().array == number, value, 0) for number, value in enumerate(of, start=1)], -1).astype(dtype)
+    return image().with_array(array, {"ReferencedSegmentNumber": range(1, len(of) + 1)})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_fractions_of_any_width_are_rounded_to_bytes(dtype: type) -> None:
+    """The nearest 255th; what rounding left beyond 0 and 1 is 0 and 1."""
+    settled = settle(found(segments=fractions(0.5, 0.25, dtype=dtype)), manifest(fractional="OCCUPANCY"), {"ct": image()})
+    assert [settled.segments.array[..., n].max() for n in (0, 1)] == [128, 64]
+    values = np.where(np.arange(120).reshape(SHAPE) % 2, 1 + 5e-6, -5e-6)
+    one = manifest(fractional="OCCUPANCY", segments=manifest().model_dump()["segments"][:1], measurements={}, evaluations={})
+    settled = settle(Findings(segments=image().with_array(values)), one, {"ct": image()})
+    assert (settled.segments.array[..., 0] == np.where(values > 0.5, 255, 0)).all()
+
+
+def test_bytes_are_fractions_as_they_are() -> None:
+    """A model that has them as bytes spares itself the numbers."""
+    settled = settle(found(segments=fractions(255, 3, dtype=np.uint8)), manifest(fractional="PROBABILITY"), {"ct": image()})
+    assert [settled.segments.array[..., n].max() for n in (0, 1)] == [255, 3]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_lossless_view_of_fractions_comes_back_too(view: str) -> None:
+    """The axis of the segments is none of space."""
+    given = fractions(0.75, 1.0)
+    if view == "rounded to float32":
+        given = Volume(given.array, given.affine.astype(np.float32), "PATIENT", channels={"ReferencedSegmentNumber": [1, 2]})
+    settled = settle(found(segments=VIEWS[view](given) if view != "rounded to float32" else given), manifest(fractional="OCCUPANCY"), {"ct": image()})
+    assert (settled.segments.array == np.rint(given.array * 255)).all()
+
+
+def test_a_segment_below_a_half_everywhere_may_go_unmeasured() -> None:
+    """It counts as empty, in the contract as in the report."""
+    given = found(segments=fractions(0.5, 0.49), measurements=measured(volume={1: 5.0, 2: None}))
+    assert settle(given, manifest(fractional="PROBABILITY"), {"ct": image()}).measurements["volume"] == {1: 5.0, 2: None}
+    with pytest.raises(ModelFailed, match="'volume' of segment 1 has no value"):
+        settle(
+            found(segments=fractions(0.5, 0.49), measurements=measured(volume={1: None, 2: 1.0})), manifest(fractional="PROBABILITY"), {"ct": image()}
+        )
+
+
+def test_a_mask_with_an_axis_of_segments_is_refused() -> None:
+    """Without `fractional` a mask holds segment numbers."""
+    with pytest.raises(ModelFailed, match="segments of 4 dimensions"):
+        settle(found(segments=fractions(1, 1, dtype=np.uint8)), manifest(), {"ct": image()})
+
+
+def test_fractions_of_no_segments_are_no_manifest() -> None:
+    """It could only be a mistake."""
+    with pytest.raises(ValueError, match="is fractional and describes no segments"):
+        manifest(fractional="PROBABILITY", segments=[], measurements={"whole": {"concept": "SCT.Volume", "unit": "mL"}})
 
 
 def test_segments_that_no_manifest_describes_are_refused() -> None:

@@ -339,6 +339,74 @@ def test_more_segments_than_a_byte_counts_take_two(tmp_path: Path) -> None:
     assert np.array_equal(dcmread(BytesIO(encode(seg))).pixel_array, np.where(labels[0], labels[0] - 1, 0))
 
 
+@pytest.fixture
+def unsure(tmp_path: Path) -> Model:
+    return made.model(tmp_path / "unsure", made.FRACTIONAL_MANIFEST)
+
+
+def fractional(model: Model, values: np.ndarray | None = None, **run: object) -> dict[str, Dataset]:
+    """Build the objects of a model that gives fractions: of the phantom's blocks, and of a nodule that reaches 0.4 in one voxel."""
+    assembled = made.assembled(phantoms.series())
+    if values is None:
+        values = made.fractions(made.findings(assembled).segments.array)
+        values[6, 3, 3, 2] = 0.4
+    return results(model, given=made.findings(assembled, segments=made.as_bytes(assembled, values)), **run)
+
+
+def test_fractions_are_written_in_bytes_without_empty_frames(unsure: Model) -> None:
+    """PS3.3 C.8.20.2.3: the type, what stands for 1.0, and whether segments overlap, which is not defined for fractions."""
+    seg = fractional(unsure)["SEG"]
+    said = (seg.SOPClassUID, seg.SegmentationType, seg.SegmentationFractionalType, seg.MaximumFractionalValue, seg.BitsAllocated, seg.SegmentsOverlap)
+    assert said == (SEG_CLASS, "FRACTIONAL", "PROBABILITY", 255, 8, "UNDEFINED")
+    written = dcmread(BytesIO(encode(seg))).pixel_array  # (frame, row, column): of each segment the block's two slices, one above, one below
+    assert (len(written), seg["PixelData"].VR) == (8, "OB")
+    assert [frame.max() for frame in written[[0, 3, 4, 7]]] == [51] * 4
+    assert all(frame.max() > 127 for frame in written[[1, 2, 5, 6]])
+
+
+def test_a_segment_of_fractions_is_there_from_a_half_on(unsure: Model) -> None:
+    """A nodule that nobody is sure of is said to be absent, and is not drawn; a volume counts what reaches 0.5."""
+    seg, sr = fractional(unsure).values()
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["Left lung", "Right lung"]
+    assert "Looked for and not found: Nodule." in comments(sr)
+    assert child(groups(sr)[2], PRESENCE).ConceptCodeSequence[0].CodeValue == ABSENT
+    values = np.zeros((8, 24, 20, 3))
+    values[..., 0], values[0, 0, :, 0], values[1, 0, 0, 0] = 0.499, 0.5, 127.4 / 255
+    counted = made.findings(made.assembled(phantoms.series()), segments=made.as_bytes(made.assembled(phantoms.series()), values), measurements={})
+    seg = results(unsure, given=counted)["SEG"]
+    assert seg.SegmentSequence[0].SegmentDescription == f"Left lung, {20 * 2.5 * 0.8 * 0.7 / 1000:.1f} mL"
+    assert (len(seg.SegmentSequence), seg.NumberOfFrames, seg.SegmentsOverlap) == (1, 8, "NO")
+
+
+def test_fractions_that_never_reach_a_half_are_a_report_alone(unsure: Model) -> None:
+    """A negative result is a result; a segmentation of nothing is never made."""
+    assert list(fractional(unsure, np.full((8, 24, 20, 3), 0.49))) == ["SR"]
+
+
+def test_destinations_that_take_label_maps_get_fractions_as_such(unsure: Model) -> None:
+    """One result for all: a label says no fraction, so the destinations' wish does not touch the object."""
+    plain, mapped = (fractional(unsure, encoding=encoding) for encoding in ("BINARY", "LABELMAP"))
+    assert [encode(dataset) for dataset in plain.values()] == [encode(dataset) for dataset in mapped.values()]
+
+
+@pytest.mark.parametrize("view", [lambda v: v.flip_spatial([0, 2]), lambda v: v[1:6, 2:, :], lambda v: v.permute_spatial_axes([2, 0, 1])])
+def test_a_lossless_view_of_fractions_is_undone(unsure: Model, view: object) -> None:
+    """As of a mask; the axis of the segments stays where it is."""
+    assembled = made.assembled(phantoms.series())
+    given = made.as_bytes(assembled, made.fractions(made.findings(assembled).segments.array))
+    seg = results(unsure, given=made.findings(assembled, segments=view(given)))["SEG"]  # type: ignore[operator]
+    assert encode(seg) == encode(results(unsure, given=made.findings(assembled, segments=given))["SEG"])
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((8, 24, 20, 2), np.uint8), np.zeros((8, 24, 20, 3), np.float32), np.zeros((8, 24, 20), np.uint8)])
+def test_fractions_that_are_not_settled_are_refused(unsure: Model, wrong: np.ndarray) -> None:
+    """Bytes for each segment of the manifest, or nothing."""
+    volume = made.assembled(phantoms.series()).volume
+    segments = volume.with_array(wrong, {"ReferencedSegmentNumber": range(1, wrong.shape[3] + 1)} if wrong.ndim == 4 else None)
+    with pytest.raises(ModelFailed, match="model.toml describes fractions of 3"):
+        results(unsure, given=Findings(segments=segments))
+
+
 def test_an_object_is_written_twice_alike(model: Model) -> None:
     """The pixels lie in a buffer, which writing leaves as it was; looking into the frames changes nothing."""
     seg = results(model)["SEG"]

@@ -126,7 +126,8 @@ def _placed(array: Any, start: Any, shape: tuple[int, ...]) -> tuple[Any, int]:
         return array, 0
     spans = [(max(s, 0), max(min(s + n, full), s, 0)) for s, n, full in zip(start, array.shape[:3], shape, strict=True)]
     inner = array[tuple(slice(low - s, high - s) for (low, high), s in zip(spans, start, strict=True))]
-    placed = np.zeros((*shape, *array.shape[3:]), array.dtype)
+    of_segments = array.ndim - 3  # their axis, where there is one, comes last, and in memory first
+    placed = np.moveaxis(np.zeros((*array.shape[3:], *shape), array.dtype), range(of_segments), range(3, array.ndim))
     placed[tuple(slice(low, high) for low, high in spans)] = inner
     return placed, int(np.count_nonzero(array)) - int(np.count_nonzero(inner))
 

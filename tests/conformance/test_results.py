@@ -17,8 +17,11 @@ import pytest
 import SimpleITK
 from pydicom import Dataset, dcmread
 
+from dicom_node.config import load_model
 from dicom_node.domain import Assembled
 from dicom_node.report import build, check, encode
+from dicom_node.simulate.viewer.scene import scene
+from dicom_node.work import try_model
 from tests import findings as made
 from tests import phantoms
 from tests.conformance.viewers import objections_to_report, objections_to_segmentation
@@ -36,7 +39,8 @@ SOURCES: dict[str, Callable[[], list[Dataset]]] = {
     "Enhanced CT": lambda: [phantoms.enhanced(orientation="oblique")],
     "Enhanced MR": lambda: [phantoms.enhanced(modality="MR")],
 }
-ENCODINGS = ("BINARY", "LABELMAP")
+ENCODINGS = ("BINARY", "LABELMAP", "FRACTIONAL")
+MODELS = Path(__file__).parents[1] / "models"
 
 
 class Results:
@@ -47,9 +51,12 @@ class Results:
         self.inputs = phantoms.write(images, folder / "in")
         self.assembled = made.assembled(images)
         self.labels = _labels(self.assembled) * np.isin(_labels(self.assembled), segments)
-        found = made.findings(self.assembled, segments=self.assembled.volume.with_array(self.labels))
+        self.fractions = made.fractions(self.labels)  # where they are at least a half are the labels
+        model, given, run = made.model(folder / "model"), self.assembled.volume.with_array(self.labels), {"encoding": encoding}
+        if encoding == "FRACTIONAL":
+            model, given, run = made.model(folder / "model", made.FRACTIONAL_MANIFEST), made.as_bytes(self.assembled, self.fractions), {}
         self.objects: dict[str, Path] = {}
-        for draft in build(found, {"ct": self.assembled}, made.run(made.model(folder / "model"), encoding=encoding)):
+        for draft in build(made.findings(self.assembled, segments=given), {"ct": self.assembled}, made.run(model, **run)):
             self.objects[draft.kind] = folder / f"{draft.kind}.dcm"
             self.objects[draft.kind].write_bytes(encode(draft.dataset))
 
@@ -131,7 +138,7 @@ def _by_highdicom(results: Results, encoding: str) -> Dataset:
     described = [item for item in dcmread(results.objects["SEG"]).SegmentSequence if item.SegmentNumber]
     seg = highdicom.seg.Segmentation(
         source_images=results.images,
-        pixel_array=results.labels,
+        pixel_array=results.fractions[..., : len(described)] if encoding == "FRACTIONAL" else results.labels,
         segmentation_type=encoding,
         segment_descriptions=[highdicom.seg.SegmentDescription.from_dataset(item) for item in described],
         series_instance_uid="1.2.3",
@@ -188,7 +195,11 @@ def test_dcmqi_reads_the_same_voxels(of: Callable[..., Results], name: str, enco
         image = SimpleITK.ReadImage(str(path))
         array = SimpleITK.GetArrayFromImage(image)  # (slice, row, column)
         for number in read:
-            read[number] |= _points(np.argwhere(array == number), _affine_of(image))
+            if encoding != "FRACTIONAL":
+                read[number] |= _points(np.argwhere(array == number), _affine_of(image))
+            elif path.stem == str(number):  # one file for each segment, which holds its bytes
+                read[number] |= _points(np.argwhere(array >= 128), _affine_of(image))
+                assert sorted(array[array > 0]) == sorted(np.rint(results.fractions[results.fractions[..., number - 1] > 0, number - 1] * 255))
     for number, points in read.items():
         assert _same_points(points, results.points(number), tolerance_mm=0.02)
 
@@ -244,11 +255,35 @@ def test_an_asymmetric_marker_returns_to_its_side(of: Callable[..., Results], na
     results = of(name, encoding)
     orientation = {"Enhanced CT": "oblique"}.get(name, name)
     truth = phantoms.affine(orientation) @ [*(start + (size - 1) / 2 for start, size in zip(made.LEFT, (2, 3, 4), strict=True)), 1]
-    volume = highdicom.seg.segread(results.objects["SEG"]).get_volume(combine_segments=True)
-    found = volume.affine @ [*np.argwhere(volume.array == 1).mean(axis=0), 1]
+    volume = highdicom.seg.segread(results.objects["SEG"]).get_volume(segment_numbers=[1])
+    found = volume.affine @ [*np.argwhere(volume.array[..., 0] >= 0.5).mean(axis=0), 1]
     assert np.linalg.norm(found[:3] - truth[:3]) < 0.35  # half of the smallest voxel edge
     brightest = np.argwhere(results.assembled.volume.array > 500).mean(axis=0)
     assert np.allclose(results.assembled.volume.affine @ [*brightest, 1], truth, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_fractions_come_back_as_they_were_within_a_255th(of: Callable[..., Results], name: str) -> None:
+    """PS3.3 C.8.20.2.3: a stored value divided by Maximum Fractional Value; slices in which all is 0 are left out and come back as 0."""
+    results = of(name, "FRACTIONAL")
+    seg = highdicom.seg.segread(results.objects["SEG"])
+    assert seg.NumberOfFrames == np.count_nonzero(results.fractions.any(axis=(1, 2)))
+    read = seg.get_volume().match_geometry(results.assembled.volume) if len(results.fractions) > 1 else seg.get_volume()
+    assert np.abs(read.array - results.fractions[..., :2]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_what_a_model_is_unsure_of_is_written_as_it_said_it(tmp_path: Path) -> None:
+    """From the model's process through the contract to a valid object: what never reaches a half is not there, and the report says so."""
+    trial = try_model(load_model(MODELS / "unsure"), phantoms.write(phantoms.series(), tmp_path / "in"), tmp_path / "out")
+    assert (trial.problems, [path.name for path in trial.objects]) == ((), ["1-seg.dcm", "2-sr.dcm"])
+    image = made.assembled(phantoms.series()).volume.array
+    told = (image - image.min()) / (image.max() - image.min())
+    seg = highdicom.seg.segread(trial.objects[0])
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == ["Liver"]
+    read = seg.get_volume().match_geometry(made.assembled(phantoms.series()).volume)
+    assert np.abs(read.array[..., 0] - told).max() <= 0.5 / 255 + 1e-6
+    (drawn,) = scene(trial.sources, trial.objects[0]).segments  # as a picture shows it
+    assert drawn.volume_ml == pytest.approx(np.count_nonzero(told >= 0.5) * 2.5 * 0.8 * 0.7 / 1000)
 
 
 @pytest.mark.slow
