@@ -2,8 +2,9 @@
 
 Ours is timed as in a worker that is warm: headers and label map in memory, from there to the bytes in a file. dcmqi's `itkimage2segimage` is a
 program: it starts, reads the same 300 images and the label map from files in the system's cache, and writes the object. highdicom is given what
-we are given. Rounds are interleaved, medians count. Peak memory is the growth of the resident set in a fresh process that has written a small
-object before: VmHWM, reset through /proc/self/clear_refs, less VmRSS at that moment.
+we are given; of fractions we are given bytes, as a model's process sends them, and highdicom floating point numbers, for it takes nothing else.
+Rounds are interleaved, medians count. Peak memory is the growth of the resident set in a fresh process that has written a small object before:
+VmHWM, reset through /proc/self/clear_refs, less VmRSS at that moment.
 """
 
 import gc
@@ -24,8 +25,9 @@ from pydicom import dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from dicom_node.analyse import wire
 from dicom_node.config import Encoding
-from dicom_node.domain import Findings
+from dicom_node.domain import FRACTION_MAX, SEGMENT_AXIS, Findings
 from dicom_node.report import Run, build, encode, warm
 from dicom_node.report.grid import planes
 from dicom_node.report.outcome import interpret
@@ -36,7 +38,8 @@ from tests.benchmarks.measure import Measure
 from tests.peers import need
 
 SLICES, SIDE, SEGMENTS = 300, 512, 20
-ROUNDS = 5
+FRACTIONAL_SEGMENTS = 5
+ROUNDS, FEW_ROUNDS = 5, 2  # few where highdicom sorts 393 million numbers
 NAME = f"{SEGMENTS} segments on {SLICES} slices"
 
 
@@ -60,6 +63,7 @@ def measures(folder: Path, rounds: int = ROUNDS) -> Iterator[Measure]:
     yield from _deflated(bench, rounds)
     ours, theirs = bench.peak_mb("by_us"), bench.peak_mb("by_highdicom")
     yield Measure(name=f"SEG, {NAME}: peak memory, highdicom ÷ ours", ours=ours, peer=theirs, unit="MB", ratio=theirs / ours)
+    yield from _fractional(folder / "fractional", min(rounds, FEW_ROUNDS))
     cold, warmed = bench.first_s(warmed=False), bench.first_s(warmed=True)
     yield Measure(name="first report of a process: as it is ÷ warmed", ours=warmed, peer=cold, unit="s", ratio=cold / warmed)
 
@@ -73,6 +77,22 @@ def _deflated(bench: "Bench", rounds: int) -> Iterator[Measure]:
     ours, peer = small.stat().st_size / 1e6, theirs.stat().st_size / 1e6
     whole = plain.stat().st_size / 1e6
     yield Measure(name="its size deflated", ours=ours, peer=peer, unit="MB", ratio=peer / ours, note=f"{whole:.1f} MB as it lies on disk")
+
+
+def _fractional(folder: Path, rounds: int) -> Iterator[Measure]:
+    """Fractions: the object, and before it what becomes of floating point numbers in the model's process, beside all of them at once."""
+    bench, name = FractionalBench(folder), f"{FRACTIONAL_SEGMENTS} segments on {SLICES} slices, FRACTIONAL"
+    ours, theirs = _rounds(rounds, bench.by_us, bench.by_highdicom)
+    given = f"given {bench.findings.segments.array.nbytes / 1e6:.0f} MB of uint8, highdicom {bench.values.nbytes / 1e6:.0f} MB of float32"
+    yield Measure(name=f"SEG, {name}: highdicom ÷ ours", ours=ours, peer=theirs, unit="s", ratio=theirs / ours, note=given)
+    ours, theirs = bench.peak_mb("by_us"), bench.peak_mb("by_highdicom")
+    yield Measure(
+        name=f"SEG, {name}: peak memory, highdicom ÷ ours", ours=ours, peer=theirs, unit="MB", ratio=theirs / ours, note="beside what is given"
+    )
+    ours, theirs = _rounds(rounds, bench.bytes_by_slice, bench.bytes_at_once)
+    yield Measure(name="its float32 made bytes in the model's process: all at once ÷ by slice", ours=ours, peer=theirs, unit="s", ratio=theirs / ours)
+    ours, theirs = bench.peak_mb("bytes_by_slice"), bench.peak_mb("bytes_at_once")
+    yield Measure(name="the same: peak memory, all at once ÷ by slice", ours=ours, peer=theirs, unit="MB", ratio=theirs / ours)
 
 
 def _rounds(rounds: int, *ways: Callable[[], object]) -> list[float]:
@@ -95,10 +115,18 @@ class Bench:
         self.folder = folder
         images = phantoms.series(np.zeros((slices, SIDE, SIDE), np.int16), spacing_mm=(1.0, 0.7, 0.7))
         self.assembled = made.assembled(images)
-        self.model = made.model(folder / "model", manifest())
-        self.findings = Findings(segments=self.assembled.volume.with_array(labels(slices)))
+        self.model = made.model(folder / "model", self.manifest())
+        self.findings = Findings(segments=self.segments(slices))
         self.images = images
         self.run(encoding="BINARY").model.build  # noqa: B018 — reckoned once in a worker's life
+
+    def manifest(self) -> str:
+        """Return what the model says of itself."""
+        return manifest(SEGMENTS)
+
+    def segments(self, slices: int) -> highdicom.Volume:
+        """Return what it found."""
+        return self.assembled.volume.with_array(labels(slices))
 
     def run(self, encoding: Encoding) -> Run:
         """Return the run that results are of."""
@@ -123,11 +151,14 @@ class Bench:
 
     def by_highdicom(self) -> None:
         """Write the Segmentation as highdicom's users do."""
+        self._written_by_highdicom(self.findings.segments.array, SEGMENTS, "BINARY")
+
+    def _written_by_highdicom(self, array: np.ndarray, segments: int, kind: str) -> None:
         seg = highdicom.seg.Segmentation(
             source_images=self.images,
-            pixel_array=self.findings.segments.array,
-            segmentation_type="BINARY",
-            segment_descriptions=[_description(number) for number in range(1, SEGMENTS + 1)],
+            pixel_array=array,
+            segmentation_type=kind,
+            segment_descriptions=[_description(number) for number in range(1, segments + 1)],
             series_instance_uid="1.2.3",
             series_number=1,
             sop_instance_uid="1.2.3.4",
@@ -159,7 +190,8 @@ class Bench:
 
     def _elsewhere(self, what: str, how: str) -> str:
         folder = self.folder / f"{what}-{how}-{time.monotonic_ns()}"
-        return subprocess.run([sys.executable, "-m", __name__, what, how, str(folder)], check=True, capture_output=True, text=True).stdout
+        command = [sys.executable, "-m", __name__, type(self).__name__, what, how, str(folder)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def _for_dcmqi(self) -> Path:
         given = self.folder / "dcmqi"
@@ -173,11 +205,46 @@ class Bench:
         return given
 
 
-def manifest() -> str:
+class FractionalBench(Bench):
+    """The same series, how probable each of five organs is in each voxel, and the ways to write that."""
+
+    def manifest(self) -> str:
+        """Return what the model says of itself."""
+        return f'fractional = "PROBABILITY"\n{manifest(FRACTIONAL_SEGMENTS)}'
+
+    def segments(self, slices: int) -> highdicom.Volume:
+        """Return what it found, as it comes from the model's process."""
+        self.values = probabilities(slices)
+        return self.assembled.volume.with_array(wire.fractions(self.values), {SEGMENT_AXIS: range(1, FRACTIONAL_SEGMENTS + 1)})
+
+    def by_highdicom(self) -> None:
+        """Write the Segmentation as highdicom's users do: only floating point numbers are fractions to it."""
+        self._written_by_highdicom(self.values, FRACTIONAL_SEGMENTS, "FRACTIONAL")
+
+    def bytes_by_slice(self) -> None:
+        """Make bytes of the numbers as the model's process does."""
+        wire.fractions(self.values)
+
+    def bytes_at_once(self) -> None:
+        """Make bytes of the numbers as one would write it down."""
+        np.rint(self.values * np.float32(FRACTION_MAX)).astype(np.uint8)
+
+
+def manifest(segments: int) -> str:
     """Return the manifest of a model that finds so many organs."""
     part = '[[segments]]\nnumber = {0}\nlabel = "Organ {0}"\ncategory = "SCT.AnatomicalStructure"\ntype = "SCT.Lung"\n'
     head = 'name = "organs"\nversion = "1.0.0"\ntask = "Finds organs."\n[inputs.ct]\nModality = "CT"\n'
-    return head + "".join(part.format(number) for number in range(1, SEGMENTS + 1))
+    return head + "".join(part.format(number) for number in range(1, segments + 1))
+
+
+def probabilities(slices: int) -> np.ndarray:
+    """Return float32 (slice, row, column, segment), segment after segment in memory: ellipsoids that fade out at their rim, in every slice."""
+    found = np.empty((FRACTIONAL_SEGMENTS, slices, SIDE, SIDE), np.float32)
+    z, y, x = np.ogrid[:slices, :SIDE, :SIDE]
+    for index in range(FRACTIONAL_SEGMENTS):
+        away = ((z - slices / 2) / slices) ** 2 + ((y - 256) / 120) ** 2 + ((x - 80 - index * 88) / 80) ** 2
+        found[index] = np.clip(1.5 - away, 0, 1)
+    return np.moveaxis(found, 0, -1)
 
 
 def labels(slices: int) -> np.ndarray:
@@ -232,12 +299,12 @@ def _itkimage2segimage() -> str:
 # ----------------------------------------------------------------------------------------------- in a process of its own
 
 
-def _peak_mb(way: str, folder: Path) -> float:
+def _peak_mb(kind: type[Bench], way: str, folder: Path) -> float:
     folder.mkdir()
-    small = Bench(folder / "small", slices=100)
+    small = kind(folder / "small", slices=100)
     getattr(small, way)()
     del small
-    bench = Bench(folder / "whole")
+    bench = kind(folder / "whole")
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = _status_kb("VmRSS")
@@ -260,5 +327,5 @@ def _first_s(how: str, folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    _, what, how, where = sys.argv
-    print(_peak_mb(how, Path(where)) if what == "peak" else _first_s(how, Path(where)))
+    _, kind, what, how, where = sys.argv
+    print(_peak_mb({"Bench": Bench, "FractionalBench": FractionalBench}[kind], how, Path(where)) if what == "peak" else _first_s(how, Path(where)))
