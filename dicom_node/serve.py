@@ -200,7 +200,8 @@ def _with_keywords(study: Study, store: Store, keywords: frozenset[str]) -> Stud
         return study
     more: dict[str, Header] = {}
     for series in study.series:
-        more[series.series_instance_uid] = read_keywords(store.archive.path(series.instances[0].path), keywords)
+        (path,) = store.instances.bring(series.instances[:1])
+        more[series.series_instance_uid] = read_keywords(path, keywords)
     return replace(study, more=more)
 
 

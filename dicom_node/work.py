@@ -237,8 +237,7 @@ class Worker:
             instances = self._store.instances.by_ids(ids)
             if len(instances) < len(ids):
                 raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
-            paths = [self._store.archive.path(instance.path) for instance in instances]
-            inputs[name] = assemble(paths, model.manifest.inputs[name])
+            inputs[name] = assemble(self._store.instances.bring(instances), model.manifest.inputs[name])
         return inputs
 
     def _analyse(self, job: Job, model: Model, inputs: Mapping[str, Assembled], running: _Running) -> Findings:

@@ -82,6 +82,11 @@ class Receiver:
         """The port it listens on, or would: the configured one, unless that is 0 and it is listening."""
         return int(self._server.server_address[1]) if self._server else self._config.node.port
 
+    @property
+    def is_fast(self) -> bool:
+        """Whether C-STORE goes past pynetdicom: as the site wishes, where the library is one that this is known of."""
+        return self._fast
+
     def start(self) -> None:
         """Listen, and answer in threads of its own.
 
@@ -325,8 +330,10 @@ _name_what_is_not_storage()
 
 
 def _on_request(event: evt.Event) -> None:
-    """Abort a request that proposes a context without any transfer syntax (PS3.8 9.3.2.2): negotiating it would end pynetdicom's thread."""
-    if not all(context.transfer_syntax for context in event.assoc.requestor.primitive.presentation_context_definition_list):
+    """Abort a request that proposes a context without abstract or transfer syntax (PS3.8 9.3.2.2): negotiating it would end pynetdicom's thread."""
+    if not all(
+        context.abstract_syntax and context.transfer_syntax for context in event.assoc.requestor.primitive.presentation_context_definition_list
+    ):
         event.assoc.acse.send_ap_abort(0x06)  # invalid PDU parameter value
         event.assoc.kill()
 

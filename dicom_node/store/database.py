@@ -22,6 +22,7 @@ from dicom_node.domain import ConfigError, Transient
 HEAD = "0001"  # the newest migration; a test holds it to the folder
 _ADVISORY_LOCK = 7105731  # PostgreSQL: one process migrates at a time
 _BUSY_TIMEOUT_S = 30  # of SQLite: how long a transaction waits for another's to end
+_RELAXED_BUSY_TIMEOUT_S = 5  # the same, while a sender waits for its answer, and may send again
 _RETURNING_SINCE = (3, 35)  # of SQLite: a claim is one statement with RETURNING
 _ADDRESS_HINT = "Leave node.database empty for SQLite in the storage folder, or write postgresql://user@host/name."
 
@@ -273,7 +274,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 def _prepare_relaxed(connection: Any, record: Any) -> None:
     _prepare_sqlite(connection, record)
-    for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0"):  # nobody who waits for a receipt pays for a checkpoint
+    # Nobody who waits for a receipt pays for a checkpoint, or waits for long.
+    for pragma in ("synchronous=NORMAL", "wal_autocheckpoint=0", f"busy_timeout={_RELAXED_BUSY_TIMEOUT_S * 1000}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

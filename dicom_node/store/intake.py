@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -153,6 +153,22 @@ class Intake:
         with self._database.read() as connection:
             return connection.execute(select(instance.c.id).where(instance.c.path == name)).first() is not None
 
+    def bring(self, received: Iterable[Instance]) -> list[Path]:
+        """Return where the files of recorded instances are, and stay: those that wait in `incoming` go to their places first.
+
+        Raises
+        ------
+        Transient: the disk did not flush.
+        """
+        names = [one.path for one in received]
+        waiting = [name for name in names if self._archive.waits(name)]
+        if waiting:
+            with _flushing():
+                self._database.harden()
+            for name in waiting:
+                self._archive.settle(name)
+        return [self._archive.path(name) for name in names]
+
     def by_ids(self, ids: Sequence[int]) -> tuple[Instance, ...]:
         """Return instances by their ids in the ledger, in the order asked; what is no longer there is left out."""
         with self._database.read() as connection:
@@ -233,6 +249,15 @@ class Intake:
         self._keeper.add(kept)
 
 
+@contextlib.contextmanager
+def _flushing() -> Iterator[None]:
+    """Say of a ledger that was not flushed that it is tried again."""
+    try:
+        yield
+    except OSError as error:
+        raise Transient(f"the ledger was not flushed: {error.strerror}", hint="Look at the disk.") from error
+
+
 class _Keeper:
     """The thread that does what no association waits for."""
 
@@ -263,10 +288,11 @@ class _Keeper:
             if not names:
                 return
             try:
-                self._database.harden()
-            except OSError as error:
+                with _flushing():
+                    self._database.harden()
+            except Transient:
                 self._recorded.extendleft(reversed(names))
-                raise Transient(f"the ledger was not flushed: {error.strerror}", hint="Look at the disk.") from error
+                raise
             for name in names:
                 with contextlib.suppress(OSError):  # it is safe where it is, `Archive.path` finds it there, and the next start's sweep moves it
                     self._archive.settle(name)

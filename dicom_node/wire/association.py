@@ -28,6 +28,7 @@ _KNOWN = ("3.0.2", "3.0.3", "3.0.4")  # the versions that the tests ran with
 _ENDING_S = 0.01
 _BY_USER, _BY_PROVIDER = 0, 2  # sources of an A-ABORT (PS3.8 Table 9-26)
 _NO_REASON, _REASONS = 0, (0, 1, 2, 4, 5, 6)  # of a provider's
+_LET_GO_BYTES = 1 << 16  # at once
 _TURN_S = 1.0  # at least so often each loop looks for itself
 
 
@@ -194,10 +195,11 @@ class WokenDUL(DULServiceProvider):
         """Wait for the socket, a primitive or the ARTIM timer, and read a PDU if one is there; say whether one was read."""
         if not self.to_user_queue.empty() or not self.assoc.dimse.msg_queue.empty():
             self._gate.tell()
-        if self.state_machine.current_state == "Sta13":
-            return super()._is_transport_event()
         if not self.event_queue.empty():
             return False
+        if self.state_machine.current_state == "Sta13":
+            self._let_go()
+            return True
         with self._reading:
             if self._is_closed():
                 self.event_queue.put("Evt17")
@@ -210,6 +212,22 @@ class WokenDUL(DULServiceProvider):
                 self._read_pdu_data()
                 return True
         return False
+
+    def _let_go(self) -> None:
+        """Read and forget what a peer still says while its connection is closed (Sta13), then close it.
+
+        pynetdicom would read PDUs in it, and answer each piece of nonsense with an A-ABORT of its own. The ARTIM timer ends one that says on.
+        """
+        transport = self.socket
+        if transport is None or transport.socket is None:
+            self.event_queue.put("Evt17")
+            return
+        try:
+            more = transport.ready and transport.socket.recv(_LET_GO_BYTES)
+        except OSError:
+            more = b""
+        if not more:
+            transport.close()
 
     def _descriptor(self) -> int:
         """Return the file descriptor to wait for; -1: none, the socket is not connected, or another thread's."""

@@ -22,7 +22,7 @@ PATHS = ("stock", "fast") if "store_path" in Node.model_fields else ("stock",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """All that a conversation left behind, but for the names of files: those are rolled anew for each (`Archive.write_instance`).
+    """All that a conversation left behind, but for the names of files: those are rolled anew for each (`Archive.draft`).
 
     instances: (row without id and path, digest of the whole file, File Meta Information and all), in the ledger's order.
     quarantine: (row without id and path, digest of the whole file), in order of their content.

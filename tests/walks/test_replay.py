@@ -4,7 +4,7 @@ Each sender talks to the stock path through a recorder; what that path answered 
 
 What may differ between two receivers of the same bytes, and is therefore not compared:
 
-* the names of files and the ids of rows: they are rolled anew (`Archive.write_instance`), the order of rows is compared;
+* the names of files and the ids of rows: they are rolled anew (`Archive.draft`), the order of rows is compared;
 * the order of answers, and of rows, where the client waits for none: a window of asynchronous operations (PS3.7 D.3.3.3) was negotiated, which the
   stock path answers with one at a time; or C-STORE overtakes a C-ECHO although there is no window. The answers themselves are compared;
 * a PDU without items, which the stock path passes over, and a request for release while answers are outstanding, which it may grant before them;

@@ -161,6 +161,7 @@ def test_several_processes_receive_on_one_port_and_one_that_dies_comes_back(tmp_
     """SO_REUSEPORT, one ledger: what was acknowledged by a process that was killed is there."""
     with serving(tmp_path / "node", remotes={}, rules=[], models={}, port=free_ports(1)[0], node={"receivers": 3}) as node:
         receiving = wait_for(lambda: found if len(found := children(node.process.pid, "--only-receive")) == 2 else None)
+        wait_for(lambda: listening_beside(node.log) == 3, says=lambda: node.log)
         for number in range(12):
             sent = storescu(node.ae.port, written(tmp_path / f"study {number}", 5))
             assert sent.returncode == 0, sent.stderr
