@@ -403,6 +403,7 @@ TOO_EARLY = {
     "a wrong PDU beside the request to associate": associate_rq(CONTEXTS) + b"\x08\0\0\0\0\0",
     "images beside the request to associate": associate_rq(CONTEXTS) + eight("too early"),
     "a release beside the request to associate": associate_rq(CONTEXTS) + RELEASE_RQ,
+    "a context without an abstract syntax": associate_rq(CONTEXTS).replace(b"\x30\0\0\x19", b"\x53\0\0\x19", 1),
     "an even context": associate_rq(((2, CT_IMAGE, (EXPLICIT,)),)),
     "an A-ABORT of no source beside the request to associate": associate_rq(CONTEXTS) + ABORT[:8] + b"\3\0",
 }
@@ -474,7 +475,7 @@ def test_a_receiver_ends_every_conversation_and_serves_the_next(tmp_path: Path, 
             list(pool.map(lambda number: _converse(node.port, f"{SEED}/port/{number}"), range(16)))
             assert eventually(lambda: not serving()), serving()
             before = threading.active_count(), descriptors()
-            said = list(pool.map(lambda number: _converse(node.port, f"{SEED}/port/{number}"), range(16, 16 + PDUS // 100)))
+            said = list(pool.map(lambda number: _converse(node.port, f"{SEED}/port/{number}"), range(16, 16 + PDUS // 200)))
         assert sum(bool(one) for one in said) > len(said) // 2
         assert eventually(lambda: not serving()), serving()
         stores, others = answers(play(usual, node.port))
