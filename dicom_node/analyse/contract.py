@@ -71,7 +71,8 @@ def _numbers(array: Any, count: int) -> Any:
             raise ModelFailed(f"the model gave a boolean mask, but its manifest describes {count} segments", hint="Give segment numbers.")
         return array.view(np.uint8)
     if array.dtype.kind not in "iu":
-        raise ModelFailed(f"the model gave segments of type {array.dtype}", hint="Give a mask, or say `fractional` in model.toml.")
+        hint = "Give a boolean mask or whole segment numbers; values from 0 to 1 need `fractional` in model.toml."
+        raise ModelFailed(f"the model gave segments of type {array.dtype}", hint=hint)
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > count:
         wrong = low if low < 0 else high

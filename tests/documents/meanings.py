@@ -35,7 +35,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "storage_commitment": "Is read and does nothing yet.",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
-        "segmentation": "How it takes segmentations: `BINARY`, or `LABELMAP`. Results that also go elsewhere stay `BINARY`.",
+        "segmentation": "How it takes segmentations: `BINARY`, or `LABELMAP`. Results that also go elsewhere stay `BINARY`. "
+        "Fractions are `FRACTIONAL` everywhere.",
         "deflate": "Whether Deflated Explicit VR Little Endian is proposed to it first.",
     },
     "[models.NAME]": {
