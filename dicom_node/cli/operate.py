@@ -1,5 +1,6 @@
 """The verbs that run the node: check, serve, work."""
 
+import gc
 import logging
 import signal
 import socket
@@ -43,6 +44,7 @@ def serve(
     receive_command = ["serve", "--only-receive", *_options(config, storage), "--host", site.config.node.host]
     server = Server(site, store, work_command=_work_command(config, storage), receive_command=receive_command)
     server.start()
+    _spare_the_collector()
     if sys.stderr.isatty():
         node = site.config.node
         typer.echo(f"{node.ae_title}@{node.host}:{server.port} serves; results and ledger in {node.storage.resolve()}; stop with Ctrl-C", err=True)
@@ -54,6 +56,12 @@ def serve(
     raise typer.Exit(0 if healthy else 1)
 
 
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass over what was made until now, some 100 MB that stay: each of its rounds would keep every association waiting."""
+    gc.collect()
+    gc.freeze()
+
+
 def _receive_until(stop: threading.Event, site: "Site", store: "Store") -> None:
     """Be one of the processes that receive beside `serve`'s own, until that ends."""
     from dicom_node.receive import Receiver
@@ -61,6 +69,7 @@ def _receive_until(stop: threading.Event, site: "Site", store: "Store") -> None:
     threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
     receiver = Receiver(site.config, store)
     receiver.start()
+    _spare_the_collector()
     stop.wait()
     receiver.stop()
     store.close()

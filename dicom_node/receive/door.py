@@ -3,6 +3,7 @@
 Nothing here knows where the bytes came from: whoever has a data set whole, from a socket or a file, calls `Door.take`.
 """
 
+import contextlib
 import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
 _LOOK_EVERY_BYTES = 8 << 20  # of a long data set: so often the free space is looked at again
 _MIB = 1 << 20
+_HEAD_BYTES = 1 << 14  # of a data set that are looked at first
 
 
 class Door:
@@ -137,10 +139,8 @@ class Arrival:
     def _begin(self, data: Bytes) -> None:
         self._draft = self._store.archive.draft()
         self._draft.write(self._meta)
-        try:  # nearly always the first fragment has all that is wanted
-            self._header = checked_header(data, self._transfer_syntax_uid, beginning=True)
-        except Refused:
-            self._header = None  # judged when all has come
+        with contextlib.suppress(Refused):  # nearly always the beginning has all that is wanted; else it is judged when all has come
+            self._header = checked_header(bytes(data[:_HEAD_BYTES]), self._transfer_syntax_uid, beginning=True)
 
     def _judged(self, received_at: float) -> dict[str, Any]:
         """Return the header of a data set that can be used and is what was announced; keep in quarantine one that cannot."""

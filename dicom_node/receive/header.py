@@ -56,7 +56,6 @@ _META = {
 _MET: dict[tuple[Any, ...], Any] = {}  # values that were decoded lately
 _MET_AT_MOST, _MET_BYTES = 4096, 128  # values, of at most so many bytes
 
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -83,7 +82,9 @@ class _Malformed(Exception):
 
 def tolerable_uid(text: str) -> bool:
     """Say whether a text will do as a UID: 1 to 64 digits and dots by PS3.5 §9.1, leading zeros forgiven because real devices write them."""
-    return len(text) <= 64 and _UID.fullmatch(text) is not None
+    # Not by a regular expression, which takes 10 µs for each of an image's five.
+    digits = text.replace(".", "")
+    return len(text) <= 64 and digits.isascii() and digits.isdigit() and text[0] != "." and text[-1] != "." and ".." not in text
 
 
 def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = False) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = 
     Refused: with C001 when elements cannot be told apart up to the end of group 0028.
     """
     try:
-        data = memoryview(_inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set)
+        whole = _inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set
+        data = whole if isinstance(whole, bytes) else memoryview(whole)
         form = _form(data, "<" if transfer_syntax_uid != _BIG_ENDIAN else ">")
         found = {}
         for tag, vr, start, length, _ in _Walk(data, form, beginning).elements(0, only=_WANTED):
@@ -169,7 +171,7 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
 class _Walk:
     """Goes from element to element of a data set, over sequences of undefined length too, without recursion."""
 
-    def __init__(self, data: memoryview, form: _Form, beginning: bool = False) -> None:
+    def __init__(self, data: bytes | memoryview, form: _Form, beginning: bool = False) -> None:
         self._data = data
         self._form = form
         self._beginning = beginning
@@ -232,7 +234,7 @@ class _Walk:
         return at
 
 
-def _form(data: memoryview, order: str) -> _Form:
+def _form(data: bytes | memoryview, order: str) -> _Form:
     """Say how a data set is written by its first element, which devices get right more often than what they agreed to."""
     vr = bytes(data[4:6])
     return _Form(vr in _SHORT or vr in _LONG, order)
@@ -295,6 +297,7 @@ def _integer(text: str) -> int | None:
 
 
 def _cleaned(text: str) -> str:
+    text = text.rstrip("\0 ")  # the padding of nearly every value
     return (text if text.isprintable() else _CONTROL.sub(" ", text.replace("\0", ""))).strip()
 
 

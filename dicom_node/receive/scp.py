@@ -54,6 +54,7 @@ class _Tally:
     """What an association has brought so far."""
 
     started: float
+    sender: str = ""  # who takes turns: an AE title at an address
     stored: int = 0
     identical: int = 0
     refused: int = 0
@@ -227,9 +228,10 @@ class Receiver:
     def _answered(self, association: Association, arrival: Arrival | None) -> tuple[int, str]:
         """Make a data set durable and return status and comment of the answer (PS3.4 B.2.3)."""
         tally = self._tallies.setdefault(association, _Tally(time.monotonic()))
-        calling_ae = association.requestor.ae_title.strip()
+        tally.sender = tally.sender or _sender(association)
+        calling_ae = tally.sender.rpartition("@")[0]
         try:
-            recorded = self._close(arrival, _sender(association), calling_ae)
+            recorded = self._close(arrival, tally.sender, calling_ae)
         except Refused as refusal:
             tally.refused += 1
             _log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)

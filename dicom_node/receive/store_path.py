@@ -1,7 +1,7 @@
 """The store path: C-STORE requests from the socket to the door, past pynetdicom, which serves everything else.
 
-On an established association (Sta6 of PS3.8 Table 9-10, acceptor) this owns the socket. It reads whole PDUs into one buffer and takes each PDV
-(PS3.8 Annex E) by the state of the message that it belongs to:
+On an established association (Sta6 of PS3.8 Table 9-10, acceptor) this owns the socket. It takes each PDV (PS3.8 Annex E) by the state of the message
+that it belongs to. The fragments of a data set come one behind the other into one buffer, which goes to the disk when it is full:
 
 | state   | what comes                                  | what is done                                               | next state       |
 |---------|---------------------------------------------|------------------------------------------------------------|------------------|
@@ -40,6 +40,7 @@ from dicom_node.wire import (
     LAST,
     P_DATA_TF,
     PDU_HEAD,
+    PDV_HEAD,
     Broken,
     Connection,
     Malformed,
@@ -53,6 +54,7 @@ from dicom_node.wire import (
 )
 
 _PDU_TYPES = range(0x01, 0x08)  # PS3.8 9.3.1
+_BUFFER_BYTES = 1 << 18  # of a data set are gathered before they are hashed and written: each call costs a change of threads
 _COMMAND_BYTES = 1 << 16  # of a command set at most
 _OTHER_BYTES = 16 << 20  # of a message that pynetdicom takes, which keeps it in memory
 _LONGEST_PDU_BYTES = 1 << 20  # what the site agrees to is less; some senders exceed it
@@ -133,8 +135,10 @@ class _Path:
         self._association = dul.assoc
         self._begin = begin
         self._connection = connection
-        self._buffer = memoryview(bytearray(most_pdu_bytes))
+        self._buffer = memoryview(bytearray(max(most_pdu_bytes, _BUFFER_BYTES)))
+        self._filled = 0  # of the buffer, with what is not written yet of a data set
         self._head = memoryview(bytearray(PDU_HEAD.size))
+        self._item_head = memoryview(bytearray(PDV_HEAD.size))
         self._state = _State.IDLE
         self._context_id = 0
         self._command = bytearray()
@@ -150,11 +154,11 @@ class _Path:
         return self._reading or self._answers.outstanding
 
     def read(self) -> None:
-        """Read one PDU and do what is to be done with it; go on until the message that has begun is whole."""
+        """Read one PDU and do what is to be done with it; go on while a message has begun, or another follows in a moment."""
         self._reading = True
         try:
             self._read_one()
-            while self._state in (_State.COMMAND, _State.STORE) and not self._dul._kill_thread:
+            while self._goes_on():
                 self._read_one()
         except Broken:
             self._end_by("Evt17")  # transport connection closed
@@ -162,6 +166,11 @@ class _Path:
             self._end_by("Evt19")  # unrecognized or invalid PDU
         finally:
             self._reading = False
+
+    def _goes_on(self) -> bool:
+        if self._state in (_State.COMMAND, _State.STORE):
+            return not self._dul._kill_thread
+        return self._state is _State.IDLE and self._dul.goes_on()
 
     def _end_by(self, event: str) -> None:
         """Let the state machine end the association; what it says then is the last."""
@@ -176,8 +185,14 @@ class _Path:
         if length > _LONGEST_PDU_BYTES:
             raise Malformed("a PDU longer than any that was agreed to")
         if length > len(self._buffer):
+            self._flush()
             self._buffer = memoryview(bytearray(length))
-        body = self._buffer[:length]
+        if kind == P_DATA_TF and self._state is _State.STORE and length > PDV_HEAD.size:
+            self._read_data(length)
+            return
+        body = self._buffer[:length]  # nothing is in it: a data set's bytes are there only between its fragments
+        if self._filled:
+            body = memoryview(bytearray(length))
         self._connection.read(body)
         if kind != P_DATA_TF:
             self._hand_over(body)
@@ -186,6 +201,30 @@ class _Path:
             raise Malformed("a P-DATA-TF PDU without a PDV")  # PS3.8 Table 9-22
         for context_id, control, data in fragments(body):
             self._take(context_id, control, data)
+
+    def _read_data(self, length: int) -> None:
+        """Read the rest of a P-DATA-TF PDU behind what has come of the data set; nearly always it is one PDV."""
+        size = length - PDV_HEAD.size
+        if self._filled + size > len(self._buffer):
+            self._flush()
+        data = self._buffer[self._filled : self._filled + size]
+        self._connection.read_both(self._item_head, data)
+        item_length, context_id, control = PDV_HEAD.unpack(self._item_head)
+        if item_length != length - 4:
+            for one in fragments(memoryview(bytes(self._item_head) + bytes(data))):
+                self._take(*one)
+        elif control & COMMAND or context_id != self._context_id:
+            raise Malformed("a fragment of another message")
+        else:
+            self._filled += size
+            if control & LAST:
+                self._answer()
+
+    def _flush(self) -> None:
+        """Write what has come of the data set."""
+        if self._filled and self._arriving is not None:
+            self._arriving.write(self._buffer[: self._filled])
+        self._filled = 0
 
     def end(self) -> None:
         """Forget what had come of a data set, after the answers that are outstanding."""
@@ -237,13 +276,19 @@ class _Path:
         self._arriving = self._begin(request, str(context.transfer_syntax[0]))
 
     def _store_on(self, data: memoryview, is_last: bool) -> None:
+        self._flush()
+        if self._arriving is not None:
+            self._arriving.write(data)
+        if is_last:
+            self._answer()
+
+    def _answer(self) -> None:
+        self._flush()
         arriving, request = self._arriving, self._request
         if arriving is None or request is None:
             raise RuntimeError("a data set without its request")
-        arriving.write(data)
-        if is_last:
-            self._state, self._arriving, self._request = _State.IDLE, None, None
-            self._answers.give(arriving, request, self._context_id, self._association)
+        self._state, self._arriving, self._request = _State.IDLE, None, None
+        self._answers.give(arriving, request, self._context_id, self._association)
 
     def _other(self, context_id: int, control: int, data: memoryview) -> None:
         self._other_bytes += len(data)

@@ -29,6 +29,7 @@ _STOCK = 64  # empty files at hand
 
 
 _FEW = 2  # drafts at once
+_EARLY_BYTES = 1 << 18  # a piece of this size is rarely the last
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE
 _SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)
 if _SYNC_FILE_RANGE is not None:
@@ -46,6 +47,7 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self.incoming = self.root / "incoming"
+        self._root, self._incoming = str(self.root), str(self.incoming)  # joining paths costs as much as opening files
         self._lock = threading.Lock()
         self._writes = -1  # the descriptor of incoming.lock, once this process writes instances
         self._stock: queue.SimpleQueue[str] = queue.SimpleQueue()  # empty files in `incoming`
@@ -72,7 +74,7 @@ class Archive:
 
     def free_mb(self) -> int:
         """Return the free space of the disk, in MB of 2**20 bytes."""
-        disk = os.statvfs(self.root)
+        disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize >> 20
 
     # ----------------------------------------------------------------------------------------------------------- instances
@@ -90,8 +92,10 @@ class Archive:
         except queue.Empty:
             self.stock_up()
             waiting = self._stock.get()
-        with _disk("open a file"):
-            descriptor = os.open(self.incoming / waiting, os.O_RDWR)
+        try:
+            descriptor = os.open(f"{self._incoming}/{waiting}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            raise _declined("open a file", error) from error
         with self._lock:
             self.drafts += 1
         return Draft(self, waiting, descriptor)
@@ -112,7 +116,7 @@ class Archive:
         fresh = [f"{uuid.uuid4().hex}.dcm" for _ in range(upto - self._stock.qsize())]
         with _disk("take a file"):
             for waiting in fresh:
-                os.close(os.open(self.incoming / waiting, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                os.close(os.open(f"{self._incoming}/{waiting}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             if fresh:
                 _flush_folder(self.incoming)
         for waiting in fresh:
@@ -128,13 +132,13 @@ class Archive:
 
         The move is not flushed: after a power cut the file is in one place or the other, and `path` finds it in both.
         """
-        place, waiting = self.root / name, self.incoming / waiting_name(name)
+        place, waiting = f"{self._root}/{name}", f"{self._incoming}/{waiting_name(name)}"
         try:
-            waiting.rename(place)
+            os.rename(waiting, place)
         except FileNotFoundError:
-            if waiting.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                waiting.rename(place)
+            if os.path.exists(waiting):
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.rename(waiting, place)
 
     def stand_in(self, name: str, lost: str) -> None:
         """Let a flushed instance take the place of one with the same content whose file is gone.
@@ -282,13 +286,15 @@ class Draft:
         ------
         Transient: the disk did not take it.
         """
-        with _disk("take a file"):
+        try:
             written = os.write(self.descriptor, data)
-            self.size_bytes += written
-            if self._archive.drafts <= _FEW:
+            if len(data) >= _EARLY_BYTES and self._archive.drafts <= _FEW:
                 _start_writing(self.descriptor)
-            if written < len(data):
-                self.write(memoryview(data)[written:])
+        except OSError as error:
+            raise _declined("take a file", error) from error
+        self.size_bytes += written
+        if written < len(data):
+            self.write(memoryview(data)[written:])
 
     def seal(self, receipt: bytes, receipt_at: int, study_instance_uid: str, *, received_at: float) -> str:
         """Write the receipt, flush the file, and return the name that it will have once its row is durable.
@@ -297,9 +303,11 @@ class Draft:
         ------
         Transient: the disk did not take it.
         """
-        with _disk("take a file"):
+        try:
             os.pwrite(self.descriptor, receipt, receipt_at)
             os.fsync(self.descriptor)
+        except OSError as error:
+            raise _declined("take a file", error) from error
         self.close()
         return instance_name(self.waiting, study_instance_uid, received_at)
 
@@ -318,8 +326,12 @@ class Draft:
 
 def instance_name(waiting: str, study_instance_uid: str, received_at: float) -> str:
     """Return the name of an instance whose file is called `waiting` while it lies in `incoming`."""
-    study = sha256(study_instance_uid.encode()).hexdigest()[:16]
-    return f"{_day('instances', received_at)}/{study}/{waiting}"
+    return f"{_day('instances', received_at)}/{_folder(study_instance_uid)}/{waiting}"
+
+
+@lru_cache(256)
+def _folder(study_instance_uid: str) -> str:
+    return sha256(study_instance_uid.encode()).hexdigest()[:16]
 
 
 def waiting_name(name: str) -> str:
@@ -384,4 +396,8 @@ def _disk(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Transient(f"the disk did not {what}: {error.strerror}", hint="Free space in the storage folder, or look at the disk.") from error
+        raise _declined(what, error) from error
+
+
+def _declined(what: str, error: OSError) -> Transient:
+    return Transient(f"the disk did not {what}: {error.strerror}", hint="Free space in the storage folder, or look at the disk.")

@@ -137,7 +137,7 @@ class Intake:
         with self._archive.alone() as alone:
             for file in sorted(path for path in self._archive.incoming.iterdir() if path.is_file()):
                 received = recover(file)
-                if received is not None and self._has_row(received.path):
+                if received is not None and self._has_row(received):
                     self._archive.settle(received.path)
                     moved += 1
                 elif alone and received is not None:
@@ -149,9 +149,10 @@ class Intake:
         self.settle()
         return moved, recorded, removed
 
-    def _has_row(self, name: str) -> bool:
+    def _has_row(self, received: Instance) -> bool:
+        same = instance.c.study_instance_uid == received.study_instance_uid, instance.c.sop_instance_uid == received.sop_instance_uid
         with self._database.read() as connection:
-            return connection.execute(select(instance.c.id).where(instance.c.path == name)).first() is not None
+            return connection.execute(select(instance.c.id).where(*same, instance.c.path == received.path)).first() is not None
 
     def bring(self, received: Iterable[Instance]) -> list[Path]:
         """Return where the files of recorded instances are, and stay: those that wait in `incoming` go to their places first.
@@ -227,7 +228,7 @@ class Intake:
             return
         for one in group:
             with contextlib.suppress(NodeError):  # a commit may have failed after it took effect; who cannot ask leaves it to the sweep
-                if not self._has_row(one.received.path):
+                if not self._has_row(one.received):
                     self._archive.discard(one.received.path)
             one.error = error if isinstance(error, NodeError) else Transient(f"the ledger failed: {type(error).__name__}")
             self._tell(one)

@@ -37,7 +37,7 @@ instance = Table(
     Column("transfer_syntax_uid", _Uid, nullable=False),
     Column("study_instance_uid", _Uid, nullable=False),
     Column("series_instance_uid", _Uid, nullable=False),
-    Column("path", String(200), nullable=False, unique=True),
+    Column("path", String(200), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
     Column("calling_ae", _Ae, nullable=False),

@@ -29,6 +29,7 @@ _ENDING_S = 0.01
 _BY_USER, _BY_PROVIDER = 0, 2  # sources of an A-ABORT (PS3.8 Table 9-26)
 _NO_REASON, _REASONS = 0, (0, 1, 2, 4, 5, 6)  # of a provider's
 _LET_GO_BYTES = 1 << 16  # at once
+_MOMENT_MS = 5
 _TURN_S = 1.0  # at least so often each loop looks for itself
 
 
@@ -212,6 +213,15 @@ class WokenDUL(DULServiceProvider):
                 self._read_pdu_data()
                 return True
         return False
+
+    def goes_on(self) -> bool:
+        """Wait a moment for more from the peer, and say whether it came, and nothing else is to be done first: a turn of the reactor is saved."""
+        if self._kill_thread or not self.event_queue.empty() or not self.to_provider_queue.empty():
+            return False
+        if self._holds_bytes():
+            return True
+        ready = [descriptor for descriptor, _ in self._poll.poll(_MOMENT_MS)]
+        return self._polled in ready and self._bell not in ready
 
     def _let_go(self) -> None:
         """Read and forget what a peer still says while its connection is closed (Sta13), then close it.

@@ -68,6 +68,29 @@ class Connection:
         if got < len(into):
             self._read_on(into, got)
 
+    def read_both(self, first: memoryview, second: memoryview) -> None:
+        """Fill two buffers, in one call where the kernel fills them.
+
+        Raises
+        ------
+        Broken: as `read`.
+        """
+        got = 0
+        if not self._tls:
+            try:
+                got = self.socket.recvmsg_into((first, second), 0, self._flags)[0]
+            except OSError as error:
+                raise Broken(f"nothing to read: {type(error).__name__}") from error
+            if _QUICKACK is not None:
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            if not got:
+                raise Broken("the peer closed the connection")
+        if got < len(first):
+            self.read(first[got:])
+            got = len(first)
+        if got < len(first) + len(second):
+            self.read(second[got - len(first) :])
+
     def _read(self, into: memoryview) -> int:
         try:
             got = self.socket.recv_into(into, len(into), self._flags)

@@ -190,6 +190,6 @@ def catalogue(connection, backend):
 
 def described(sql):
     """Return what a statement says, in whatever order it says it: a table's columns keep theirs."""
-    words = " ".join(sql.split())
+    words = " ".join(sql.replace('"', "").split())  # a table that was made anew by a migration has its name in quotes
     head, _, parts = words.partition("(")
     return head, sorted(part.strip() for part in parts.rstrip(")").split(", "))

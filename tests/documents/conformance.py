@@ -16,11 +16,12 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
-from dicom_node.deliver.association import CONNECT_TIMEOUT_S, _Entity
+from dicom_node.deliver.association import CONNECT_TIMEOUT_S
 from dicom_node.domain import Refused, Result
 from dicom_node.receive import Door, Receiver, scp
 from dicom_node.receive.header import split_file
 from dicom_node.store import Store
+from dicom_node.wire import Requestor
 from tests import phantoms
 from tests.documents.objects import runs
 from tests.documents.text import table
@@ -98,7 +99,7 @@ def verification_syntaxes() -> str:
 
 def association() -> str:
     """How associations are accepted and requested."""
-    node, entity, requestor = Node(), _receiver()._entity(), _Entity("X")
+    node, entity, requestor = Node(), _receiver()._entity(), Requestor("X")
     rows = [
         ("Application Context Name", "`1.2.840.10008.3.1.1.1`", "the same"),
         ("AE title", f"`node.ae_title`, default `{node.ae_title}`", "the same"),
@@ -115,7 +116,7 @@ def association() -> str:
             f"the same and {1_000_000 / decisions._SLOWEST_BYTES_PER_S:g} s for each megabyte of the object",
         ),
         ("time-out of a silent network", f"`node.network_timeout_s`, default {entity.network_timeout:g} s", "`timeout_s` of the remote"),
-        ("Asynchronous Operations Window", "as proposed, up to 8 operations of the requestor; with `store_path = \"stock\"` 1, 1", "not proposed"),
+        ("Asynchronous Operations Window", 'as proposed, up to 8 operations of the requestor; with `store_path = "stock"` 1, 1', "not proposed"),
         ("SOP Class (Common) Extended Negotiation, User Identity", "not supported, not answered", "not proposed"),
         ("SCP/SCU Role Selection", "the proposed roles are accepted for storage classes and not used", "not proposed"),
     ]

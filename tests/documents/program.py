@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 
 def node_keys() -> str:
     """Every key of node.toml."""
-    sections = {"[node]": Node, "[node.tls]": Tls, "[remotes.NAME]": Remote, "[models.NAME]": ModelChoice, "[[rules]]": Rule, "[work]": Work, "[deliver]": Deliver}
+    sections = {"[node]": Node, "[node.tls]": Tls, "[remotes.NAME]": Remote, "[models.NAME]": ModelChoice}
+    sections |= {"[[rules]]": Rule, "[work]": Work, "[deliver]": Deliver}
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
         raise KeyError(f"sections without a table: {known}")

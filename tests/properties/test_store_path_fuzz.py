@@ -283,6 +283,12 @@ def _paired(told: list[tuple[int, int, str]], expected: Listener, window: int) -
     return pairs
 
 
+@pytest.fixture(autouse=True)
+def no_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what a stream has no more of: thousands of them end at every place."""
+    monkeypatch.setattr("dicom_node.wire.association._MOMENT_MS", 0)
+
+
 @pytest.fixture
 def quiet() -> None:
     """Let nothing be logged: a million refusals are no news."""

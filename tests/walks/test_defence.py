@@ -370,7 +370,7 @@ def test_senders_take_turns_however_many_associations_each_has():
 
 
 def test_a_sender_with_one_association_is_not_starved_by_one_with_twenty(open_house):
-    """Read from the ledger's order: while the one sends an image, the twenty send about six; were turns each association's, they would send twenty."""
+    """Read from the ledger's order: while the one sends an image, the twenty send about six; were turns the associations', twenty."""
     house = open_house(max_associations=40)
     images = {f"{who} {number}": image(f"{who} {number}") for who, count in (("crowd", 1200), ("single", 20)) for number in range(count)}
     single_is_done = threading.Event()
