@@ -13,6 +13,7 @@ import re
 import struct
 import zlib
 from collections.abc import Container, Iterator
+from functools import lru_cache
 from typing import Any
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
@@ -301,6 +302,7 @@ def _cleaned(text: str) -> str:
     return (text if text.isprintable() else _CONTROL.sub(" ", text.replace("\0", ""))).strip()
 
 
+@lru_cache(64)
 def _charsets(raw: bytes) -> tuple[str, ...]:
     """Return the codec of each value of Specific Character Set; an empty text for what is undeclared or unknown (PS3.3 C.12.1.1.2)."""
     terms = [_cleaned(term).upper() for term in raw.decode("latin-1").split("\\")]
