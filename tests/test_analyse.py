@@ -449,7 +449,8 @@ from tests.test_analyse import ModelFailed, Pool, run
 
 
 def held():
-    return [path.read_text() for path in Path("/proc/self/task").glob("*/children")], len(os.listdir("/proc/self/fd"))
+    children = [child for path in Path("/proc/self/task").glob("*/children") for child in path.read_text().split()]  # of every thread
+    return children, len(os.listdir("/proc/self/fd"))
 
 
 before = held()
