@@ -237,12 +237,7 @@ class _Path:
         """Give another PDU than P-DATA-TF to pynetdicom's state machine."""
         self._answers.wait()
         self._state = _State.OTHER  # whatever it is, no message goes on after it
-        try:
-            pdu, event = self._dul._decode_pdu(bytearray(bytes(self._head) + bytes(body)))
-        except Exception as error:  # whatever pynetdicom's decoder raises on bytes that anybody may send: they are no PDU
-            raise Malformed("not a PDU") from error
-        self._dul._recv_pdu.put(pdu)
-        self._dul.event_queue.put(event)
+        self._dul.hand_over(bytes(self._head) + bytes(body))
 
     # -------------------------------------------------------------------------------------------------------- the table
 
