@@ -4,16 +4,14 @@ Nothing here knows where the bytes came from: whoever has a data set whole, from
 """
 
 import contextlib
-import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from blake3 import blake3
 
 from dicom_node.config import Node
 from dicom_node.domain import Instance, Refused, Transient
 from dicom_node.receive.header import CANNOT_PARSE, Bytes, checked_header, split_file, tolerable_uid
 from dicom_node.receive.receipt import file_meta, receipt, receipt_at
+from dicom_node.receive.series import SeriesReader
 from dicom_node.store import Draft, Recorded, Store
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
@@ -21,6 +19,7 @@ DOES_NOT_MATCH = 0xA900
 _LOOK_EVERY_BYTES = 8 << 20  # of a long data set: so often the free space is looked at again
 _MIB = 1 << 20
 _HEAD_BYTES = 1 << 14  # of a data set that are looked at first
+NOWHERE = memoryview(bytearray(1 << 16))  # where bytes go that are not kept; nobody reads them
 
 
 class Door:
@@ -30,13 +29,22 @@ class Door:
         self._store = store
         self._node = node
 
-    def open(self, *, sop_class_uid: str | None, sop_instance_uid: str | None, transfer_syntax_uid: str, calling_ae: str) -> "Arrival":
+    def open(
+        self,
+        *,
+        sop_class_uid: str | None,
+        sop_instance_uid: str | None,
+        transfer_syntax_uid: str,
+        calling_ae: str,
+        headers: SeriesReader | None = None,
+    ) -> "Arrival":
         """Begin to take a data set.
 
         sop_class_uid, sop_instance_uid: what the sender said it is (PS3.7 9.1.1.1), which must be what it is; none: nothing was said.
+        headers: reads those of its like.
         """
         said = {"SOPClassUID": _bare(sop_class_uid), "SOPInstanceUID": _bare(sop_instance_uid)}
-        return Arrival(self._store, self._node, said, transfer_syntax_uid, calling_ae)
+        return Arrival(self._store, self._node, said, transfer_syntax_uid, calling_ae, headers or SeriesReader())
 
     def take(
         self,
@@ -67,37 +75,53 @@ class Arrival:
     What cannot be taken is read to its end and refused then: a sender hears nothing before it has sent all.
     """
 
-    def __init__(self, store: Store, node: Node, said: dict[str, str], transfer_syntax_uid: str, calling_ae: str) -> None:
+    def __init__(self, store: Store, node: Node, said: dict[str, str], transfer_syntax_uid: str, calling_ae: str, headers: SeriesReader) -> None:
         self._store = store
         self._node = node
         self._said = said
         self._transfer_syntax_uid = transfer_syntax_uid
         self._calling_ae = calling_ae
+        self._headers = headers
         self._meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, calling_ae, node.ae_title)
-        self._digest = blake3()
         self._size_bytes = 0
         self._look_at_bytes = 0  # from this size on the free space has not been looked at
         self._header: dict[str, Any] | None = None
+        self._looked = False  # whether the beginning was searched for a header
         self._draft: Draft | None = None
         self._failure: Transient | None = None
 
-    def write(self, data: Bytes) -> None:
-        """Take the next bytes; from the first failure on they are read and forgotten."""
+    def room(self, most_bytes: int) -> memoryview:
+        """Return where the next bytes go: so many at most, and at least one. From the first failure on they are forgotten."""
+        if self._failure is None:
+            try:
+                if self._size_bytes >= self._look_at_bytes:
+                    self._look_at_bytes += _LOOK_EVERY_BYTES
+                    self._keep_reserve(most_bytes)
+                return self._drafted.room(most_bytes)
+            except Transient as failure:
+                self._fail(failure)
+        return NOWHERE[:most_bytes]
+
+    def took(self, count: int) -> None:
+        """Go on after so many bytes that were put where `room` said."""
         if self._failure is not None:
             return
+        self._size_bytes += count
+        if not self._looked and self._size_bytes >= _HEAD_BYTES:
+            self._look()
         try:
-            if self._size_bytes >= self._look_at_bytes:
-                self._look_at_bytes += _LOOK_EVERY_BYTES
-                self._keep_reserve(len(data))
-            if self._draft is None:
-                self._begin(data)
-            self._drafted.write(data)
+            self._drafted.took(count)
         except Transient as failure:
-            self._failure = failure
-            self.drop()
-            return
-        self._digest.update(data)
-        self._size_bytes += len(data)
+            self._fail(failure)
+
+    def write(self, data: Bytes) -> None:
+        """Take the next bytes by a copy."""
+        left = memoryview(data)
+        while left:
+            place = self.room(len(left))
+            place[:] = left[: len(place)]
+            self.took(len(place))
+            left = left[len(place) :]
 
     def close(self, received_at: float) -> Recorded:
         """Make what has come durable, with its row, and return what became of it; when this returns, it survives a power cut.
@@ -109,8 +133,8 @@ class Arrival:
         Refused: A700 out of resources, try again; A900 not what the sender said; C001 cannot be parsed; C002 a UID is missing (PS3.4 B.2.3).
         """
         try:
-            if self._draft is None:
-                self.write(b"")
+            if not self._size_bytes:
+                self.room(1)
             if self._failure is not None:
                 raise self._failure
             return self._recorded(self._judged(received_at), received_at)
@@ -127,8 +151,12 @@ class Arrival:
     @property
     def _drafted(self) -> Draft:
         if self._draft is None:
-            raise RuntimeError("nothing has come yet")
+            self._draft = self._store.archive.draft(self._meta)
         return self._draft
+
+    def _fail(self, failure: Transient) -> None:
+        self._failure = failure
+        self.drop()
 
     def _keep_reserve(self, size_bytes: int) -> None:
         free_mb = self._store.archive.free_mb() - (size_bytes >> 20)
@@ -136,16 +164,17 @@ class Arrival:
             hint = f"{max(free_mb, 0)} MB are free, node.disk_reserve_mb is {self._node.disk_reserve_mb}: free space in the storage folder."
             raise Transient("the disk is below its reserve", hint=hint)
 
-    def _begin(self, data: Bytes) -> None:
-        self._draft = self._store.archive.draft()
-        self._draft.write(self._meta)
-        with contextlib.suppress(Refused):  # nearly always the beginning has all that is wanted; else it is judged when all has come
-            self._header = checked_header(bytes(data[:_HEAD_BYTES]), self._transfer_syntax_uid, beginning=True)
+    def _look(self) -> None:
+        """Look for the header in what has come, while the rest is coming: nearly always the beginning has all that is wanted."""
+        self._looked = True
+        with contextlib.suppress(Refused):  # else it is judged when all has come
+            beginning = bytes(self._drafted.beginning(_HEAD_BYTES))
+            self._header = self._headers.read(beginning, self._transfer_syntax_uid)
 
     def _judged(self, received_at: float) -> dict[str, Any]:
         """Return the header of a data set that can be used and is what was announced; keep in quarantine one that cannot."""
         try:
-            header = self._header or checked_header(self._whole(), self._transfer_syntax_uid)
+            header = self._header or checked_header(self._drafted.data_set(), self._transfer_syntax_uid)
             _same(self._said, header)
         except Refused as refusal:
             if refusal.status & 0xF000 == 0xC000:
@@ -153,15 +182,9 @@ class Arrival:
             raise
         return header
 
-    def _whole(self) -> memoryview:
-        """Return the data set as it lies in its file; a header that is longer than the first fragment is rare."""
-        if not self._size_bytes:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(self._drafted.descriptor, 0, access=mmap.ACCESS_READ))[len(self._meta) :]
-
     def _recorded(self, header: dict[str, Any], received_at: float) -> Recorded:
         study, draft = header["StudyInstanceUID"], self._drafted
-        digest = self._digest.digest()
+        digest = draft.digest
         path = draft.seal(receipt(self._meta, self._size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
         received = Instance(
             sop_instance_uid=header["SOPInstanceUID"],

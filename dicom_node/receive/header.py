@@ -12,7 +12,8 @@ import mmap
 import re
 import struct
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -27,12 +28,12 @@ MISSING_UID = 0xC002
 Bytes = bytes | bytearray | memoryview | mmap.mmap
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # the latter two by JPIP reference
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})  # the latter two by JPIP reference
 _INFLATED_BYTES = 16 << 20  # of a deflated data set so much is looked at
 _ELEMENTS = 1_000_000  # so many are walked over, nested ones included: about a second
 _TOO_MANY = f"more than {_ELEMENTS} elements before the image"
 _DEPTH = 64  # of open sequences and items; pydicom, which reads the file later, recurses for each
-_VALUE_BYTES = 4096  # of a value so much is looked at
+VALUE_BYTES = 4096  # of a value so much is looked at
 _TEXT_CHARACTERS = 1024  # of a value so much is kept
 _VALUES = 64  # of an attribute so many are kept
 
@@ -64,7 +65,10 @@ _FRAGMENT = re.compile(rb"[^\x1b]+|\x1b[^\x1b]*")
 _PYTHON_STRIPS_ESCAPE = frozenset({"iso2022_jp", "iso2022_jp_2"})
 
 
-class _Form:
+CHARACTER_SET = 0x00080005
+
+
+class Form:
     """How elements are written: with or without their VR, and in which byte order."""
 
     def __init__(self, explicit: bool, order: str) -> None:
@@ -74,7 +78,7 @@ class _Form:
         self.length = struct.Struct(order + "I").unpack_from
 
 
-_IMPLICIT, _EXPLICIT = _Form(False, "<"), _Form(True, "<")
+_IMPLICIT, _EXPLICIT = Form(False, "<"), Form(True, "<")
 
 
 class _Malformed(Exception):
@@ -97,22 +101,57 @@ def read_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = 
     ------
     Refused: with C001 when elements cannot be told apart up to the end of group 0028.
     """
+    scan = scanned(data_set, transfer_syntax_uid, beginning=beginning)
+    return header_of((tag, scan.value(tag)) for tag in scan.found)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Where a data set has what, up to the end of group 0028."""
+
+    data: bytes | memoryview
+    form: "Form"
+    found: dict[int, tuple[bytes, int, int]]  # tag of HEADER_KEYWORDS → VR, where its value begins, its length in bytes
+    charsets: tuple[str, ...]
+    heads: list[tuple[int, int]]  # of all elements, nested ones too: where their tags, VRs and lengths begin and end; if asked for
+
+    def raw(self, tag: int) -> bytes:
+        """Return so much of a value as is looked at."""
+        _, start, length = self.found[tag]
+        return bytes(self.data[start : start + min(length, VALUE_BYTES)])
+
+    def value(self, tag: int) -> Any:
+        """Return a value: text, int, float, or a list of them; None when there is none, or none that can be read."""
+        vr, _, length = self.found[tag]
+        return known_value(tag, vr, self.raw(tag), length, self.form, self.charsets)
+
+
+def scanned(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = False, with_heads: bool = False) -> Scan:
+    """Find the attributes of HEADER_KEYWORDS in a data set.
+
+    Raises
+    ------
+    Refused: as `read_header`.
+    """
     try:
-        whole = _inflated(data_set) if transfer_syntax_uid in _DEFLATED else data_set
+        whole = _inflated(data_set) if transfer_syntax_uid in DEFLATED else data_set
         data = whole if isinstance(whole, bytes) else memoryview(whole)
         form = _form(data, "<" if transfer_syntax_uid != _BIG_ENDIAN else ">")
-        found = {}
-        for tag, vr, start, length, _ in _Walk(data, form, beginning).elements(0, only=_WANTED):
-            found[tag] = vr, bytes(data[start : start + min(length, _VALUE_BYTES)]), length
+        walk = _Walk(data, form, beginning, [] if with_heads else None)
+        found = {tag: (vr, start, length) for tag, vr, start, length, _ in walk.elements(0, only=_WANTED)}
     except _Malformed as error:
         raise _unparsable(str(error)) from error
     except struct.error as error:
         raise _unparsable("it ends within an element") from error
     except zlib.error as error:
         raise _unparsable("it is not deflated") from error
-    charsets = _charsets(found.get(0x00080005, (b"", b"", 0))[1])
-    values = {_WANTED[tag][0]: _known(tag, vr, raw, length, form, charsets) for tag, (vr, raw, length) in found.items()}
-    return {keyword: value for keyword, value in values.items() if value is not None}
+    _, start, length = found.get(CHARACTER_SET, (b"", 0, 0))
+    return Scan(data, form, found, _charsets(bytes(data[start : start + min(length, VALUE_BYTES)])), walk.heads or [])
+
+
+def header_of(values: Iterable[tuple[int, Any]]) -> dict[str, Any]:
+    """Return a header of values by tag; those that are none are left out."""
+    return {_WANTED[tag][0]: value for tag, value in values if value is not None}
 
 
 def checked_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = False) -> dict[str, Any]:
@@ -122,15 +161,25 @@ def checked_header(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool
     ------
     Refused: C001 when it cannot be parsed, C002 when a UID is missing or none.
     """
+    header = read_header(data_set, transfer_syntax_uid, beginning=beginning)
+    check_uids(header, transfer_syntax_uid)
+    return header
+
+
+def check_uids(header: Mapping[str, Any], transfer_syntax_uid: str) -> None:
+    """Look whether a header has every UID that its data set is filed by.
+
+    Raises
+    ------
+    Refused: C001 when the transfer syntax is no UID, C002 when one is missing or none.
+    """
     if not tolerable_uid(transfer_syntax_uid):
         raise Refused("The transfer syntax is not a UID", status=CANNOT_PARSE)
-    header = read_header(data_set, transfer_syntax_uid, beginning=beginning)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if keyword not in header:
             raise Refused(f"{keyword} is missing", status=MISSING_UID)
         if not isinstance(header[keyword], str) or not tolerable_uid(header[keyword]):
             raise Refused(f"{keyword} is not a UID", status=MISSING_UID)
-    return header
 
 
 def _unparsable(why: str) -> Refused:
@@ -156,7 +205,7 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
     try:
         for tag, _, value, length, end in _Walk(view, _EXPLICIT).elements(start, last_group=0x0002):
             keyword = _META.get(tag)
-            if keyword and length <= _VALUE_BYTES:
+            if keyword and length <= VALUE_BYTES:
                 said[keyword] = _cleaned(bytes(view[value : value + length]).decode("latin-1"))
             start = end
     except (_Malformed, struct.error) as error:
@@ -172,8 +221,9 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
 class _Walk:
     """Goes from element to element of a data set, over sequences of undefined length too, without recursion."""
 
-    def __init__(self, data: bytes | memoryview, form: _Form, beginning: bool = False) -> None:
+    def __init__(self, data: bytes | memoryview, form: Form, beginning: bool = False, heads: list[tuple[int, int]] | None = None) -> None:
         self._data = data
+        self.heads = heads  # as of `Scan`; None: nobody asks
         self._form = form
         self._beginning = beginning
         self._left = _ELEMENTS
@@ -188,6 +238,8 @@ class _Walk:
             if vr in plain and group != _ITEM_GROUP:
                 tag, start = group << 16 | element, at + 8
                 left -= 1
+                if self.heads is not None:
+                    self.heads.append((at, start))
             else:
                 tag, vr, length, start = self._element(at, self._form)
             if group > last_group:
@@ -205,8 +257,14 @@ class _Walk:
         if self._beginning:
             raise _Malformed("more is to come")
 
-    def _element(self, at: int, form: _Form) -> tuple[int, bytes, int, int]:
+    def _element(self, at: int, form: Form) -> tuple[int, bytes, int, int]:
         """Return tag, VR (empty when implicit), length, and where the value begins (PS3.5 §7.1)."""
+        element = self._read(at, form)
+        if self.heads is not None:
+            self.heads.append((at, element[3]))
+        return element
+
+    def _read(self, at: int, form: Form) -> tuple[int, bytes, int, int]:
         self._left -= 1
         if self._left < 0:
             raise _Malformed(_TOO_MANY)
@@ -235,10 +293,10 @@ class _Walk:
         return at
 
 
-def _form(data: bytes | memoryview, order: str) -> _Form:
+def _form(data: bytes | memoryview, order: str) -> Form:
     """Say how a data set is written by its first element, which devices get right more often than what they agreed to."""
     vr = bytes(data[4:6])
-    return _Form(vr in _SHORT or vr in _LONG, order)
+    return Form(vr in _SHORT or vr in _LONG, order)
 
 
 def _inflated(data_set: Bytes) -> bytes:
@@ -248,8 +306,8 @@ def _inflated(data_set: Bytes) -> bytes:
 # --------------------------------------------------------------------------------------------------------------- values
 
 
-def _known(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: tuple[str, ...]) -> Any:
-    """Return a value as `_value` does, from memory where it was met before: most are the same in all images of a series."""
+def known_value(tag: int, vr: bytes, raw: bytes, length: int, form: Form, charsets: tuple[str, ...]) -> Any:
+    """Return a value as of `Scan.value`, from memory where it was met before: most are the same in all images of a series."""
     if length > _MET_BYTES:
         return _value(tag, vr, raw, length, form, charsets)
     key = tag, vr, raw, form.order, charsets
@@ -262,10 +320,10 @@ def _known(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: 
         return value
 
 
-def _value(tag: int, vr: bytes, raw: bytes, length: int, form: _Form, charsets: tuple[str, ...]) -> Any:
+def _value(tag: int, vr: bytes, raw: bytes, length: int, form: Form, charsets: tuple[str, ...]) -> Any:
     kind = _WANTED[tag][1]
     numeric = kind in ("DS", "IS", "US")
-    if vr == b"SQ" or (numeric and length > _VALUE_BYTES):
+    if vr == b"SQ" or (numeric and length > VALUE_BYTES):
         return None
     if vr in _BINARY or (kind == "US" and vr in (b"", b"UN", b"OB", b"OW")):
         return _several(_unpacked(raw, form.order + _BINARY.get(vr, "H"))) if numeric else None

@@ -14,11 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from socketserver import BaseServer
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, proxy
 
 import structlog
 from pydicom.dataset import Dataset
@@ -29,16 +27,15 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError, Refused, Transient
-from dicom_node.receive.door import OUT_OF_RESOURCES, Arrival, Door
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError
+from dicom_node.receive.door import Door
 from dicom_node.receive.server import Handler, Server, tls_context
 from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
-from dicom_node.store import Recorded, Store
+from dicom_node.receive.visit import Visit
+from dicom_node.store import Store
 from dicom_node.wire import Connection, StoreRequest, is_known_library
 
-SUCCESS = 0x0000
-NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
 _AT_ONCE = 4  # data sets that are made durable at once: more gain next to nothing, and then senders would not take turns
@@ -47,17 +44,6 @@ _DESCRIPTORS_EACH = 4  # of an association: its socket, its bell, its file; and 
 _ABORT_S = 2.0  # so long an aborted association may take to say so to its peer
 
 _log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What an association has brought so far."""
-
-    started: float
-    sender: str = ""  # who takes turns: an AE title at an address
-    stored: int = 0
-    identical: int = 0
-    refused: int = 0
 
 
 _LISTENING: WeakSet["Receiver"] = WeakSet()
@@ -76,7 +62,7 @@ class Receiver:
         self._window: ThreadPoolExecutor | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
-        self._tallies: WeakKeyDictionary[Association, _Tally] = WeakKeyDictionary()
+        self._visits: WeakKeyDictionary[Association, Visit] = WeakKeyDictionary()
 
     @property
     def port(self) -> int:
@@ -171,13 +157,13 @@ class Receiver:
         return sorted(known) or ["NOBODY MAY CALL"]
 
     def _prepare(self, association: Association, connected: socket.socket) -> None:
-        """Give an association its tally and, on the fast path, the upper layer that stores."""
-        self._tallies[association] = _Tally(time.monotonic())
+        """Begin an association's visit and, on the fast path, give it the upper layer that stores."""
+        visit = self._visits[association] = self._visit(association)
         node, transport = self._config.node, association.dul.socket
         if self._fast and self._window is not None and transport is not None:
             connection = Connection(connected, node.network_timeout_s)
             transport.recv = partial(_whole, connection)
-            StoreDUL(association, partial(self._begin, association), connection, node.max_pdu_bytes, self._window)
+            StoreDUL(association, visit.begin, connection, self._window)
             negotiate_window(association, _WINDOW)
 
     def _on_connection(self, event: evt.Event) -> None:
@@ -194,103 +180,18 @@ class Receiver:
         said = StoreRequest(
             message_id=request.MessageID, sop_class_uid=str(request.AffectedSOPClassUID), sop_instance_uid=str(request.AffectedSOPInstanceUID)
         )
-        arriving = self._begin(event.assoc, said, str(event.context.transfer_syntax))
+        arriving = (self._visits.get(event.assoc) or self._visit(event.assoc)).begin(said, str(event.context.transfer_syntax))
         arriving.write(request.DataSet.getbuffer())
         status, comment = arriving.close()
         return _answer(status, comment) if comment else status
 
-    def _begin(self, association: Association, request: StoreRequest, transfer_syntax_uid: str) -> "_Arriving":
-        """Begin to take a data set."""
-        calling_ae = association.requestor.ae_title.strip()
-        if not self._config.may(calling_ae, "send"):
-            return _Arriving(self, association, None)
-        arrival = self._door.open(
-            sop_class_uid=request.sop_class_uid,
-            sop_instance_uid=request.sop_instance_uid,
-            transfer_syntax_uid=transfer_syntax_uid,
-            calling_ae=calling_ae,
-        )
-        return _Arriving(self, association, arrival)
-
-    def _close(self, arrival: Arrival | None, sender: str, calling_ae: str) -> Recorded:
-        if arrival is None:
-            hint = f'Add "send" to the `may` of the remote whose AE title is {calling_ae}.'
-            raise Refused("Not authorised to send", status=NOT_AUTHORISED, hint=hint)
-        received_at = self._clock()
-        try:
-            with self._turnstile.turn(sender, self._config.node.dimse_timeout_s):
-                return arrival.close(received_at)
-        except Transient as error:
-            raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
-        finally:
-            arrival.drop()
-
-    def _answered(self, association: Association, arrival: Arrival | None) -> tuple[int, str]:
-        """Make a data set durable and return status and comment of the answer (PS3.4 B.2.3)."""
-        tally = self._tallies.setdefault(association, _Tally(time.monotonic()))
-        tally.sender = tally.sender or _sender(association)
-        calling_ae = tally.sender.rpartition("@")[0]
-        try:
-            recorded = self._close(arrival, tally.sender, calling_ae)
-        except Refused as refusal:
-            tally.refused += 1
-            _log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)
-            return refusal.status, str(refusal)
-        except Exception as error:
-            # The outermost frame of ours in an association's thread. It is this program that is at fault, not the data set: the sender is told
-            # to try again (A700). The error's text might quote the data set, so it is not logged.
-            tally.refused += 1
-            _log.error("receive.failed", calling_ae=calling_ae, status="A700", error=type(error).__name__, where=_where(error))
-            return OUT_OF_RESOURCES, "Internal error"
-        if recorded is Recorded.IDENTICAL:
-            tally.identical += 1
-        else:
-            tally.stored += 1
-        return SUCCESS, ""
+    def _visit(self, association: Association) -> Visit:
+        return Visit(association=proxy(association), config=self._config, door=self._door, turnstile=self._turnstile, clock=self._clock)
 
     def _on_end(self, event: evt.Event, how: str) -> None:
-        tally = self._tallies.pop(event.assoc, None)
-        if tally is None:  # it was told of already
-            return
-        _log.info(
-            "receive.association",
-            ended=how,
-            calling_ae=event.assoc.requestor.ae_title.strip(),
-            address=event.assoc.requestor.address_info.address if event.assoc.requestor.address_info else "",
-            stored=tally.stored,
-            identical=tally.identical,
-            refused=tally.refused,
-            seconds=round(time.monotonic() - tally.started, 3),
-        )
-
-
-class _Arriving:
-    """A data set that comes in pieces on an association, and goes nowhere when its sender may not send."""
-
-    def __init__(self, receiver: Receiver, association: Association, arrival: Arrival | None) -> None:
-        self._receiver = receiver
-        self._association = association
-        self._arrival = arrival
-
-    def write(self, data: memoryview) -> None:
-        """Take the next piece."""
-        if self._arrival is not None:
-            self._arrival.write(data)
-
-    def drop(self) -> None:
-        """Forget it."""
-        if self._arrival is not None:
-            self._arrival.drop()
-
-    def close(self) -> tuple[int, str]:
-        """Make it durable, and return the status and comment to answer with."""
-        return self._receiver._answered(self._association, self._arrival)
-
-
-def _sender(association: Association) -> str:
-    """Name who takes turns: an AE title at an address."""
-    address = association.requestor.address_info
-    return f"{association.requestor.ae_title.strip()}@{address.address if address else ''}"
+        visit = self._visits.pop(event.assoc, None)
+        if visit is not None:  # else it was told of already
+            visit.tell(how)
 
 
 def _allow_descriptors(needed: int) -> None:
@@ -351,14 +252,6 @@ def _answer(status: int, comment: str) -> Dataset:
     answer.Status = status
     answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_CHARACTERS]
     return answer
-
-
-def _where(error: BaseException) -> str:
-    """Name the place an error was raised at, without its values."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
 
 
 def _abort(association: Association) -> None:

@@ -1,7 +1,7 @@
 """The store path: C-STORE requests from the socket to the door, past pynetdicom, which serves everything else.
 
 On an established association (Sta6 of PS3.8 Table 9-10, acceptor) this owns the socket. It takes each PDV (PS3.8 Annex E) by the state of the message
-that it belongs to. The fragments of a data set come one behind the other into one buffer, which goes to the disk when it is full:
+that it belongs to. The fragments of a data set go from the socket to where the arrival wants them, one behind the other:
 
 | state   | what comes                                  | what is done                                               | next state       |
 |---------|---------------------------------------------|------------------------------------------------------------|------------------|
@@ -30,6 +30,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Protocol
 
 from pynetdicom.association import Association
@@ -54,17 +55,23 @@ from dicom_node.wire import (
 )
 
 _PDU_TYPES = range(0x01, 0x08)  # PS3.8 9.3.1
-_BUFFER_BYTES = 1 << 18  # of a data set are gathered before they are hashed and written: each call costs a change of threads
 _COMMAND_BYTES = 1 << 16  # of a command set at most
 _OTHER_BYTES = 16 << 20  # of a message that pynetdicom takes, which keeps it in memory
+_SMALL_BYTES = 1 << 12  # a PDU with a command set is shorter
 _LONGEST_PDU_BYTES = 1 << 20  # what the site agrees to is less; some senders exceed it
 
 
 class Arriving(Protocol):
     """A data set that comes in pieces."""
 
+    def room(self, most_bytes: int) -> memoryview:
+        """Return where the next bytes go: so many at most, and at least one."""
+
+    def took(self, count: int) -> None:
+        """Go on after so many bytes that were put where `room` said."""
+
     def write(self, data: memoryview) -> None:
-        """Take the next piece; it is another's after the return."""
+        """Take the next piece by a copy; it is another's after the return."""
 
     def drop(self) -> None:
         """Forget it."""
@@ -86,9 +93,9 @@ class _State(Enum):
 class StoreDUL(WokenDUL):
     """The upper layer of an association that receives."""
 
-    def __init__(self, association: Association, begin: Open, connection: Connection, most_pdu_bytes: int, window: ThreadPoolExecutor) -> None:
+    def __init__(self, association: Association, begin: Open, connection: Connection, window: ThreadPoolExecutor) -> None:
         super().__init__(association)
-        self._path = _Path(self, begin, connection, most_pdu_bytes, window)
+        self._path = _Path(self, begin, connection, window)
 
     def _read_pdu_data(self) -> None:
         """Read one PDU."""
@@ -130,13 +137,12 @@ def negotiate_window(association: Association, performs: int) -> None:
 class _Path:
     """What has come on one association, and what is to be done with what comes next. Only the DUL's thread calls it."""
 
-    def __init__(self, dul: StoreDUL, begin: Open, connection: Connection, most_pdu_bytes: int, window: ThreadPoolExecutor) -> None:
+    def __init__(self, dul: StoreDUL, begin: Open, connection: Connection, window: ThreadPoolExecutor) -> None:
         self._dul = dul
         self._association = dul.assoc
         self._begin = begin
         self._connection = connection
-        self._buffer = memoryview(bytearray(max(most_pdu_bytes, _BUFFER_BYTES)))
-        self._filled = 0  # of the buffer, with what is not written yet of a data set
+        self._buffer = memoryview(bytearray(_SMALL_BYTES))  # for all but data sets
         self._head = memoryview(bytearray(PDU_HEAD.size))
         self._item_head = memoryview(bytearray(PDV_HEAD.size))
         self._state = _State.IDLE
@@ -184,15 +190,12 @@ class _Path:
             raise Malformed("not a PDU")  # what would follow it need not be awaited
         if length > _LONGEST_PDU_BYTES:
             raise Malformed("a PDU longer than any that was agreed to")
-        if length > len(self._buffer):
-            self._flush()
-            self._buffer = memoryview(bytearray(length))
         if kind == P_DATA_TF and self._state is _State.STORE and length > PDV_HEAD.size:
             self._read_data(length)
             return
-        body = self._buffer[:length]  # nothing is in it: a data set's bytes are there only between its fragments
-        if self._filled:
-            body = memoryview(bytearray(length))
+        if length > len(self._buffer):
+            self._buffer = memoryview(bytearray(length))
+        body = self._buffer[:length]
         self._connection.read(body)
         if kind != P_DATA_TF:
             self._hand_over(body)
@@ -203,28 +206,37 @@ class _Path:
             self._take(context_id, control, data)
 
     def _read_data(self, length: int) -> None:
-        """Read the rest of a P-DATA-TF PDU behind what has come of the data set; nearly always it is one PDV."""
-        size = length - PDV_HEAD.size
-        if self._filled + size > len(self._buffer):
-            self._flush()
-        data = self._buffer[self._filled : self._filled + size]
-        self._connection.read_both(self._item_head, data)
+        """Read the rest of a P-DATA-TF PDU to where the data set wants it; nearly always it is one PDV."""
+        arriving, left = self._arriving, length - PDV_HEAD.size
+        if arriving is None:
+            raise RuntimeError("a data set without its arrival")
+        place = arriving.room(left)
+        self._connection.read_both(self._item_head, place)
         item_length, context_id, control = PDV_HEAD.unpack(self._item_head)
         if item_length != length - 4:
-            for one in fragments(memoryview(bytes(self._item_head) + bytes(data))):
-                self._take(*one)
-        elif control & COMMAND or context_id != self._context_id:
+            self._take_several(length, place)
+            return
+        if control & COMMAND or context_id != self._context_id:
             raise Malformed("a fragment of another message")
-        else:
-            self._filled += size
-            if control & LAST:
-                self._answer()
+        arriving.took(len(place))
+        left -= len(place)
+        while left:
+            place = arriving.room(left)
+            self._connection.read(place)
+            arriving.took(len(place))
+            left -= len(place)
+        if control & LAST:
+            self._answer()
 
-    def _flush(self) -> None:
-        """Write what has come of the data set."""
-        if self._filled and self._arriving is not None:
-            self._arriving.write(self._buffer[: self._filled])
-        self._filled = 0
+    def _take_several(self, length: int, begun: memoryview) -> None:
+        """Take the PDVs of a PDU whose beginning was read."""
+        body = memoryview(bytearray(length))
+        at = PDV_HEAD.size + len(begun)
+        body[: PDV_HEAD.size] = self._item_head
+        body[PDV_HEAD.size : at] = begun
+        self._connection.read(body[at:])
+        for one in fragments(body):
+            self._take(*one)
 
     def end(self) -> None:
         """Forget what had come of a data set, after the answers that are outstanding."""
@@ -271,14 +283,12 @@ class _Path:
         self._arriving = self._begin(request, str(context.transfer_syntax[0]))
 
     def _store_on(self, data: memoryview, is_last: bool) -> None:
-        self._flush()
         if self._arriving is not None:
             self._arriving.write(data)
         if is_last:
             self._answer()
 
     def _answer(self) -> None:
-        self._flush()
         arriving, request = self._arriving, self._request
         if arriving is None or request is None:
             raise RuntimeError("a data set without its request")
@@ -303,10 +313,12 @@ class _Path:
 class _Answers:
     """Makes arrivals durable and answers them: at once, or as many side by side as the association's window allows."""
 
-    def __init__(self, connection: Connection, pool: ThreadPoolExecutor, sending: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, connection: Connection, pool: ThreadPoolExecutor, sending: AbstractContextManager[Any]) -> None:
         self._connection = connection
         self._pool = pool
         self._sending = sending  # keeps pynetdicom's own PDUs, C-ECHO's answers for one, from coming between
+        self._window: int | None = None  # what was negotiated is known when the first answer is due
+        self._most_pdu_bytes = 0
         self._changed = threading.Condition()
         self._under_way = 0
         self._broken: Broken | None = None
@@ -323,19 +335,19 @@ class _Answers:
         ------
         Broken: the answer, or one before it, did not reach the peer.
         """
-        window = getattr(association, "performs_at_once", 1)
-        most_pdu_bytes = association.requestor.maximum_length
-
-        def answer() -> None:
-            status, comment = arriving.close()
-            pdus = p_data(context_id, COMMAND, store_response(request, status, comment), most_pdu_bytes)
-            with self._sending():
-                self._connection.write(pdus)
-
-        if window <= 1:
-            answer()
+        if self._window is None:
+            self._window = getattr(association, "performs_at_once", 1)
+            self._most_pdu_bytes = association.requestor.maximum_length
+        if self._window <= 1:
+            self._answer(arriving, request, context_id)
         else:
-            self._beside(answer, window)
+            self._beside(partial(self._answer, arriving, request, context_id), self._window)
+
+    def _answer(self, arriving: Arriving, request: StoreRequest, context_id: int) -> None:
+        status, comment = arriving.close()
+        pdus = p_data(context_id, COMMAND, store_response(request, status, comment), self._most_pdu_bytes)
+        with self._sending:
+            self._connection.write(pdus)
 
     def wait(self) -> None:
         """Wait until nothing is outstanding."""

@@ -2,8 +2,6 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from dicom_node.domain import Transient
 
@@ -16,9 +14,12 @@ class Turnstile:
         self._lock = threading.Lock()
         self._waiting: dict[str, deque[threading.Lock]] = {}  # sender → its waiting; the first sender is the next
 
-    @contextmanager
-    def turn(self, sender: str, timeout_s: float) -> Iterator[None]:
-        """Wait for a turn, and hold its place for the length of the block.
+    def turn(self, sender: str, timeout_s: float) -> "Turn":
+        """Return what waits for a turn, and holds its place, for the length of a `with` block."""
+        return Turn(self, sender, timeout_s)
+
+    def enter(self, sender: str, timeout_s: float) -> None:
+        """Wait for a place and take it.
 
         Raises
         ------
@@ -27,10 +28,18 @@ class Turnstile:
         mine = self._enter(sender)
         if mine is not None and not mine.acquire(timeout=timeout_s) and self._leave(sender, mine):
             raise Transient(f"the disk took no data set for {timeout_s:g} s", hint="The disk is slower than what is sent: look at it.")
-        try:
-            yield
-        finally:
-            self._next()
+
+    def leave(self) -> None:
+        """Give the place to the first of the next sender, who then is the last of all senders."""
+        with self._lock:
+            if not self._waiting:
+                self._free += 1
+                return
+            sender = next(iter(self._waiting))
+            line = self._waiting.pop(sender)
+            line.popleft().release()
+            if line:
+                self._waiting[sender] = line
 
     def _enter(self, sender: str) -> "threading.Lock | None":
         """Take a free place, or return what is released when there is one."""
@@ -54,14 +63,19 @@ class Turnstile:
                 del self._waiting[sender]
             return True
 
-    def _next(self) -> None:
-        """Give the place to the first of the next sender, who then is the last of all senders."""
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return
-            sender = next(iter(self._waiting))
-            line = self._waiting.pop(sender)
-            line.popleft().release()
-            if line:
-                self._waiting[sender] = line
+
+class Turn:
+    """A place at the turnstile."""
+
+    __slots__ = ("_sender", "_timeout_s", "_turnstile")
+
+    def __init__(self, turnstile: Turnstile, sender: str, timeout_s: float) -> None:
+        self._turnstile = turnstile
+        self._sender = sender
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        self._turnstile.enter(self._sender, self._timeout_s)
+
+    def __exit__(self, *_: object) -> None:
+        self._turnstile.leave()

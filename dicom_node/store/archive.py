@@ -7,33 +7,23 @@
 """
 
 import contextlib
-import ctypes
+import errno
 import fcntl
-import mmap
 import os
 import queue
+import stat
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from dicom_node.domain import ConfigError, Transient
-
-Bytes = bytes | bytearray | memoryview | mmap.mmap
+from dicom_node.domain import ConfigError
+from dicom_node.store.draft import DIRECT, Buffers, Bytes, Draft, declined
+from dicom_node.store.places import day, waiting_name
 
 _KINDS = ("instances", "results", "quarantine")
 _STOCK = 64  # empty files at hand
-
-
-_FEW = 2  # drafts at once
-_EARLY_BYTES = 1 << 18  # a piece of this size is rarely the last
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE
-_SYNC_FILE_RANGE = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _SYNC_FILE_RANGE is not None:
-    _SYNC_FILE_RANGE.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Archive:
@@ -51,6 +41,8 @@ class Archive:
         self._lock = threading.Lock()
         self._writes = -1  # the descriptor of incoming.lock, once this process writes instances
         self._stock: queue.SimpleQueue[str] = queue.SimpleQueue()  # empty files in `incoming`
+        self._flags = os.O_RDWR | os.O_CLOEXEC | DIRECT
+        self.buffers = Buffers()
         self.drafts = 0  # that are being written
         try:
             for folder in (self.incoming, *(self.root / kind for kind in _KINDS)):
@@ -79,8 +71,10 @@ class Archive:
 
     # ----------------------------------------------------------------------------------------------------------- instances
 
-    def draft(self) -> "Draft":
+    def draft(self, head: bytes = b"") -> Draft:
         """Return an empty file in `incoming` to write an instance into; its name is durable already, so that one flush makes the whole so.
+
+        head: what stands before the data set.
 
         Raises
         ------
@@ -93,12 +87,21 @@ class Archive:
             self.stock_up()
             waiting = self._stock.get()
         try:
-            descriptor = os.open(f"{self._incoming}/{waiting}", os.O_RDWR | os.O_CLOEXEC)
+            descriptor = self._opened(f"{self._incoming}/{waiting}")
         except OSError as error:
-            raise _declined("open a file", error) from error
+            raise declined("open a file", error) from error
         with self._lock:
             self.drafts += 1
-        return Draft(self, waiting, descriptor)
+        return Draft(self, waiting, descriptor, head)
+
+    def _opened(self, place: str) -> int:
+        try:
+            return os.open(place, self._flags)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._flags &= ~DIRECT  # not on this file system
+            return os.open(place, self._flags)
 
     def ended(self) -> None:
         """Count a draft as closed."""
@@ -113,10 +116,11 @@ class Archive:
         Transient: the disk did not take them.
         """
         self._say_that_it_writes()
-        fresh = [f"{uuid.uuid4().hex}.dcm" for _ in range(upto - self._stock.qsize())]
+        batch = uuid.uuid4().hex[:24]
+        fresh = [f"{batch}{number:08x}.dcm" for number in range(upto - self._stock.qsize())]
         with _disk("take a file"):
             for waiting in fresh:
-                os.close(os.open(f"{self._incoming}/{waiting}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                os.mknod(f"{self._incoming}/{waiting}", 0o666 | stat.S_IFREG)  # one call, where opening and closing are two
             if fresh:
                 _flush_folder(self.incoming)
         for waiting in fresh:
@@ -161,24 +165,22 @@ class Archive:
             os.truncate(self.incoming / waiting, 0)
             self._stock.put(waiting)
 
-    def give_back(self, draft: "Draft") -> None:
-        """Empty a draft and keep it for another instance."""
-        if draft.descriptor >= 0:
-            os.ftruncate(draft.descriptor, 0)
-            draft.close()
-            self._stock.put(draft.waiting)
+    def keep(self, waiting: str) -> None:
+        """Keep an empty file for another instance."""
+        self._stock.put(waiting)
 
-    def put_in_quarantine(self, draft: "Draft", *, at: float) -> str:
+    def put_in_quarantine(self, draft: Draft, *, at: float) -> str:
         """Flush a draft that cannot be used and move it to `quarantine`; return its name.
 
         Raises
         ------
         Transient: the disk did not take it.
         """
-        name = f"{_day('quarantine', at)}/{draft.waiting}"
+        name = f"{day('quarantine', at)}/{draft.waiting}"
         place = self.root / name
         with _disk("take a file"):
-            os.fsync(draft.descriptor)
+            draft.finish()
+            draft.flush()
             _make_folder(place.parent)
             (self.incoming / draft.waiting).rename(place)
             _flush_folder(place.parent)
@@ -236,7 +238,7 @@ class Archive:
         ------
         Transient: the disk did not take it.
         """
-        name = f"{_day('results', made_at)}/{identity[:32]}-{kind}-{sha256(data).hexdigest()[:16]}.dcm"
+        name = f"{day('results', made_at)}/{identity[:32]}-{kind}-{sha256(data).hexdigest()[:16]}.dcm"
         self._replace(name, (data,))
         return name
 
@@ -265,96 +267,6 @@ class Archive:
         with _disk("take a file"):
             part.replace(place)
             _flush_folder(place.parent)
-
-
-class Draft:
-    """An instance being written: File Meta Information with room for a receipt, then the data set as it comes, then the receipt.
-
-    The file tells by its receipt whether it is whole, so that rows which a power cut took are made again from the files.
-    """
-
-    def __init__(self, archive: Archive, waiting: str, descriptor: int) -> None:
-        self._archive = archive
-        self.waiting = waiting  # its name in `incoming`
-        self.descriptor = descriptor
-        self.size_bytes = 0
-
-    def write(self, data: Bytes) -> None:
-        """Write on.
-
-        Raises
-        ------
-        Transient: the disk did not take it.
-        """
-        try:
-            written = os.write(self.descriptor, data)
-            if len(data) >= _EARLY_BYTES and self._archive.drafts <= _FEW:
-                _start_writing(self.descriptor)
-        except OSError as error:
-            raise _declined("take a file", error) from error
-        self.size_bytes += written
-        if written < len(data):
-            self.write(memoryview(data)[written:])
-
-    def seal(self, receipt: bytes, receipt_at: int, study_instance_uid: str, *, received_at: float) -> str:
-        """Write the receipt, flush the file, and return the name that it will have once its row is durable.
-
-        Raises
-        ------
-        Transient: the disk did not take it.
-        """
-        try:
-            os.pwrite(self.descriptor, receipt, receipt_at)
-            os.fsync(self.descriptor)
-        except OSError as error:
-            raise _declined("take a file", error) from error
-        self.close()
-        return instance_name(self.waiting, study_instance_uid, received_at)
-
-    def drop(self) -> None:
-        """Give the file back: it will hold something else."""
-        with contextlib.suppress(OSError):  # it is in nobody's way where it is; the next start's sweep removes it
-            self._archive.give_back(self)
-
-    def close(self) -> None:
-        """Close the file."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-            self._archive.ended()
-
-
-def instance_name(waiting: str, study_instance_uid: str, received_at: float) -> str:
-    """Return the name of an instance whose file is called `waiting` while it lies in `incoming`."""
-    return f"{_day('instances', received_at)}/{_folder(study_instance_uid)}/{waiting}"
-
-
-@lru_cache(256)
-def _folder(study_instance_uid: str) -> str:
-    return sha256(study_instance_uid.encode()).hexdigest()[:16]
-
-
-def waiting_name(name: str) -> str:
-    """Return what an instance's file is called while it lies in `incoming`."""
-    return name.rpartition("/")[2]
-
-
-def _day(kind: str, at: float) -> str:
-    return f"{kind}/{_date(int(at // 86400))}"
-
-
-@lru_cache(4)
-def _date(day: int) -> str:
-    return time.strftime("%Y/%m/%d", time.gmtime(day * 86400))
-
-
-def _start_writing(descriptor: int) -> None:
-    """Let the disk begin with what was written, while more is received: the flush that follows has less to wait for.
-
-    It costs processor time, and is for few senders only: many keep the disk busy as it is. Elsewhere than on Linux it does nothing.
-    """
-    if _SYNC_FILE_RANGE is not None:
-        _SYNC_FILE_RANGE(descriptor, 0, 0, _WRITE)
 
 
 def _write(path: Path, parts: Iterable[Bytes]) -> None:
@@ -396,8 +308,4 @@ def _disk(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _declined(what, error) from error
-
-
-def _declined(what: str, error: OSError) -> Transient:
-    return Transient(f"the disk did not {what}: {error.strerror}", hint="Free space in the storage folder, or look at the disk.")
+        raise declined(what, error) from error

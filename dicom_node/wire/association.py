@@ -90,7 +90,7 @@ class WokenDUL(DULServiceProvider):
         self._polled = -1
         self._held = False  # whether the socket is another thread's
         self._reading = threading.Lock()  # held while this thread reads
-        self._sending = threading.Lock()  # held while anyone sends what is to stay together
+        self.sending = threading.Lock()  # held while anyone sends what is to stay together
         association._reactor_checkpoint = self._gate
         association.dul = self
 
@@ -147,12 +147,6 @@ class WokenDUL(DULServiceProvider):
             self._gate.resume()
             self._wake()
 
-    @contextmanager
-    def sending(self) -> Iterator[None]:
-        """Keep this thread from sending anything between the caller's PDUs."""
-        with self._sending:
-            yield
-
     def hand_over(self, pdu: bytes) -> None:
         """Take a PDU that somebody else has read, as if it had been read here."""
         try:
@@ -189,7 +183,7 @@ class WokenDUL(DULServiceProvider):
 
     def _send(self, pdu: Any) -> None:
         """Send a PDU, but not within what another thread is sending."""
-        with self._sending:
+        with self.sending:
             super()._send(pdu)
 
     def _is_transport_event(self) -> bool:

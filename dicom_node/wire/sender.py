@@ -119,7 +119,7 @@ class StoreSender:
             if self._hear(connection):
                 raise Malformed("an answer to nothing")
         answers: list[StoreAnswer] = []
-        with self._dul.sending():
+        with self._dul.sending:
             try:
                 self._say(connection, command, context_id, file, answers)
             except Broken:
