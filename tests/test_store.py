@@ -14,7 +14,7 @@ from sqlalchemy import text
 from dicom_node.domain import ConfigError, Transient
 from dicom_node.store import Archive, Recorded, Store, instance_name
 from dicom_node.store import archive as archive_module
-from dicom_node.store import intake as intake_module
+from dicom_node.store import keeper as keeper_module
 from tests.contracts.arrange import NOW, STUDY, arrive, in_quarantine, recover, written
 
 
@@ -77,6 +77,7 @@ def test_many_threads_that_want_an_empty_file_get_one_each(archive):
         for _ in range(50):
             draft = archive.draft()
             draft.write(b"x")
+            draft.finish()
             draft.close()
             found.append(draft.waiting)
 
@@ -94,6 +95,8 @@ def test_a_file_that_is_given_back_is_empty_and_is_used_again(archive):
     archive.stock_up(1)
     draft = archive.draft()
     draft.write(b"x" * 10_000)
+    draft.finish()
+    assert (archive.incoming / draft.waiting).stat().st_size == 10_000
     draft.drop()
     draft.drop()
     assert (archive.stocked, (archive.incoming / draft.waiting).stat().st_size) == (1, 0)
@@ -280,7 +283,7 @@ def test_after_a_power_cut_files_and_rows_are_put_in_order(tmp_path):
 def test_a_row_is_committed_without_a_flush_and_flushed_before_its_file_is_moved(tmp_path, flushed):
     """One flush an image: its own. The log's comes later, for many; only then do files leave the folder that a start looks through."""
     store = Store.open(tmp_path)
-    store.instances._keeper._start = lambda: None  # only when asked
+    store.instances._keeper.add = store.instances._keeper._recorded.append  # only when asked
     store.archive.stock_up()
     del flushed[:]
     for number in range(1, 6):
@@ -296,21 +299,21 @@ def test_a_row_is_committed_without_a_flush_and_flushed_before_its_file_is_moved
     store.close()
 
 
-def test_while_the_ledger_is_not_flushed_no_file_is_moved(tmp_path, flushed):
+def test_while_the_ledger_is_not_flushed_no_file_is_moved(tmp_path, monkeypatch):
     """A disk that fails to flush: the files stay where a start finds them, and it is tried again."""
     store = Store.open(tmp_path)
-    store.instances._keeper._start = lambda: None
+    store.instances._keeper.add = store.instances._keeper._recorded.append
     arrive(store, 1)
     [one] = store.studies.view(STUDY).instances
 
-    def failing():
+    def failing(_descriptor):
         raise OSError(5, "Input/output error")
 
-    harden, store.database.harden = store.database.harden, failing
-    with pytest.raises(Transient, match="the ledger was not flushed: Input/output error"):
-        store.instances.settle()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(Transient, match="the ledger was not flushed: Input/output error"):
+            store.instances.settle()
     assert store.archive.path(one.path).parent == store.archive.incoming
-    store.database.harden = harden
     store.instances.settle()
     assert store.archive.path(one.path) == tmp_path / one.path
     store.close()
@@ -323,13 +326,13 @@ def test_nobody_has_to_ask_for_the_files_to_be_moved_and_for_empty_ones_to_be_ma
         arrive(store, number)
     assert eventually(lambda: all(store.archive.path(one.path) == tmp_path / one.path for one in store.studies.view(STUDY).instances))
     arrive(store, 60)
-    assert eventually(lambda: store.archive.stocked >= intake_module._LOW_STOCK - 1)
+    assert eventually(lambda: store.archive.stocked >= keeper_module._LOW_STOCK - 1)
     store.close()
 
 
 def test_the_write_ahead_log_stays_small(tmp_path, monkeypatch):
     """Relaxed transactions never checkpoint by themselves: the keeper does, and the log begins anew."""
-    monkeypatch.setattr(intake_module, "_CHECKPOINT_EVERY", 100)
+    monkeypatch.setattr(keeper_module, "_CHECKPOINT_EVERY", 100)
     store = Store.open(tmp_path)
     sizes = []
     for start in range(0, 1000, 50):

@@ -15,10 +15,11 @@ from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import Draft
-from dicom_node.store.intake import Intake, Recorded
+from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.places import instance_name
+from dicom_node.store.recording import Recorded
 from dicom_node.store.studies import Studies
 
 __all__ = [

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import URL, Connection, Engine, Insert, Table, Update, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, Table, Update, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -43,8 +45,8 @@ class Database:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
         self._relaxed = _sqlite(url, relaxed=True) if self.is_sqlite else self.engine
-        self._plain: sqlite3.Connection | None = None  # for `change_all`
-        self._changing = threading.Lock()
+        self._plain: sqlite3.Connection | None = None  # for `add`
+        self._adding = threading.Lock()
 
     @contextmanager
     def write(self, *, relaxed: bool = False) -> Iterator[Connection]:
@@ -61,10 +63,11 @@ class Database:
         with _taken(), engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
-    def change_all(self, changes: Sequence[tuple["Prepared", Sequence[Mapping[str, Any]]]]) -> bool:
-        """Run statements, each with its rows, in one relaxed transaction, if every row of each changes one; else change nothing.
+    def add(self, addition: "Addition", rows: Sequence[Mapping[str, Any]], totals: Sequence[Mapping[str, Any]]) -> bool:
+        """Insert rows and what they change elsewhere in one relaxed transaction, if all of them fit; else change nothing, and say so.
 
-        On SQLite it goes past SQLAlchemy, which costs ten times the statements: each received image pays for it.
+        totals: the parameters of the addition's update, one for each row that it is to change.
+        On SQLite it goes past SQLAlchemy, and in one statement: each received image pays for it.
 
         Raises
         ------
@@ -72,32 +75,27 @@ class Database:
         """
         with _taken():
             if not self.is_sqlite:
-                return self._change_all_by_core(changes)
-            with self._changing:
-                return self._change_all(changes)
+                return self._add_by_core(addition, rows, totals)
+            try:
+                with self._adding:
+                    self._plain_connection(addition).execute(addition.sqlite_insert(rows), addition.sqlite_values(rows)).close()
+            except sqlite3.IntegrityError:
+                return False
+            return True
 
-    def _change_all(self, changes: Sequence[tuple["Prepared", Sequence[Mapping[str, Any]]]]) -> bool:
+    def _plain_connection(self, addition: "Addition") -> sqlite3.Connection:
         if self._plain is None:
             pooled = self._relaxed.raw_connection()
             pooled.detach()
             self._plain = cast(sqlite3.Connection, pooled.dbapi_connection)
-        cursor = self._plain.cursor()
-        fits = False
-        try:
-            cursor.execute("BEGIN IMMEDIATE")
-            fits = all(cursor.executemany(*prepared.for_sqlite(rows)).rowcount == len(rows) for prepared, rows in changes)
-            cursor.execute("COMMIT" if fits else "ROLLBACK")
-        finally:
-            if self._plain.in_transaction:
-                cursor.execute("ROLLBACK")
-            cursor.close()
-        return fits
+            self._plain.execute(addition.trigger).close()
+        return self._plain
 
-    def _change_all_by_core(self, changes: Sequence[tuple["Prepared", Sequence[Mapping[str, Any]]]]) -> bool:
+    def _add_by_core(self, addition: "Addition", rows: Sequence[Mapping[str, Any]], totals: Sequence[Mapping[str, Any]]) -> bool:
         with self.engine.connect().execution_options(writes=True) as connection, connection.begin() as transaction:
-            for prepared, rows in changes:
-                changed = connection.execute(prepared.for_dialect(connection), list(rows), execution_options={"preserve_rowcount": True}).rowcount
-                if changed != len(rows):
+            for statement, values in ((addition.update, totals), (unless_there(connection, addition.table), rows)):
+                changed = connection.execute(statement, list(values), execution_options={"preserve_rowcount": True}).rowcount
+                if changed != len(values):
                     transaction.rollback()
                     return False
         return True
@@ -110,16 +108,16 @@ class Database:
 
         Raises
         ------
-        OSError: the disk did not flush.
+        Transient: the disk did not flush.
         """
         log = f"{self.engine.url.database}-wal"
         if not self.is_sqlite or not os.path.exists(log):
             return
-        descriptor = os.open(log, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            with open(log, "rb", buffering=0) as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise Transient(f"the ledger was not flushed: {error.strerror}", hint="Look at the disk.") from error
 
     def checkpoint(self) -> None:
         """Bring SQLite's write-ahead log back to a small size; relaxed transactions leave that to whoever has time.
@@ -181,7 +179,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        with self._changing:
+        with self._adding:
             if self._plain is not None:
                 self._plain.close()
                 self._plain = None
@@ -189,34 +187,32 @@ class Database:
         self.engine.dispose()
 
 
-class Prepared:
-    """A statement that is compiled once and run with many rows.
+@dataclass(frozen=True, kw_only=True)
+class Addition:
+    """Rows of a table that change others as they come.
 
-    unless_there: the table of an insert that passes over rows whose keys are taken.
+    trigger: what SQLite does after each, of the one connection that adds; it raises IntegrityError when the row does not fit.
+    update: the same for PostgreSQL, by totals.
     """
 
-    def __init__(self, statement: Insert | Update, *, unless_there: Table | None = None) -> None:
-        self._statement = statement
-        self._unless_there = unless_there
-        self._sqlite: tuple[str, list[tuple[str, Any]]] | None = None  # text; of each parameter its name, and its value where that is fixed
+    table: Table
+    trigger: str
+    update: Update
 
-    def for_dialect(self, connection: Connection) -> Insert | Update:
-        """Return the statement as SQLAlchemy runs it."""
-        return self._statement if self._unless_there is None else unless_there(connection, self._unless_there)
+    def sqlite_insert(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return the statement for so many rows."""
+        return _insert_of(self.table.name, tuple(rows[0]), len(rows))
 
-    def for_sqlite(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[Any, ...]]]:
-        """Return the statement's text and its parameters as the driver takes them."""
-        if self._sqlite is None:
-            table = self._unless_there
-            statement = self._statement if table is None else sqlite.insert(table).on_conflict_do_nothing()
-            compiled = statement.compile(dialect=sqlite.dialect(), column_keys=None if table is None else list(rows[0]))
-            self._sqlite = str(compiled), [(name, compiled.params[name]) for name in compiled.positiontup or ()]
-        text_of_it, names = self._sqlite
-        return text_of_it, [tuple(_plainly(row.get(name, constant)) for name, constant in names) for row in rows]
+    @staticmethod
+    def sqlite_values(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Return its parameters as the driver takes them."""
+        return [_to_json(value) if type(value) is dict else value for row in rows for value in row.values()]
 
 
-def _plainly(value: Any) -> Any:
-    return _to_json(value) if type(value) is dict else value
+@lru_cache(256)
+def _insert_of(table: str, columns: tuple[str, ...], rows: int) -> str:
+    row = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 — the names are those of `tables.py`
 
 
 @contextmanager

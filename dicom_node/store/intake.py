@@ -7,38 +7,25 @@ flush an image. So a row may be lost by a power cut, never by the end of a proce
 
 import contextlib
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from dicom_node.domain import Instance, NodeError, StudyState, Transient
+from dicom_node.domain import Instance, NodeError, Transient
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Topic
-from dicom_node.store.database import Database, Prepared, insert_unless_there
+from dicom_node.store.database import Database
 from dicom_node.store.journal import Event, note
-from dicom_node.store.tables import instance, quarantine, study
+from dicom_node.store.keeper import Keeper
+from dicom_node.store.recording import Recorded, instances_by_id, record_group
+from dicom_node.store.tables import instance, quarantine
 
-_GROUP = 256  # rows of one commit at most
-_SETTLE_EVERY_S = 0.25
-_STOCK_EVERY_S = 0.02
-_LOW_STOCK = 48  # empty files
-_CHECKPOINT_EVERY = 2000  # instances: about 10 MB of write-ahead log
-
-
-class Recorded(Enum):
-    """What became of an instance."""
-
-    NEW = "new"
-    IDENTICAL = "identical"  # these bytes were there already: no new work
-    NEW_VERSION = "new version"  # the UID was there with other content: both are kept, this one is current
+_GROUP = 32  # rows of one commit at most
 
 
 class _Waiting:
@@ -76,7 +63,7 @@ class Intake:
         self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._led = False  # whether somebody commits
-        self._keeper = _Keeper(database, archive)
+        self._keeper = Keeper(database, archive)
 
     def record(self, received: Instance, *, timeout_s: float = 60.0) -> Recorded:
         """Commit the row of an instance whose bytes are flushed.
@@ -164,8 +151,7 @@ class Intake:
         names = [one.path for one in received]
         waiting = [name for name in names if self._archive.waits(name)]
         if waiting:
-            with _flushing():
-                self._database.harden()
+            self._database.harden()
             for name in waiting:
                 self._archive.settle(name)
         return [self._archive.path(name) for name in names]
@@ -250,256 +236,6 @@ class Intake:
         self._keeper.add(kept)
 
 
-@contextlib.contextmanager
-def _flushing() -> Iterator[None]:
-    """Say of a ledger that was not flushed that it is tried again."""
-    try:
-        yield
-    except OSError as error:
-        raise Transient(f"the ledger was not flushed: {error.strerror}", hint="Look at the disk.") from error
-
-
-class _Keeper:
-    """The thread that does what no association waits for."""
-
-    def __init__(self, database: Database, archive: Archive) -> None:
-        self._database = database
-        self._archive = archive
-        self._recorded: deque[str] = deque()  # names of files in `incoming` whose rows are committed
-        self._since_checkpoint = 0
-        self._settle_at = 0.0
-        self._settling = threading.Lock()
-        self._lock = threading.Lock()
-        self._news = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def add(self, name: str) -> None:
-        """Take over the file of a committed row."""
-        self._recorded.append(name)
-        if self._thread is None or not self._thread.is_alive():
-            self._start()
-        if not self._news.is_set():
-            self._news.set()
-
-    def settle(self) -> None:
-        """Make every committed row durable, then move their files to their places."""
-        with self._settling:
-            names = [self._recorded.popleft() for _ in range(len(self._recorded))]
-            if not names:
-                return
-            try:
-                with _flushing():
-                    self._database.harden()
-            except Transient:
-                self._recorded.extendleft(reversed(names))
-                raise
-            for name in names:
-                with contextlib.suppress(OSError):  # it is safe where it is, `Archive.path` finds it there, and the next start's sweep moves it
-                    self._archive.settle(name)
-            self._since_checkpoint += len(names)
-            if self._since_checkpoint >= _CHECKPOINT_EVERY:
-                self._since_checkpoint = 0
-                self._database.checkpoint()
-
-    def close(self) -> None:
-        """Settle what there is and end the thread."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-            self._stopping.set()
-            self._news.set()
-        if thread is not None:
-            thread.join()
-        with contextlib.suppress(NodeError):  # the files are safe in `incoming`, and the next start's sweep goes on from there
-            self.settle()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._stopping.clear()
-                self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._news.wait()
-            self._news.clear()
-            while self._recorded and not self._stopping.wait(_STOCK_EVERY_S):
-                with contextlib.suppress(NodeError):  # what could not be done now is done at the next turn, or at the next start
-                    self._turn()
-
-    def _turn(self) -> None:
-        if self._archive.stocked < _LOW_STOCK:
-            self._archive.stock_up()
-        if time.monotonic() >= self._settle_at:
-            self._settle_at = time.monotonic() + _SETTLE_EVERY_S
-            self.settle()
-
-
 def _of_everyone(error: Exception) -> bool:
     """Say whether a failure is the disk's or the database's, so that trying one by one would only make everybody wait."""
     return isinstance(error, OSError) or isinstance(error.__cause__, OSError | OperationalError | PoolTimeoutError)
-
-
-def instances_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Instance]:
-    """Return what is there of these instances, in the caller's transaction."""
-    found: dict[int, Instance] = {}
-    wanted = sorted(set(ids))
-    for start in range(0, len(wanted), _GROUP):  # a statement takes only so many parameters
-        rows = connection.execute(select(instance).where(instance.c.id.in_(wanted[start : start + _GROUP]))).mappings()
-        found.update((row["id"], instance_of(row)) for row in rows)
-    return found
-
-
-def instance_of(row: RowMapping) -> Instance:
-    """Build the noun from its row."""
-    return Instance(**{column: value for column, value in row.items() if column != "current"})
-
-
-_Key = tuple[str, str]  # study and SOP instance
-_Version = tuple[str, int, str]  # digest, number, path
-
-
-def record_group(database: Database, group: Sequence[Instance]) -> tuple[list[tuple[Recorded, str]], bool]:
-    """Record instances in one transaction; return of each what it is and the name of the file that is kept.
-
-    The second value says whether a study may have to be looked at sooner than it stood in the ledger.
-    Most groups bring new instances to studies that are open: two statements do, and when they do not fit, nothing of them is kept.
-    """
-    if database.change_all([(_ADD, _additions(group)), (_INSERT, [{**_row(one), "version": 1, "current": True} for one in group])]):
-        return [(Recorded.NEW, one.path) for one in group], False
-    with database.write(relaxed=True) as connection:
-        before = _locked_studies(connection, group)
-        coming = _Coming(known=_known(connection, group))
-        outcomes = [coming.take(one) for one in group]
-        coming.write(connection, before)
-    return outcomes, True
-
-
-def _additions(group: Sequence[Instance]) -> list[dict[str, Any]]:
-    """Return for each study, in the order in which rows are locked, how many instances come to it and when the last of them came."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in sorted(group, key=lambda received: received.study_instance_uid):
-        row = found.setdefault(one.study_instance_uid, {"of_study": one.study_instance_uid, "more": 0, "last": one.received_at})
-        row["more"] += 1
-        row["last"] = max(row["last"], one.received_at)
-    return list(found.values())
-
-
-_ADD = Prepared(
-    update(study)
-    .where(study.c.study_instance_uid == bindparam("of_study"), study.c.state == StudyState.OPEN)
-    .values(
-        changes=study.c.changes + bindparam("more"),
-        last_received_at=case((study.c.last_received_at > bindparam("last"), study.c.last_received_at), else_=bindparam("last")),
-    )
-)
-_INSERT = Prepared(insert(instance), unless_there=instance)
-
-
-def _locked_studies(connection: Connection, group: Sequence[Instance]) -> dict[str, RowMapping]:
-    """Return the studies' rows, made if need be, locked until the commit: nobody else records, judges or purges them meanwhile.
-
-    They are locked in the order of their UIDs, so that two receiving processes never wait for each other.
-    """
-    first = {one.study_instance_uid: one for one in reversed(group)}
-    locked = select(study).where(study.c.study_instance_uid.in_(first)).order_by(study.c.study_instance_uid).with_for_update()
-    found = {row["study_instance_uid"]: row for row in connection.execute(locked).mappings()}
-    if len(found) == len(first):
-        return found
-    for uid in sorted(set(first) - set(found)):
-        at = first[uid].received_at
-        fresh = {"state": StudyState.OPEN, "revision": 0, "changes": 0, "first_received_at": at, "last_received_at": at, "look_at": at, "why": ""}
-        if insert_unless_there(connection, study, study_instance_uid=uid, **fresh):
-            note(connection, _said(first[uid], "first instance", f"received from {first[uid].calling_ae}"))
-    return {row["study_instance_uid"]: row for row in connection.execute(locked).mappings()}
-
-
-def _known(connection: Connection, group: Sequence[Instance]) -> dict[_Key, list[_Version]]:
-    """Return the versions that are recorded already of what comes."""
-    columns = instance.c.study_instance_uid, instance.c.sop_instance_uid, instance.c.digest, instance.c.version, instance.c.path
-    same = (
-        instance.c.study_instance_uid.in_({one.study_instance_uid for one in group}),
-        instance.c.sop_instance_uid.in_({one.sop_instance_uid for one in group}),
-    )
-    found: dict[_Key, list[_Version]] = {}
-    for uid, sop_instance_uid, digest, version, path in connection.execute(select(*columns).where(*same)):
-        found.setdefault((uid, sop_instance_uid), []).append((digest, version, path))
-    return found
-
-
-@dataclass(slots=True)
-class _Coming:
-    """What one commit brings."""
-
-    known: dict[_Key, list[_Version]]
-    rows: dict[tuple[_Key, int], dict[str, Any]] = field(default_factory=dict)  # by version
-    outdated: list[dict[str, str]] = field(default_factory=list)  # instances in the ledger of which another version is current now
-    events: list[Event] = field(default_factory=list)
-
-    def take(self, received: Instance) -> tuple[Recorded, str]:
-        """Decide what an instance is, and where its bytes are kept."""
-        key = received.study_instance_uid, received.sop_instance_uid
-        versions = self.known.setdefault(key, [])
-        same = next((path for digest, _, path in versions if digest == received.digest), None)
-        if same is not None:
-            return Recorded.IDENTICAL, same
-        version = 1 + max((number for _, number, _ in versions), default=0)
-        versions.append((received.digest, version, received.path))
-        self.rows[key, version] = _row(received) | {"version": version, "current": True}
-        if version == 1:
-            return Recorded.NEW, received.path
-        if (key, version - 1) in self.rows:
-            self.rows[key, version - 1]["current"] = False
-        else:
-            self.outdated.append({"of_study": key[0], "of_instance": key[1]})
-        why = f"instance {received.sop_instance_uid} came again with other content: version {version} is current, the others are kept"
-        self.events.append(_said(received, "new version", why))
-        return Recorded.NEW_VERSION, received.path
-
-    def write(self, connection: Connection, before: dict[str, RowMapping]) -> None:
-        """Insert the rows, and tell their studies."""
-        if not self.rows:
-            return
-        if self.outdated:
-            connection.execute(_OUTDATE, self.outdated)
-        connection.execute(insert(instance), list(self.rows.values()))
-        of_study: dict[str, list[dict[str, Any]]] = {}
-        for row in self.rows.values():
-            of_study.setdefault(row["study_instance_uid"], []).append(row)
-        connection.execute(_CHANGE, [self._changed(before[uid], rows) for uid, rows in sorted(of_study.items())])
-        note(connection, *self.events)
-
-    def _changed(self, before: RowMapping, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        uid, at, look_at = before["study_instance_uid"], max(row["received_at"] for row in rows), before["look_at"]
-        if before["state"] != StudyState.OPEN:
-            look_at = at
-            why = "an instance came after the study was judged"
-            self.events.append(Event(at=at, study_instance_uid=uid, kind="reopened", who=rows[0]["calling_ae"], why=why))
-        last = max(at, before["last_received_at"])
-        return {"of_study": uid, "more": len(rows), "new_state": StudyState.OPEN, "new_look_at": look_at, "new_last_received_at": last}
-
-
-_OUTDATE = (
-    update(instance)
-    .where(instance.c.study_instance_uid == bindparam("of_study"), instance.c.sop_instance_uid == bindparam("of_instance"), instance.c.current)
-    .values(current=False)
-)
-_CHANGE = (
-    update(study)
-    .where(study.c.study_instance_uid == bindparam("of_study"))
-    .values({"changes": study.c.changes + bindparam("more")} | {name: bindparam(f"new_{name}") for name in ("state", "look_at", "last_received_at")})
-)
-
-
-_COLUMNS = tuple(c.name for c in instance.columns if c.name not in ("id", "version", "current", "header"))
-
-
-def _row(received: Instance) -> dict[str, Any]:
-    row = {column: getattr(received, column) for column in _COLUMNS}
-    row["header"] = dict(received.header)
-    return row
-
-
-def _said(received: Instance, kind: str, why: str) -> Event:
-    return Event(at=received.received_at, study_instance_uid=received.study_instance_uid, kind=kind, who=received.calling_ae, why=why)

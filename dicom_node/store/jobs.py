@@ -19,8 +19,8 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.intake import instances_by_id
 from dicom_node.store.journal import Event, note
+from dicom_node.store.recording import instances_by_id
 from dicom_node.store.tables import delivery, job, quarantine, result, worker
 
 # How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.

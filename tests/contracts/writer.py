@@ -31,6 +31,7 @@ def main(storage: str, address: str, verb: str, name: str, number: str = "0") ->
     if verb == "begin":
         draft = store.archive.draft()
         draft.write(b"pixels of")
+        draft.finish()
         print(instance_name(draft.waiting, arrange.STUDY, arrange.NOW), flush=True)
         sys.stdin.readline()
     store.close()

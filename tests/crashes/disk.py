@@ -76,7 +76,7 @@ class Disk:
                 fsync(descriptor)
                 self._log = log
         else:
-            content = os.pread(descriptor, status.st_size, 0)
+            content = path.read_bytes()  # not by the descriptor, which may want whole pages (O_DIRECT)
             fsync(descriptor)
             with self._noting:
                 self._files[status.st_ino] = content

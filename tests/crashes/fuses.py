@@ -30,7 +30,7 @@ class Point:
 
 POINTS: dict[str, dict[str, Point]] = {
     "serve": {
-        "in the middle of a data set": Point(Draft, "write", "after"),
+        "in the middle of a data set": Point(Draft, "took", "after"),
         "after the data set, before its receipt": Point(Draft, "seal", "before"),
         "after bytes, before row": Point(Draft, "seal", "after"),
         "in the group's transaction": Point(Intake, "_commit", "within"),

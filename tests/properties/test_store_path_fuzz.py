@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -139,7 +138,7 @@ class Bench:
         association.requestor.ae_title = "FUZZ"
         association.requestor.maximum_length = most_pdu_bytes
         association.requestor.address_info = AddressInformation(_PEER, 104)
-        StoreDUL(association, partial(self._receiver._begin, association), Connection(server, timeout_s), 16384, self._window)
+        StoreDUL(association, self._receiver._visit(association).begin, Connection(server, timeout_s), self._window)
         association.performs_at_once = window
         for number, abstract, transfer in CONTEXTS:
             context = build_context(abstract, transfer[0])
