@@ -109,10 +109,7 @@ class Arrival:
         self._size_bytes += count
         if not self._looked and self._size_bytes >= _HEAD_BYTES:
             self._look()
-        try:
-            self._drafted.took(count)
-        except Transient as failure:
-            self._fail(failure)
+        self._drafted.took(count)
 
     def write(self, data: Bytes) -> None:
         """Take the next bytes by a copy."""

@@ -43,7 +43,6 @@ class Archive:
         self._stock: queue.SimpleQueue[str] = queue.SimpleQueue()  # empty files in `incoming`
         self._flags = os.O_RDWR | os.O_CLOEXEC | DIRECT
         self.buffers = Buffers()
-        self.drafts = 0  # that are being written
         try:
             for folder in (self.incoming, *(self.root / kind for kind in _KINDS)):
                 _make_folder(folder)
@@ -90,8 +89,6 @@ class Archive:
             descriptor = self._opened(f"{self._incoming}/{waiting}")
         except OSError as error:
             raise declined("open a file", error) from error
-        with self._lock:
-            self.drafts += 1
         return Draft(self, waiting, descriptor, head)
 
     def _opened(self, place: str) -> int:
@@ -102,11 +99,6 @@ class Archive:
                 raise
             self._flags &= ~DIRECT  # not on this file system
             return os.open(place, self._flags)
-
-    def ended(self) -> None:
-        """Count a draft as closed."""
-        with self._lock:
-            self.drafts -= 1
 
     def stock_up(self, upto: int = _STOCK) -> None:
         """Make empty files in `incoming`, whose names survive a power cut, until so many are at hand: many for one flush of the folder.

@@ -22,9 +22,7 @@ Bytes = bytes | bytearray | memoryview | mmap.mmap
 PAGE_BYTES = mmap.PAGESIZE
 DIRECT = getattr(os, "O_DIRECT", 0)  # Linux
 BUFFER_BYTES = -(-576 * 1024 // PAGE_BYTES) * PAGE_BYTES  # a CT image of 512 × 512 in one piece, with a header of up to 60 KB
-_EARLY_BYTES = 320 << 10
-_FEW = 2  # drafts at once
-_HASH_BYTES = 1 << 17  # so much is hashed at once, for the same reason
+_HASH_BYTES = 1 << 17  # so much is hashed at once, while the rest still comes
 _SPARE = 16  # buffers that are kept for later
 
 
@@ -51,10 +49,6 @@ class Home(Protocol):
     """Where a draft comes from, and what it asks of it."""
 
     buffers: Buffers
-    drafts: int  # that are being written
-
-    def ended(self) -> None:
-        """Count a draft as closed."""
 
     def keep(self, waiting: str) -> None:
         """Keep an empty file for another instance."""
@@ -103,17 +97,10 @@ class Draft:
         return self._buffer[self._filled : self._filled + most_bytes]
 
     def took(self, count: int) -> None:
-        """Go on after so many bytes that were put where `room` said.
-
-        Raises
-        ------
-        Transient: the disk did not take what is there.
-        """
+        """Go on after so many bytes that were put where `room` said."""
         self._filled += count
         if self._filled - self._hashed >= _HASH_BYTES:
             self._hash_on()
-        if self._filled >= _EARLY_BYTES and self._home.drafts <= _FEW:
-            self._flush()
 
     def write(self, data: Bytes) -> None:
         """Copy bytes in.
@@ -206,7 +193,6 @@ class Draft:
         if descriptor >= 0:
             os.close(descriptor)
             self._home.buffers.give(self._buffer)
-            self._home.ended()
 
     def _hash_on(self) -> None:
         if self._filled > self._hashed:
