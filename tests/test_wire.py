@@ -1,5 +1,6 @@
 """The laws of DICOM messages as bytes: what is written is read again, however it is split, and what is malformed is called so and nothing else."""
 
+import socket
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,8 @@ from dicom_node.wire import (
     P_DATA_TF,
     PDU_HEAD,
     PDV_HEAD,
+    Broken,
+    Connection,
     Malformed,
     MoveOriginator,
     StoreAnswer,
@@ -238,3 +241,12 @@ def test_a_file_that_has_become_shorter_is_not_read_on(tmp_path: Path) -> None:
             other.truncate(file.meta.data_set_at + 500)
         with pytest.raises(Malformed, match="shorter"):
             file.read(memoryview(bytearray(600)), 0)
+
+
+def test_a_socket_that_somebody_else_has_closed_is_a_broken_connection() -> None:
+    """pynetdicom's thread closes it when the peer has gone, perhaps before it was used for the first time."""
+    one, other = socket.socketpair()
+    with one, other:
+        one.close()
+        with pytest.raises(Broken, match="closed before it was used"):
+            Connection(one, 1.0)

@@ -23,25 +23,35 @@ class Connection:
     """A socket whose owner reads and writes it alone.
 
     timeout_s: how long one read or write may take; a read that trickles in may take twice that.
+
+    Raises
+    ------
+    Broken: the socket was closed already.
     """
 
     def __init__(self, sock: socket.socket, timeout_s: float) -> None:
         self.socket = sock
         self._timeout_s = timeout_s
         self._tls = isinstance(sock, ssl.SSLSocket)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls:
-            sock.settimeout(timeout_s)
-        else:
-            sock.settimeout(None)
-            bound = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._talk = select.poll()
-        self._talk.register(sock, select.POLLIN | select.POLLOUT)
+        self._poll, self._talk = select.poll(), select.poll()
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._bound()
+            self._poll.register(sock, select.POLLIN)
+            self._talk.register(sock, select.POLLIN | select.POLLOUT)
+        except (OSError, ValueError) as error:  # ValueError: it has no descriptor any more
+            raise Broken(f"closed before it was used: {type(error).__name__}") from error
         self._flags = 0 if self._tls else socket.MSG_WAITALL
+
+    def _bound(self) -> None:
+        """Give every call of the socket an end in time."""
+        if self._tls:
+            self.socket.settimeout(self._timeout_s)
+            return
+        self.socket.settimeout(None)
+        bound = struct.pack("@ll", int(self._timeout_s), int(self._timeout_s % 1 * 1e6))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bound)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
 
     @property
     def encrypted(self) -> bool:

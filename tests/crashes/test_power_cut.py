@@ -21,6 +21,7 @@ from dicom_node.config import Node, NodeConfig
 from dicom_node.receive import Door, Receiver, recovered
 from dicom_node.receive.header import split_file
 from dicom_node.store import Recorded, Store
+from dicom_node.store import draft as draft_module
 from dicom_node.store import keeper as keeper_module
 from tests import phantoms
 from tests.crashes.disk import Disk
@@ -100,6 +101,7 @@ def _even(text: str) -> bytes:
 def test_what_was_acknowledged_survives_a_power_cut_and_what_was_torn_does_not(tmp_path, die, monkeypatch):
     """Promise 1, for at least a hundred power cuts while four senders send; each a picture that the disk might have been left in."""
     monkeypatch.setattr(keeper_module, "_CHECKPOINT_EVERY", 40)  # so that the log begins anew, and within a picture's reach
+    monkeypatch.setattr(draft_module, "BUFFER_BYTES", 4 * draft_module.PAGE_BYTES)  # so that some come in several buffers
     cuts = remade = looked_for = 0
     while cuts < CUTS:
         store = Store.open(tmp_path / "node")
