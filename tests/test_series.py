@@ -81,7 +81,7 @@ def test_values_of_ever_other_lengths_are_read_without_layouts(monkeypatch):
     monkeypatch.setattr(series_module, "_Layout", lambda *of: made.append(of) or layout(*of))
     reader = SeriesReader()
     for number in range(150):
-        [image] = images(1, SeriesDescription="x" * 2 * number)
+        [image] = images(1, SeriesDescription="x" * 2 * (number % 30), StudyDescription="x" * 2 * (number // 30))
         data = written(image, ExplicitVRLittleEndian)
         assert reader.read(data, ExplicitVRLittleEndian) == alone(data, ExplicitVRLittleEndian)
     assert len(made) < 20
