@@ -12,7 +12,7 @@ from dicom_node.domain import Instance, Refused, Transient
 from dicom_node.receive.header import CANNOT_PARSE, Bytes, checked_header, split_file, tolerable_uid
 from dicom_node.receive.receipt import file_meta, receipt, receipt_at
 from dicom_node.receive.series import SeriesReader
-from dicom_node.store import Draft, Recorded, Store
+from dicom_node.store import Draft, Recorded, Spelled, Store
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
@@ -37,14 +37,18 @@ class Door:
         transfer_syntax_uid: str,
         calling_ae: str,
         headers: SeriesReader | None = None,
+        expected_bytes: int | None = None,
     ) -> "Arrival":
         """Begin to take a data set.
 
         sop_class_uid, sop_instance_uid: what the sender said it is (PS3.7 9.1.1.1), which must be what it is; none: nothing was said.
         headers: reads those of its like.
+        expected_bytes: how long it will probably be.
         """
         said = {"SOPClassUID": _bare(sop_class_uid), "SOPInstanceUID": _bare(sop_instance_uid)}
-        return Arrival(self._store, self._node, said, transfer_syntax_uid, calling_ae, headers or SeriesReader())
+        peers = calling_ae, self._node.ae_title
+        meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, *peers, expected_bytes=expected_bytes)
+        return Arrival(self._store, self._node, said, meta, transfer_syntax_uid, calling_ae, headers or SeriesReader())
 
     def take(
         self,
@@ -75,15 +79,17 @@ class Arrival:
     What cannot be taken is read to its end and refused then: a sender hears nothing before it has sent all.
     """
 
-    def __init__(self, store: Store, node: Node, said: dict[str, str], transfer_syntax_uid: str, calling_ae: str, headers: SeriesReader) -> None:
+    def __init__(
+        self, store: Store, node: Node, said: dict[str, str], meta: bytes, transfer_syntax_uid: str, calling_ae: str, headers: SeriesReader
+    ) -> None:
         self._store = store
         self._node = node
         self._said = said
         self._transfer_syntax_uid = transfer_syntax_uid
         self._calling_ae = calling_ae
         self._headers = headers
-        self._meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, calling_ae, node.ae_title)
-        self._size_bytes = 0
+        self._meta = meta
+        self.size_bytes = 0  # of what has come
         self._look_at_bytes = 0  # from this size on the free space has not been looked at
         self._header: dict[str, Any] | None = None
         self._looked = False  # whether the beginning was searched for a header
@@ -94,7 +100,7 @@ class Arrival:
         """Return where the next bytes go: so many at most, and at least one. From the first failure on they are forgotten."""
         if self._failure is None:
             try:
-                if self._size_bytes >= self._look_at_bytes:
+                if self.size_bytes >= self._look_at_bytes:
                     self._look_at_bytes += _LOOK_EVERY_BYTES
                     self._keep_reserve(most_bytes)
                 return self._drafted.room(most_bytes)
@@ -106,8 +112,8 @@ class Arrival:
         """Go on after so many bytes that were put where `room` said."""
         if self._failure is not None:
             return
-        self._size_bytes += count
-        if not self._looked and self._size_bytes >= _HEAD_BYTES:
+        self.size_bytes += count
+        if not self._looked and self.size_bytes >= _HEAD_BYTES:
             self._look()
         self._drafted.took(count)
 
@@ -130,7 +136,7 @@ class Arrival:
         Refused: A700 out of resources, try again; A900 not what the sender said; C001 cannot be parsed; C002 a UID is missing (PS3.4 B.2.3).
         """
         try:
-            if not self._size_bytes:
+            if not self.size_bytes:
                 self.room(1)
             if self._failure is not None:
                 raise self._failure
@@ -166,7 +172,7 @@ class Arrival:
         self._looked = True
         with contextlib.suppress(Refused):  # else it is judged when all has come
             beginning = bytes(self._drafted.beginning(_HEAD_BYTES))
-            self._header = self._headers.read(beginning, self._transfer_syntax_uid)
+            self._header = Spelled(self._headers.read(beginning, self._transfer_syntax_uid))
 
     def _judged(self, received_at: float) -> dict[str, Any]:
         """Return the header of a data set that can be used and is what was announced; keep in quarantine one that cannot."""
@@ -182,7 +188,7 @@ class Arrival:
     def _recorded(self, header: dict[str, Any], received_at: float) -> Recorded:
         study, draft = header["StudyInstanceUID"], self._drafted
         digest = draft.digest
-        path = draft.seal(receipt(self._meta, self._size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
+        path = draft.seal(receipt(self._meta, self.size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
         received = Instance(
             sop_instance_uid=header["SOPInstanceUID"],
             sop_class_uid=header["SOPClassUID"],

@@ -1,8 +1,8 @@
 """The File Meta Information of a received instance, and in it a receipt, by which the file tells that it is whole.
 
-The receipt is the Private Information (0002,0102) of PS3.10 §7.1: how long the data set is, when it was received, the hash of its bytes, and one
-of what stands before it. Its room is left free while the data set comes, and it is written last. A file that lost bytes to a power cut does not
-agree with it.
+The receipt is the end of the Private Information (0002,0102) of PS3.10 §7.1: how long the data set is, when it was received, the hash of its
+bytes, and one of what stands before it. Its room is left free while the data set comes, and it is written last. A file that lost bytes to a power
+cut does not agree with it.
 """
 
 import struct
@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Instance, Refused
 from dicom_node.receive.header import checked_header, split_file
-from dicom_node.store import instance_name
+from dicom_node.store import PAGE_BYTES, instance_name
 
 _SAID = struct.Struct("<8sQd32s")  # kind, size of the data set in bytes, received at (seconds since the epoch), its BLAKE3
 _CHECK_BYTES = 16  # and then as much of the BLAKE3 of all that comes before the data set, up to here
@@ -21,18 +21,25 @@ _RECEIPT_BYTES = _SAID.size + _CHECK_BYTES
 _KIND = b"RECEIPT1"
 _BEGIN = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01"  # File Meta Information Version
 _LENGTH_AT = 140  # in a file: the value of File Meta Information Group Length
+_FIXED_BYTES = _LENGTH_AT + 4 + len(_BEGIN) + 12 + _RECEIPT_BYTES  # of every file: what names neither instance nor peers
 _CHUNK_BYTES = 1 << 20
 
 
-def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> bytes:
-    """Return preamble, prefix and File Meta Information (PS3.10 §7.1) of a file that this node writes; its last bytes are the receipt's room."""
+def file_meta(
+    sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, sending_ae: str, receiving_ae: str, *, expected_bytes: int | None = None
+) -> bytes:
+    """Return preamble, prefix and File Meta Information (PS3.10 §7.1) of a file that this node writes; its last bytes are the receipt's room.
+
+    expected_bytes: how long the data set will probably be; a file of that length then ends at the end of a page, which is written the quickest.
+    """
     said = _element(0x0002, b"UI", sop_class_uid) + _element(0x0003, b"UI", sop_instance_uid)
-    return _meta(said, _constant(transfer_syntax_uid, sending_ae, receiving_ae))
-
-
-def _meta(said: bytes, constant: bytes) -> bytes:
-    size = len(_BEGIN) + len(said) + len(constant)
-    return b"".join((b"\0" * 128, b"DICM\x02\x00\x00\x00UL\x04\x00", size.to_bytes(4, "little"), _BEGIN, said, constant))
+    constant = _constant(transfer_syntax_uid, sending_ae, receiving_ae)
+    size = _FIXED_BYTES + len(said) + len(constant)
+    padding = 0 if expected_bytes is None or expected_bytes % 2 else -(size + expected_bytes) % PAGE_BYTES
+    room = padding + _RECEIPT_BYTES
+    length = (size + padding - _LENGTH_AT - 4).to_bytes(4, "little")
+    private = b"\x02\x00\x02\x01OB\x00\x00" + room.to_bytes(4, "little") + bytes(room)
+    return b"".join((bytes(128), b"DICM\x02\x00\x00\x00UL\x04\x00", length, _BEGIN, said, constant, private))
 
 
 @lru_cache(64)
@@ -47,8 +54,7 @@ def _constant(transfer_syntax_uid: str, sending_ae: str, receiving_ae: str) -> b
         (0x0018, b"AE", receiving_ae),
         (0x0100, b"UI", IMPLEMENTATION_CLASS_UID),
     )
-    room = b"\x02\x00\x02\x01OB\x00\x00" + _RECEIPT_BYTES.to_bytes(4, "little") + bytes(_RECEIPT_BYTES)
-    return b"".join(_element(*element) for element in elements) + room
+    return b"".join(_element(*element) for element in elements)
 
 
 def receipt(meta: bytes, size_bytes: int, received_at: float, digest: bytes) -> bytes:

@@ -37,6 +37,7 @@ class Visit:
     identical: int = 0
     refused: int = 0
     headers: SeriesReader = field(default_factory=SeriesReader)
+    expected_bytes: int | None = None  # of the next data set: as many as the last had
 
     @cached_property
     def calling_ae(self) -> str:
@@ -68,6 +69,7 @@ class Visit:
             transfer_syntax_uid=transfer_syntax_uid,
             calling_ae=self.calling_ae,
             headers=self.headers,
+            expected_bytes=self.expected_bytes,
         )
         return Arriving(self, arrival)
 
@@ -98,11 +100,13 @@ class Visit:
         received_at = self.clock()
         try:
             with self.turnstile.turn(self._sender, self.config.node.dimse_timeout_s):
-                return arrival.close(received_at)
+                recorded = arrival.close(received_at)
         except Transient as error:
             raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
         finally:
             arrival.drop()
+        self.expected_bytes = arrival.size_bytes
+        return recorded
 
     def tell(self, how: str) -> None:
         """Log how it ended, and what it brought."""

@@ -12,9 +12,9 @@ from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
-from dicom_node.store.database import Database
+from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
-from dicom_node.store.draft import Draft
+from dicom_node.store.draft import PAGE_BYTES, Draft
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
@@ -23,6 +23,7 @@ from dicom_node.store.recording import Recorded
 from dicom_node.store.studies import Studies
 
 __all__ = [
+    "PAGE_BYTES",
     "Archive",
     "Bell",
     "Database",
@@ -35,6 +36,7 @@ __all__ = [
     "Journal",
     "Listener",
     "Recorded",
+    "Spelled",
     "Store",
     "Studies",
     "Topic",

@@ -206,7 +206,17 @@ class Addition:
     @staticmethod
     def sqlite_values(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return its parameters as the driver takes them."""
-        return [_to_json(value) if type(value) is dict else value for row in rows for value in row.values()]
+        return [value.text if type(value) is Spelled else value for row in rows for value in row.values()]
+
+
+class Spelled(dict[str, Any]):
+    """A JSON object that was spelled out when it was known, before anybody waited for it."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.text = _to_json(self)
 
 
 @lru_cache(256)

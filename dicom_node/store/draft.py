@@ -60,7 +60,7 @@ class Draft:
     The file tells by its receipt whether it is whole, so that rows which a power cut took are made again from the files.
     Bytes come by `write`, or without a copy: into what `room` gives, and then `took` says how many.
 
-    head: what stands before the data set; the receipt lies in its first page.
+    head: what stands before the data set, with the receipt's room.
     """
 
     def __init__(self, home: Home, waiting: str, descriptor: int, head: bytes) -> None:
@@ -71,7 +71,7 @@ class Draft:
         self._buffer[: len(head)] = head
         self._head_bytes = self._hashed = self._filled = len(head)
         self._at = 0  # where in the file the buffer's first byte goes
-        self._first = b""  # the first page, once it was written
+        self._first = b""  # the pages that the head is in, once they were written
         self._hash = blake3()
 
     @property
@@ -145,9 +145,9 @@ class Draft:
             self.finish()
         else:
             self.finish()
-            self._buffer[:PAGE_BYTES] = self._first
+            self._buffer[: len(self._first)] = self._first
             self._buffer[receipt_at:end] = receipt
-            self._put(self._buffer[:PAGE_BYTES], 0)
+            self._put(self._buffer[: len(self._first)], 0)
         self.flush()
         self.close()
         return instance_name(self.waiting, study_instance_uid, received_at)
@@ -207,7 +207,7 @@ class Draft:
             return
         self._put(self._buffer[:whole], self._at)
         if not self._at:
-            self._first = bytes(self._buffer[:PAGE_BYTES])
+            self._first = bytes(self._buffer[: -(-self._head_bytes // PAGE_BYTES) * PAGE_BYTES])
         rest = self._filled - whole
         self._buffer[:rest] = self._buffer[whole : self._filled]
         self._at += whole

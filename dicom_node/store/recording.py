@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 
 from dicom_node.domain import Instance, StudyState
-from dicom_node.store.database import Addition, Database, insert_unless_there
+from dicom_node.store.database import Addition, Database, Spelled, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import instance, study
 
@@ -192,7 +192,7 @@ def row_of(received: Instance, version: int = 1) -> dict[str, Any]:
         "digest": received.digest,
         "calling_ae": received.calling_ae,
         "received_at": received.received_at,
-        "header": dict(received.header),
+        "header": received.header if isinstance(received.header, Spelled) else Spelled(received.header),
         "version": version,
         "current": True,
     }
