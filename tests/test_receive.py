@@ -19,9 +19,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Exp
 
 from dicom_node.config import Node
 from dicom_node.domain import HEADER_KEYWORDS, Refused
-from dicom_node.receive import Door, import_file, read_header
+from dicom_node.receive import Door, import_file, read_header, recovered
 from dicom_node.receive.header import split_file
-from dicom_node.store import Recorded, Store
+from dicom_node.store import PAGE_BYTES, Recorded, Store
 from tests import phantoms
 
 CHARSETS = Path(pydicom.__file__).parent / "data" / "charset_files"
@@ -472,3 +472,25 @@ def test_the_room_itself_loads_no_arrays_and_no_pixels():
     code = "import sys, dicom_node.receive; print(sorted({'torch', 'highdicom', 'SimpleITK', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     assert not any("numpy" in path.read_text() for path in Path(sys.modules["dicom_node.receive"].__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("more_bytes", [0, 2, -2, 1])
+def test_a_data_set_that_is_as_long_as_was_expected_ends_with_a_page_and_any_other_is_whole_too(house, more_bytes):
+    """PS3.10 §7.1: the Private Information takes up what fills the page; a length that was not foreseen only costs another write."""
+    data_set = written(image())
+    arrival = house.door.open(
+        sop_class_uid=None,
+        sop_instance_uid=None,
+        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+        calling_ae="CT_ER",
+        expected_bytes=len(data_set) + more_bytes,
+    )
+    arrival.write(data_set)
+    assert arrival.close(1_700_000_000.0) is Recorded.NEW
+    (path,) = house.files["instances"]
+    assert path.read_bytes().endswith(data_set)
+    assert (path.stat().st_size % PAGE_BYTES == 0) is (more_bytes == 0)
+    assert dcmread(path).SOPInstanceUID == image().SOPInstanceUID
+    (row,) = house.store.instances.by_ids([1])
+    found = recovered(path)
+    assert found is not None and (found.digest, found.size_bytes, found.header) == (row.digest, row.size_bytes, row.header)

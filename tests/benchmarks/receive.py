@@ -130,9 +130,20 @@ def _rate(receiver: Receiver, load: Load, files: Sequence[Path], folder: Path) -
 
 
 def _compared(rates: Rates, row: Row) -> Measure:
-    one, other = statistics.median(rates[row.one]), statistics.median(rates[row.other])
-    note = f"{_spread(rates[row.one])} beside {_spread(rates[row.other])}"
-    return Measure(name=row.name, ours=one, peer=other, unit="images/s", ratio=one / other, bar=row.bar, aim=row.aim, note=note)
+    """Return the median of the rounds' ratios: what drifts from one round to the next drifts for both."""
+    ours, others = rates[row.one], rates[row.other]
+    ratio = statistics.median(one / other for one, other in zip(ours, others, strict=True))
+    note = f"{_spread(ours)} beside {_spread(others)}"
+    return Measure(
+        name=row.name,
+        ours=statistics.median(ours),
+        peer=statistics.median(others),
+        unit="images/s",
+        ratio=ratio,
+        bar=row.bar,
+        aim=row.aim,
+        note=note,
+    )
 
 
 def _spread(values: Sequence[float]) -> str:
