@@ -20,6 +20,8 @@ from dicom_node.wire import StoreRequest
 SUCCESS = 0x0000
 NOT_AUTHORISED = 0x0124  # PS3.7 C.4.1
 
+_LARGE_BYTES = 1 << 16  # from here on it matters how a file ends
+
 _log = structlog.get_logger()
 
 
@@ -37,7 +39,7 @@ class Visit:
     identical: int = 0
     refused: int = 0
     headers: SeriesReader = field(default_factory=SeriesReader)
-    expected_bytes: int | None = None  # of the next data set: as many as the last had
+    expected_bytes: int | None = None  # of the next data set: as many as the last had, if that was large
 
     @cached_property
     def calling_ae(self) -> str:
@@ -105,7 +107,7 @@ class Visit:
             raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
         finally:
             arrival.drop()
-        self.expected_bytes = arrival.size_bytes
+        self.expected_bytes = arrival.size_bytes if arrival.size_bytes >= _LARGE_BYTES else None
         return recorded
 
     def tell(self, how: str) -> None:
