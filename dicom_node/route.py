@@ -3,12 +3,12 @@
 Nothing here reads a file, a socket, the ledger or the clock. Which series suits a model's input is decided by the function that is passed in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from dicom_node.config import Input, Model, Rule, objections
-from dicom_node.domain import Job, Series, Study, job_identity
+from dicom_node.config import Input, Manifest, Model, Rule, objections
+from dicom_node.domain import DRAWN_ON, Job, Series, Study, job_identity
 
 
 class Choice(Protocol):
@@ -99,10 +99,10 @@ def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choo
         candidates = [series for series in study.series if not against[series.series_instance_uid]]
         asked = []
         for name in rule.analyse if candidates else ():
-            trace, job = _ask(study, rule, models[name], candidates, choose, now)
-            asked.append(trace)
-            if job is not None:
-                jobs[job.identity] = _merged(jobs.get(job.identity), job)
+            for trace, job in _ask(study, rule, models[name], candidates, choose, now):
+                asked.append(trace)
+                if job is not None:
+                    jobs[job.identity] = _merged(jobs.get(job.identity), job)
         traces.append(
             RuleTrace(
                 rule=rule.name,
@@ -121,30 +121,76 @@ def _objections(rule: Rule, series: Series) -> tuple[str, ...]:
     return said
 
 
-def _ask(study: Study, rule: Rule, model: Model, candidates: Sequence[Series], choose: Choose, now: float) -> tuple[ModelTrace, Job | None]:
-    chosen: dict[str, Series] = {}
-    reasons = []
-    for name, wanted in model.manifest.inputs.items():
+def _ask(study: Study, rule: Rule, model: Model, candidates: Sequence[Series], choose: Choose, now: float) -> Iterator[tuple[ModelTrace, Job | None]]:
+    """Give what comes of a model: one job, or for drawn regions one for each object that holds some."""
+    for taking in takings(study.series, candidates, model.manifest, choose):
+        trace = ModelTrace(model=model.name, runs=taking.series is not None, why=taking.why, rejected=taking.rejected)
+        yield trace, None if taking.series is None else _job(study, rule, model, taking.series, taking.why, now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taking:
+    """The series that a model's inputs take, by name, and why; or None, with a reason for each that was not taken."""
+
+    series: Mapping[str, Series] | None
+    reasons: tuple[str, ...]  # of the inputs in their order as far as series were found, then why one was not
+    rejected: Mapping[str, str] = field(default_factory=dict)  # series UID → why it was not taken
+
+    @property
+    def why(self) -> str:
+        """One sentence for a person."""
+        return "; ".join(self.reasons)
+
+
+def takings(all_series: Sequence[Series], candidates: Sequence[Series], manifest: Manifest, choose: Choose) -> Iterator[Taking]:
+    """Give the ways in which a model's inputs take series.
+
+    candidates: those that a rule lets through. Of drawn regions there may be several objects, and each takes the series that it was drawn on,
+    whatever the rule says of that.
+    """
+    if manifest.regions is None:
+        yield _taken(candidates, manifest.inputs, choose, {}, {})
+        return
+    wanted, left, found = manifest.inputs[manifest.regions], list(candidates), False
+    while (choice := choose(left, wanted)).series is not None:
+        regions, found = choice.series, True
+        left = [series for series in left if series is not regions]
+        named = regions.header[DRAWN_ON]
+        drawn_on = [series for series in all_series if series.series_instance_uid in (named if isinstance(named, list) else [named])]
+        yield _taken(drawn_on, manifest.inputs, choose, {manifest.regions: regions}, {manifest.regions: choice.why})
+    if not found:
+        yield Taking(series=None, reasons=(choice.why,), rejected=choice.rejected)
+
+
+def _taken(
+    candidates: Sequence[Series], inputs: Mapping[str, Input], choose: Choose, before: Mapping[str, Series], reasons: Mapping[str, str]
+) -> Taking:
+    chosen, why = dict(before), dict(reasons)
+    for name, wanted in inputs.items():
+        if name in chosen:
+            continue
         taken = {series.series_instance_uid for series in chosen.values()}
         choice = choose([series for series in candidates if series.series_instance_uid not in taken], wanted)
         if choice.series is None:
-            return ModelTrace(model=model.name, runs=False, why=choice.why, rejected=choice.rejected), None
-        chosen[name] = choice.series
-        reasons.append(choice.why)
-    job = Job(
+            return Taking(series=None, reasons=(*why.values(), choice.why), rejected=choice.rejected)
+        chosen[name], why[name] = choice.series, choice.why
+    return Taking(series={name: chosen[name] for name in inputs}, reasons=tuple(why[name] for name in inputs))
+
+
+def _job(study: Study, rule: Rule, model: Model, chosen: Mapping[str, Series], why: str, now: float) -> Job:
+    return Job(
         study_instance_uid=study.study_instance_uid,
         model=model.name,
         model_version=model.manifest.version,
         device_uid=model.device_uid,
         identity=job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid),
         inputs={name: tuple(instance.id for instance in series.instances) for name, series in chosen.items()},
-        why=f"rule '{rule.name}'; {'; '.join(reasons)}",
+        why=f"rule '{rule.name}'; {why}",
         deliver=rule.deliver,
         created_at=now,
         priority=rule.priority,
         revision=study.revision + 1,
     )
-    return ModelTrace(model=model.name, runs=True, why="; ".join(reasons)), job
 
 
 def _merged(first: Job | None, second: Job) -> Job:

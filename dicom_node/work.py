@@ -9,7 +9,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,9 +18,10 @@ from pathlib import Path
 import structlog
 
 from dicom_node.analyse import Pool
+from dicom_node.assemble.regions import assemble_regions
 from dicom_node.assemble.selection import select
 from dicom_node.assemble.volume import assemble
-from dicom_node.config import Model, Site
+from dicom_node.config import Input, Model, Site
 from dicom_node.domain import (
     Assembled,
     Canceled,
@@ -32,14 +33,14 @@ from dicom_node.domain import (
     Reference,
     Rejected,
     Result,
-    Series,
     Transient,
     Unsuitable,
     fault,
     job_identity,
 )
 from dicom_node.receive import study_of
-from dicom_node.report import Draft, Run, build, check, encode, warm
+from dicom_node.report import Draft, Run, build, check, encode, reading, warm
+from dicom_node.route import Taking, takings
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
 
@@ -201,6 +202,7 @@ class Worker:
         say, steps = _progress(running), _Steps()
         say(0.0, "reading the images")
         inputs = self._assemble(job, model)
+        model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
         steps.end("model")
@@ -232,12 +234,12 @@ class Worker:
             log.info("job rescheduled for another build")
 
     def _assemble(self, job: Job, model: Model) -> Mapping[str, Assembled]:
-        inputs = {}
-        for name, ids in job.inputs.items():
+        inputs: dict[str, Assembled] = {}
+        for name, ids in ((name, job.inputs[name]) for name in model.manifest.inputs if name in job.inputs):
             instances = self._store.instances.by_ids(ids)
             if len(instances) < len(ids):
                 raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
-            inputs[name] = assemble(self._store.instances.bring(instances), model.manifest.inputs[name])
+            inputs[name] = _assembled(self._store.instances.bring(instances), model.manifest.inputs[name], inputs)
         return inputs
 
     def _analyse(self, job: Job, model: Model, inputs: Mapping[str, Assembled], running: _Running) -> Findings:
@@ -341,19 +343,19 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     ------
     Unsuitable: no series suits the model's inputs, or the analysis declines; ModelFailed: it failed.
     """
-    study = study_of(files, frozenset(k for i in model.manifest.inputs.values() for k in i.when))
-    chosen: dict[str, Series] = {}
-    why: dict[str, str] = {}
-    for name, wanted in model.manifest.inputs.items():
-        choice = select([series for series in study.series if series not in chosen.values()], wanted)
-        if choice.series is None:
-            reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in choice.rejected.items())
-            raise Unsuitable(f"no series suits input '{name}' of {model.name}: {choice.why}; {reasons}")
-        chosen[name], why[name] = choice.series, choice.why
+    study = study_of(files, model.manifest.keywords)
+    taking = _first(takings(study.series, study.series, model.manifest, select))
+    if taking.series is None:
+        reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in taking.rejected.items())
+        raise Unsuitable(f"no series suits {model.name}: {taking.why}; {reasons}")
+    chosen = taking.series
     steps = _Steps()
     say(0.0, "reading the images")
     paths = {name: [Path(instance.path) for instance in series.instances] for name, series in chosen.items()}
-    inputs = {name: assemble(paths[name], wanted) for name, wanted in model.manifest.inputs.items()}
+    inputs: dict[str, Assembled] = {}
+    for name, wanted in model.manifest.inputs.items():
+        inputs[name] = _assembled(paths[name], wanted, inputs)
+    model = reading(model, inputs)
     steps.end("read")
     limits = model.manifest.resources
     pool = Pool(os.cpu_count() or 1)
@@ -369,7 +371,25 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     problems = tuple(f"{path.name}: {problem}" for path in objects for problem in check(path))
     steps.end("check")
     sources = tuple(paths[next(iter(paths))])
-    return Trial(findings=findings, chosen=why, sources=sources, objects=objects, problems=problems, seconds=steps.seconds)
+    return Trial(
+        findings=findings,
+        chosen=dict(zip(chosen, taking.reasons, strict=True)),
+        sources=sources,
+        objects=objects,
+        problems=problems,
+        seconds=steps.seconds,
+    )
+
+
+def _assembled(paths: Sequence[Path], wanted: Input, before: Mapping[str, Assembled]) -> Assembled:
+    """Put one input together; regions lie on an image that was put together before."""
+    return assemble(paths, wanted) if wanted.of is None else assemble_regions(paths, before[wanted.of])
+
+
+def _first(found: Iterator[Taking]) -> Taking:
+    """Return the first way that a model's inputs can take series, else the first with its reasons."""
+    all_of_them = list(found)
+    return next((taking for taking in all_of_them if taking.series is not None), all_of_them[0])
 
 
 def _write_drafts(drafts: Sequence[Draft], out: Path) -> tuple[Path, ...]:

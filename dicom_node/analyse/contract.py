@@ -31,7 +31,12 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     ------
     ModelFailed: the findings and the manifest do not agree; the message says in which point.
     """
-    volume, notes = _segments(findings.segments, manifest, inputs[next(iter(manifest.inputs))])
+    given = findings.segments
+    if manifest.regions is not None:  # what was measured on is what was drawn, whatever the model makes of it
+        if given is not None:
+            raise ModelFailed("the model gave segments, though its input brings them", hint="Return measurements of the regions, and no segments.")
+        given = inputs[manifest.regions]
+    volume, notes = _segments(given, manifest, inputs[next(iter(manifest.inputs))])
     empty = _Empty(volume, manifest)
     _same_names("measurement", findings.measurements, manifest.measurements)
     _same_names("evaluation", findings.evaluations, manifest.evaluations)
@@ -163,6 +168,8 @@ def _same_names(kind: str, given: Mapping[str, Any], described: Mapping[str, Any
 
 def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> Any:
     on = described.on
+    if described.of is not None and isinstance(value, Mapping):
+        value = {n: None for n in on} | dict(value)  # of a region without a pixel a model knows nothing
     if not isinstance(value, Mapping):
         if len(on) > 1:
             raise ModelFailed(f"measurement '{name}' is one number, but is described on segments {_list(on)}", hint="Give {segment number: value}.")

@@ -119,7 +119,10 @@ def unpack_shared(file: int, described: Mapping[str, Any]) -> dict[str, Volume]:
     for name, one in described.items():
         dtype, shape = np.dtype(one["dtype"]), tuple(one["shape"])
         array = np.frombuffer(held, dtype, count=int(np.prod(shape)), offset=one["offset"]).reshape(shape)
-        volumes[name] = Volume(array, np.array(one["affine"]), coordinate_system="PATIENT")
+        numbers = one.get("segments")
+        channels = {SEGMENT_AXIS: numbers} if numbers else None
+        array = np.moveaxis(array, 0, -1) if numbers else array
+        volumes[name] = Volume(array, np.array(one["affine"]), coordinate_system="PATIENT", channels=channels)
     return volumes
 
 

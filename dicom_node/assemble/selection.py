@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 from dicom_node.assemble.shape import Shape, misfits, number, shape_of
 from dicom_node.config import Input, objections
-from dicom_node.domain import DERIVED_MODALITIES, Series
+from dicom_node.domain import DERIVED_MODALITIES, DRAWN_ON, Series
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame relatives, .7.1 to .7.4
 _NO_AGENT = {"no", "n", "none", "without", "no contrast", "non contrast", "0"}  # written where ContrastBolusAgent should be empty
+_REGIONS = frozenset({"SEG", "RTSTRUCT"})
 _NAMED = 3  # so many of the others are named in a sentence
 
 
@@ -47,8 +48,12 @@ class _Candidate:
 def select(candidates: Sequence[Series], wanted: Input) -> Selection:
     """Return the best of some series for a model's input; the same series give the same answer in whatever order they are named.
 
+    For an input of kind regions: the first object that says what it was drawn on.
+
     Ties are broken by the number of slices, then by SeriesNumber and UID.
     """
+    if wanted.kind == "regions":
+        return _select_regions(candidates, wanted)
     rejected: dict[str, str] = {}
     suitable = []
     for series in sorted(candidates, key=_by_number):
@@ -66,6 +71,21 @@ def select(candidates: Sequence[Series], wanted: Input) -> Selection:
     better_than = _listed([f"{named(other.series)}: {weakness}" for other, weakness in worse])
     why = f"{named(best.series)}: {best.facts}; " + (f"better than {better_than}" if worse else "the only one that suits")
     return Selection(series=best.series, why=why, rejected=rejected)
+
+
+def _select_regions(candidates: Sequence[Series], wanted: Input) -> Selection:
+    rejected: dict[str, str] = {}
+    for series in sorted(candidates, key=_by_number):
+        said = objections(wanted.when, series.header)
+        if str(series.header.get("Modality")) not in _REGIONS:
+            said = ("it is neither a segmentation nor a structure set",)
+        elif not series.header.get(DRAWN_ON):
+            said += ("it does not say which series it was drawn on",)
+        if not said:
+            kind = "segmentation" if series.header.get("Modality") == "SEG" else "structure set"
+            return Selection(series=series, why=f"{named(series)}: a {kind}", rejected=rejected)
+        rejected[series.series_instance_uid] = "; ".join(said)
+    return Selection(series=None, why=_none_suits(candidates, rejected), rejected=rejected)
 
 
 def named(series: Series) -> str:

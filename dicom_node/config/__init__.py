@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections
-from dicom_node.config.model import Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights
+from dicom_node.config.model import VALUE, Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights, unit_code
 from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import ConfigError
 
 __all__ = [
+    "VALUE",
     "Code",
     "Condition",
     "Conditions",
@@ -42,6 +43,7 @@ __all__ = [
     "load_model",
     "load_site",
     "objections",
+    "unit_code",
     "weights_home",
 ]
 
@@ -58,8 +60,7 @@ class Site:
     @property
     def keywords(self) -> frozenset[str]:
         """The DICOM keywords that rules and models ask for."""
-        asked = (k for model in self.models.values() for i in model.manifest.inputs.values() for k in i.when)
-        return self.config.keywords | frozenset(asked)
+        return self.config.keywords.union(*(model.manifest.keywords for model in self.models.values()))
 
 
 def bundled(kind: str) -> Path:

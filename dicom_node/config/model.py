@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydicom.sr.codedict import codes
 
 from dicom_node.config.conditions import Conditions
-from dicom_node.domain import derived_uid
+from dicom_node.domain import DRAWN_ON, derived_uid
 
 
 class _Part(BaseModel):
@@ -48,13 +49,25 @@ def _code_from(value: Any) -> Any:
 
 CodeValue = Annotated[Code, BeforeValidator(_code_from)]
 
-_UNIT_MEANINGS = {"1": "no units", "%": "percent", "mL": "milliliter", "mm": "millimeter", "cm2": "square centimeter", "[hnsf'U]": "Hounsfield unit"}
+_UNIT_MEANINGS = {
+    "1": "no units",
+    "%": "percent",
+    "mL": "milliliter",
+    "mm": "millimeter",
+    "cm2": "square centimeter",
+    "mm2": "square millimeter",
+    "Bq/ml": "Becquerels/milliliter",
+    "[hnsf'U]": "Hounsfield unit",
+}
+
+
+def unit_code(ucum: str) -> Code:
+    """Return a unit of UCUM as a coded term."""
+    return Code(value=ucum, scheme="UCUM", meaning=_UNIT_MEANINGS.get(ucum, ucum))
 
 
 def _unit_from(value: Any) -> Any:
-    if isinstance(value, str):
-        return {"value": value, "scheme": "UCUM", "meaning": _UNIT_MEANINGS.get(value, value)}
-    return value
+    return unit_code(value) if isinstance(value, str) else value
 
 
 UnitValue = Annotated[Code, BeforeValidator(_unit_from)]
@@ -73,8 +86,13 @@ Preference = Literal["original", "axial", "coronal", "sagittal", "thin", "kernel
 
 
 class Input(_Part):
-    """What one argument of `analyse` accepts: one image series."""
+    """What one argument of `analyse` accepts: one image series, or the regions that somebody drew on it.
 
+    kind: "regions" is a segmentation or a structure set that refers to the series of the input named by `of`; each of them is analysed by itself.
+    """
+
+    kind: Literal["image", "regions"] = "image"
+    of: str | None = None  # of regions: the image input that they lie on
     when: Conditions = Field(default_factory=dict)
     plane: Literal["axial", "coronal", "sagittal"] | None = None  # of the slices, within 30 degrees; none: any
     min_slices: int = 1
@@ -87,6 +105,12 @@ class Input(_Part):
     max_tilt_deg: float = 0.5  # of the gantry; above it the input is unsuitable
     prefer: tuple[Preference, ...] = ("original", "axial", "thin")  # order of preference among what is left
     prefer_kernel: str | None = None  # a regular expression over ConvolutionKernel, for "kernel" in `prefer`
+
+    @model_validator(mode="after")
+    def _regions_lie_on_something(self) -> Self:
+        if (self.kind == "regions") is (self.of is None):
+            raise ValueError("is of kind regions and names no `of`, or the other way about: regions lie on the image input that `of` names")
+        return self
 
     @model_validator(mode="after")
     def _kernel_is_named(self) -> Self:
@@ -115,11 +139,16 @@ class Segment(_Part):
     description: str = ""
 
 
+VALUE = Code(value="VALUE", scheme="99DICOMNODE", meaning="Value of the image")  # of images whose values have no name of their own
+
+
 class Measurement(_Part):
     """What one number in `Findings.measurements` means."""
 
-    concept: CodeValue
-    unit: UnitValue
+    concept: CodeValue = VALUE
+    unit: UnitValue = Code(value="1", scheme="UCUM", meaning="no units")
+    unit_of: str | None = None  # in the place of `unit`, and of `concept` if that is left out: the input whose values are measured
+    of: str | None = None  # the input of kind regions on each of which it is measured
     segment: int | None = None  # the segment it was measured on
     segments: tuple[int, ...] = ()  # one value for each of these segments
     site: CodeValue | None = None  # where, when it belongs to no segment
@@ -130,9 +159,21 @@ class Measurement(_Part):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if self.segment is not None and self.segments:
-            raise ValueError("names both segment and segments; keep one")
+        if sum((self.segment is not None, bool(self.segments), self.of is not None)) > 1:
+            raise ValueError("names more than one of segment, segments and of; keep one")
+        if (self.unit_of is not None) is ("unit" in self.model_fields_set):
+            raise ValueError("names both unit and unit_of, or neither; keep one")
+        if self.unit_of is None and "concept" not in self.model_fields_set:
+            raise ValueError("names no concept")
         return self
+
+    def on_regions(self, numbers: tuple[int, ...], quantities: Mapping[str, tuple[Code, Code]]) -> "Measurement":
+        """Return the measurement as it reads for regions of these numbers, in the inputs' quantities."""
+        changed: dict[str, Any] = {"segments": numbers} if self.of is not None else {}
+        if self.unit_of is not None:
+            concept, changed["unit"] = quantities[self.unit_of]
+            changed |= {} if "concept" in self.model_fields_set else {"concept": concept}
+        return self.model_copy(update=changed)
 
     @property
     def on(self) -> tuple[int, ...]:
@@ -215,6 +256,42 @@ class Manifest(_Part):
             raise ValueError("has no output: describe segments, measurements or evaluations")
         return self
 
+    @model_validator(mode="after")
+    def _regions_are_inputs(self) -> Self:
+        first, drawn = next(iter(self.inputs)), [name for name, one in self.inputs.items() if one.kind == "regions"]
+        if len(drawn) > 1 or first in drawn:
+            raise ValueError("the first input is an image, and one of the others at most is of kind regions")
+        if drawn and (self.segments or self.fractional):
+            raise ValueError(f"describes segments, though inputs.{drawn[0]} brings them: leave them out")
+        if drawn and self.inputs[drawn[0]].of != first:
+            raise ValueError(f"inputs.{drawn[0]}.of is not '{first}': regions lie on the first input")
+        for name, measurement in self.measurements.items():
+            if measurement.of is not None and measurement.of not in drawn:
+                raise ValueError(f"measurements.{name}.of is '{measurement.of}', which is no input of kind regions")
+            if measurement.unit_of is not None and measurement.unit_of not in self.inputs:
+                raise ValueError(f"measurements.{name}.unit_of is '{measurement.unit_of}', which is no input")
+        return self
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        """The DICOM keywords that its inputs ask for."""
+        asked = {keyword for one in self.inputs.values() for keyword in one.when}
+        return frozenset(asked | ({DRAWN_ON} if self.regions else set()))
+
+    @property
+    def regions(self) -> str | None:
+        """The input of kind regions, if there is one."""
+        return next((name for name, one in self.inputs.items() if one.kind == "regions"), None)
+
+    def of_regions(self, segments: Sequence[Segment], quantities: Mapping[str, tuple[Code, Code]], *, overlap: bool) -> "Manifest":
+        """Return the manifest as it reads for one set of regions: these are its segments, and what is measured on each names them.
+
+        quantities: what the values of each image input are, and their unit. overlap: whether some lie on others, so that no label map can hold them.
+        """
+        numbers = tuple(segment.number for segment in segments)
+        measurements = {name: one.on_regions(numbers, quantities) for name, one in self.measurements.items()}
+        return self.model_copy(update={"segments": tuple(segments), "measurements": measurements, "fractional": "OCCUPANCY" if overlap else None})
+
 
 class Model:
     """One model's folder as it can run here: its manifest, its code and its weights, named by what they contain."""
@@ -228,6 +305,10 @@ class Model:
     def name(self) -> str:
         """The manifest's name."""
         return self.manifest.name
+
+    def reading(self, manifest: Manifest) -> "Model":
+        """Return the same build with its manifest as it reads for one set of inputs."""
+        return Model(self.folder, manifest, self.weights_folder)
 
     @cached_property
     def build(self) -> str:

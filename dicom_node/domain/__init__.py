@@ -33,6 +33,8 @@ from dicom_node.domain.findings import (
     Findings,
     Progress,
     Reference,
+    Region,
+    Term,
 )
 from dicom_node.domain.jobs import (
     Delivery,
@@ -50,11 +52,13 @@ from dicom_node.domain.names import (
 )
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
+    DRAWN_ON,
     HEADER_KEYWORDS,
     Header,
     Instance,
     Series,
     Study,
+    drawn_on,
 )
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
@@ -73,6 +77,7 @@ __all__ = [
     "ConfigError",
     "DELIVERY_TRANSITIONS",
     "DERIVED_MODALITIES",
+    "DRAWN_ON",
     "Delivery",
     "DeliveryState",
     "Discontinuation",
@@ -93,6 +98,7 @@ __all__ = [
     "Priority",
     "Progress",
     "Reference",
+    "Region",
     "Refused",
     "Rejected",
     "Result",
@@ -100,9 +106,11 @@ __all__ = [
     "Series",
     "Study",
     "StudyState",
+    "Term",
     "Transient",
     "Unsuitable",
     "derived_uid",
+    "drawn_on",
     "fault",
     "is_ae_title",
     "is_uid",

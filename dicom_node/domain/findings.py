@@ -28,6 +28,23 @@ class Findings:
     notes: tuple[str, ...] = ()
 
 
+Term = tuple[str, str, str]  # a coded term: value, scheme, meaning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One segment of a received segmentation, or one ROI of a structure set, as it describes itself."""
+
+    number: int  # Segment Number or ROI Number, in its object
+    label: str
+    category: Term
+    type: Term
+    modifier: Term | None = None  # of the type, such as a laterality
+    drawn: str = ""  # AUTOMATIC, SEMIAUTOMATIC or MANUAL; empty: not stated
+    tracking_uid: str = ""
+    tracking_id: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembled:
     """One series put together for an analysis."""
@@ -35,6 +52,9 @@ class Assembled:
     volume: Any  # highdicom.Volume (slice, row, column), float32 or, where the input asks for it, int16, in HU or the unit that the images state
     sources: tuple[Any, ...]  # pydicom Datasets without pixels: the slices in the volume's order, or the one multi-frame instance
     notes: tuple[str, ...] = ()  # what was noticed on the way: a localizer left out, the kernel
+    # Of drawn regions: what each is, in the order of the numbers 1, 2, … that the volume holds; where some overlap it holds fractions instead
+    # (slice, row, column, region), uint8, 255 being inside. The source is the object that drew them.
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,6 +72,9 @@ HEADER_KEYWORDS = (
 # Modalities of objects that say something about images rather than being images: never an analysis' input unless a rule asks.
 DERIVED_MODALITIES = frozenset({"SEG", "SR", "KO", "PR", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RWV", "DOC", "PLAN", "AU", "SMR"})
 
+# Asked for like any other keyword: of a segmentation or structure set the UIDs of the series that it was drawn on.
+DRAWN_ON = "ReferencedSeriesSequence"
+
 Header = Mapping[str, Any]  # DICOM keyword -> str, int, float or a list of them
 
 
@@ -160,3 +163,12 @@ def _number(value: Any) -> float:
 
 def _instance_order(instance: Instance) -> tuple[float, str]:
     return _number(instance.header.get("InstanceNumber")), instance.sop_instance_uid
+
+
+def drawn_on(header: Any) -> list[str]:
+    """Return the series that a segmentation (PS3.3 C.12.2) or a structure set (C.8.8.5) says it was drawn on, from its data set."""
+    items = [*(header.get(DRAWN_ON) or ())]
+    for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
+        for study in frame.get("RTReferencedStudySequence") or ():
+            items += study.get("RTReferencedSeriesSequence") or ()
+    return list(dict.fromkeys(str(item.get("SeriesInstanceUID")) for item in items if item.get("SeriesInstanceUID")))

@@ -1,6 +1,6 @@
 """Files seen as a study: for those who try a model or a rule on a folder. Nothing is stored, and nothing is refused that could be read."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
-from dicom_node.domain import HEADER_KEYWORDS, Header, Instance, Refused, Rejected, Study
+from dicom_node.domain import DRAWN_ON, HEADER_KEYWORDS, Header, Instance, Refused, Rejected, Study, drawn_on
 from dicom_node.receive.header import read_header, split_file
 from dicom_node.receive.receipt import digest_of
 
@@ -35,11 +35,16 @@ def study_of(files: Sequence[Path], keywords: Iterable[str] = ()) -> Study:
     return Study(study_instance_uid=studies[0], instances=instances, more=more)
 
 
-def read_keywords(path: Path, keywords: Iterable[str]) -> Header:
-    """Return attributes of a file that the ledger does not keep: text, int, float, or a list of them; sequences and binary values are left out."""
+def read_keywords(path: Path, keywords: Collection[str]) -> Header:
+    """Return attributes of a file that the ledger does not keep: text, int, float, or a list of them; sequences and binary values are left out.
+
+    But for DRAWN_ON: of it the series that a segmentation (PS3.3 C.12.2) or a structure set (C.8.8.5) refers to.
+    """
     try:
-        found = dcmread(path, stop_before_pixels=True, specific_tags=list(keywords), force=True)
-        return {element.keyword: value for element in found if (value := _plain(element.value)) is not None}
+        wanted = [*keywords, *(("ReferencedFrameOfReferenceSequence",) if DRAWN_ON in keywords else ())]
+        found = dcmread(path, stop_before_pixels=True, specific_tags=wanted, force=True)
+        told = {DRAWN_ON: uids} if (uids := drawn_on(found)) else {}
+        return told | {element.keyword: value for element in found if (value := _plain(element.value)) is not None}
     except (InvalidDicomError, OSError, ValueError, KeyError, AttributeError, NotImplementedError):
         return {}  # they count as missing, and the rule that asks for them says so
 

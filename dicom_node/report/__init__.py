@@ -8,7 +8,8 @@ every UID is derived from the run's identity, so that a retry writes the same by
 from dicom_node.report.build import build
 from dicom_node.report.check import check
 from dicom_node.report.encode import encode
+from dicom_node.report.regions import reading
 from dicom_node.report.run import Draft, Run
 from dicom_node.report.warm import warm
 
-__all__ = ["Draft", "Run", "build", "check", "encode", "warm"]
+__all__ = ["Draft", "Run", "build", "check", "encode", "reading", "warm"]

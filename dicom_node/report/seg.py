@@ -1,5 +1,7 @@
 """Masks as a Segmentation (PS3.3 A.51, A.90): on the grid of its source images, as viewers show it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
@@ -10,7 +12,7 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.config import Segment
-from dicom_node.domain import FRACTION_MAX, Assembled, Unsuitable
+from dicom_node.domain import FRACTION_MAX, Assembled, Region, Unsuitable
 from dicom_node.report.frames import Frame, functional_groups, graded, in_space, labelled, packed, referenced_series, source_images, spacing_mm
 from dicom_node.report.grid import Plane
 from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
@@ -28,7 +30,7 @@ def tracking_uid(run: Run, segment: Segment) -> str:
     return run.uid("segment", segment.number)
 
 
-def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run) -> Dataset:
+def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run: Run, regions: Sequence[Region] = ()) -> Dataset:
     """Return the segments that have voxels, as one Segmentation whose frames lie on their source images.
 
     A segment without a voxel is left out and the others numbered anew: segment numbers have no holes (PS3.3 C.8.20.2), a described segment
@@ -36,6 +38,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     of fractions it is not defined whether they do.
 
     shown: the planes of the volume that have an image, in the order of its slices.
+    regions: what was drawn and is only written down here, by segment number - 1; none: the model found the segments.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     source = assembled.sources[0]
     if not source.get("FrameOfReferenceUID"):
         raise Unsuitable("the images name no frame of reference, so that a segmentation cannot be laid over them")
-    built = _built(outcome, assembled, shown[0], run, Words.of(source))
+    built = _built(outcome, assembled, shown[0], run, Words.of(source), regions)
     seg = Dataset()  # no longer highdicom's own class, which knows the frames that it was built with
     seg.update(built)
     seg.file_meta = built.file_meta
@@ -58,7 +61,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     return seg
 
 
-def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words: Words) -> Segmentation:
+def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words: Words, regions: Sequence[Region]) -> Segmentation:
     """Let highdicom build the object over one row of pixels in one plane: all that is said once for the whole object, and no frame to wait for."""
     manifest, kind, count = run.model.manifest, run.segmentation_type, len(outcome.present)
     row = np.full((1, 1, count, count), 0.5) if kind == "FRACTIONAL" else np.arange(1, count + 1, dtype=np.uint16)[None, None]
@@ -68,7 +71,10 @@ def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words
         segmentation_type=kind,
         fractional_type=manifest.fractional,
         max_fractional_value=FRACTION_MAX,
-        segment_descriptions=[_described(number, s, outcome, run, words) for number, s in enumerate(outcome.present, start=1)],
+        segment_descriptions=[
+            _described(number, s, outcome, run, words, regions[s.number - 1].drawn if regions else "AUTOMATIC")
+            for number, s in enumerate(outcome.present, start=1)
+        ],
         series_instance_uid=run.uid("SEG series"),
         series_number=1,
         sop_instance_uid=run.uid("SEG" if kind == "BINARY" else f"SEG {kind}"),
@@ -134,15 +140,17 @@ def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], kind: str) -
         seg["PixelPaddingValue"].VR = "US"
 
 
-def _described(number: int, segment: Segment, outcome: Outcome, run: Run, words: Words) -> SegmentDescription:
+def _described(number: int, segment: Segment, outcome: Outcome, run: Run, words: Words, drawn: str) -> SegmentDescription:
     manifest = run.model.manifest
     item = SegmentDescription(
         segment_number=number,
         segment_label=words.say(segment.label, 64),
         segmented_property_category=words.concept(segment.category),
         segmented_property_type=words.concept(segment.type),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=AlgorithmIdentificationSequence(
+        algorithm_type=drawn or "MANUAL",
+        algorithm_identification=None
+        if drawn in ("", "MANUAL")
+        else AlgorithmIdentificationSequence(
             name=manifest.name,
             version=words.say(manifest.version, 64),
             family=words.concept(manifest.family),

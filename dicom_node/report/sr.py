@@ -59,7 +59,9 @@ class Report:
         self.manifest = run.model.manifest
         self.segmentation = segmentation
         self.first = inputs[next(iter(self.manifest.inputs))].sources[0]
-        self.images = [image for assembled in inputs.values() for image in images(assembled)]
+        regions = self.manifest.regions
+        self.images = [image for name, assembled in inputs.items() if name != regions for image in images(assembled)]
+        self.drawn = inputs[regions] if regions else None
         self.words = Words.of(self.first)
 
     def dataset(self) -> Comprehensive3DSR:
@@ -71,7 +73,8 @@ class Report:
             imaging_measurements=groups,
         )
         nobody = _nobody()
-        evidence = [_identified(image, nobody) for image in (*self.images, *([self.segmentation] if self.segmentation else []))]
+        beside = {one.SOPInstanceUID: one for one in (self.segmentation, *(self.drawn.sources if self.drawn else ())) if one is not None}
+        evidence = [_identified(image, nobody) for image in (*self.images, *beside.values())]
         sr = Comprehensive3DSR(
             evidence=evidence,
             content=measured[0],
@@ -167,7 +170,7 @@ class Report:
         reference = ReferencedSegment(
             sop_class_uid=self.segmentation.SOPClassUID,
             sop_instance_uid=self.segmentation.SOPInstanceUID,
-            segment_number=number,
+            segment_number=self._number(segment, number),
             source_series=series,
         )
         return VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -175,11 +178,23 @@ class Report:
             **self._group_of(segment),
         )
 
+    def _number(self, segment: Segment, place: int) -> int:
+        """Return a segment's number in the segmentation: a received one has its own, ours leaves none out."""
+        received = self.drawn is not None and self.segmentation is self.drawn.sources[0]
+        return self.drawn.regions[segment.number - 1].number if received and self.drawn is not None else place
+
+    def _tracked(self, segment: Segment) -> TrackingIdentifier:
+        """Return what a segment is tracked by: as it was received, or of this run."""
+        region = self.drawn.regions[segment.number - 1] if self.drawn else None
+        if region is not None and region.tracking_uid:
+            return self._tracking(region.tracking_id or segment.label, region.tracking_uid)
+        return self._tracking(segment.label, tracking_uid(self.run, segment))
+
     def _group_of(self, segment: Segment) -> dict[str, Any]:
         """Say what a group about a segment says whether or not the segment was found."""
         site = self._site_of(segment)
         return {
-            "tracking_identifier": self._tracking(segment.label, tracking_uid(self.run, segment)),
+            "tracking_identifier": self._tracked(segment),
             "finding_category": self.words.concept(segment.category),
             "finding_type": self.words.concept(segment.type),
             "finding_sites": [site],
