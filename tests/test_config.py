@@ -182,7 +182,7 @@ def test_who_may_do_what_is_by_its_title():
         ('name = "measures"', 'name = "Measures It"', "name (is 'Measures It')"),
         ("number = 1", "number = 2", "segments are numbered [2]; number them from 1 without holes"),
         ("segment = 1", "segment = 2", "measurements.volume names segment 2, which is not described"),
-        ("segment = 1", "segment = 1\nsegments = [1]", "names both segment and segments"),
+        ("segment = 1", "segment = 1\nsegments = [1]", "names more than one of segment, segments and of"),
         ('"SCT.Spleen"', '"SCT.Sploon"', "'SCT.Sploon' is not in pydicom's code dictionary; write it in full: [value, scheme, meaning]"),
         ('"SCT.Spleen"', '["1", "99X", ""]', "segments.0.type.meaning"),
         ("min_slices", "min_slice", "inputs.ct.min_slice (is 3): there is no such key"),

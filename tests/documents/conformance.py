@@ -18,7 +18,7 @@ from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.deliver.association import CONNECT_TIMEOUT_S
 from dicom_node.domain import Refused, Result
-from dicom_node.receive import Door, Receiver, scp
+from dicom_node.receive import Door, Receiver, scp, visit
 from dicom_node.receive.header import split_file
 from dicom_node.store import Store
 from dicom_node.wire import Requestor
@@ -166,9 +166,9 @@ def scp_statuses() -> str:
             status, comment = _status(act, Door(store, Node(disk_reserve_mb=0)))
             rows.append((f"`{status:04X}`", what, comment, becomes))
         store.close()
-    rows.append((f"`{scp.NOT_AUTHORISED:04X}`", "the calling AE is known but may not send", "Not authorised to send", "Nothing is kept."))
+    rows.append((f"`{visit.NOT_AUTHORISED:04X}`", "the calling AE is known but may not send", "Not authorised to send", "Nothing is kept."))
     rows.append(
-        (f"`{scp.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again.")
+        (f"`{visit.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again.")
     )
     return table(("status", "when", "Error Comment (0000,0902)", "what the node does"), sorted(rows, key=lambda row: row[0]))
 
@@ -176,7 +176,7 @@ def scp_statuses() -> str:
 def _status(act: Callable[[Door], object], door: Door) -> tuple[int, str]:
     try:
         act(door)
-        return scp.SUCCESS, ""
+        return visit.SUCCESS, ""
     except Refused as refused:
         return refused.status, str(scp._answer(refused.status, str(refused)).ErrorComment)
 

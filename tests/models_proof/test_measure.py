@@ -92,7 +92,7 @@ def test_a_received_segmentation_is_measured_and_the_report_refers_to_it(tmp_pat
 
 
 def test_contours_become_a_segmentation_that_their_report_refers_to(tmp_path):
-    """No report can refer to an ROI of a structure set (TID 1411): what was measured is sent as a segmentation, drawn by whoever drew the contours."""
+    """No report can refer to an ROI of a structure set (TID 1411): what was measured is sent as a segmentation, drawn as the contours were."""
     images = phantoms.series(spacing_mm=SPACING_MM)
     contours = {"GTV": [points(images, index, rectangle((3.5, 11.5), (2.5, 9.5))) for index in (2, 3, 4)]}
     trial = tried(tmp_path, images, drawn.structure_set(images, contours))
