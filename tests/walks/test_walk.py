@@ -18,10 +18,11 @@ import SimpleITK
 from pydicom import Dataset, dcmread
 from pydicom.config import disable_value_validation
 
+from dicom_node.config import bundled
 from dicom_node.domain import AE, DeliveryState, Discontinuation, Job, JobState, StudyState, derived_uid
 from dicom_node.report import check
 from dicom_node.simulate.pacs import Pacs
-from tests import phantoms
+from tests import drawn, phantoms
 from tests.dcmtk import storescp, storescu
 from tests.orthanc import ask, free_ports, orthanc
 from tests.peers import need
@@ -78,8 +79,16 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             _rule("PELVIS", "waits", "archive"),
             _rule("NECK", "declines", "archive"),
             _rule("KNEE", "raises", "archive"),
+            {
+                "name": "regions that others drew are measured",
+                "when": {"Modality": "SEG", "Manufacturer": {"none": ["dicom-node project"]}},
+                "derived": True,
+                "analyse": ["measure"],
+                "deliver": ["archive"],
+            },
         ]
         models = {name: HERE / "models" / name for name in ("marker", "waits")} | {name: FAKES / name for name in ("declines", "raises")}
+        models["measure"] = bundled("models") / "measure"
         with serving(folder, remotes=remotes, rules=rules, models=models, port=port) as node:
             yield House(node, folder / "archive", pacs, rest, second)
             assert [mark for mark in ("Marked", "MARKED", "19500102") if mark in node.log] == []
@@ -472,6 +481,24 @@ def test_imported_files_walk_like_received_ones_until_they_are_purged(house: Hou
     assert not [path for path in files if path.exists()]
     assert house.node.study(uid_of(made)) == {}
     assert house.node.kinds(uid_of(made)) == ["purged"]
+
+
+def test_a_segmentation_that_arrives_with_its_images_is_measured(house: House, tmp_path: Path) -> None:
+    """A reader's regions and the images that they lie on come in one study: a report that refers to them goes out, and nothing is drawn."""
+    sent = images("measured", "SPINE")
+    mask = np.zeros((*np.shape(phantoms.marked()), 1), np.uint8)
+    mask[(*phantoms.block(MARKER), 0)] = 1
+    seg = drawn.segmentation(sent, mask, seed="measured regions")
+    paths = [*phantoms.write(sent, tmp_path / "study"), tmp_path / "study" / "regions.dcm"]
+    seg.save_as(paths[-1], enforce_file_format=True)
+    assert storescu(paths, house.node.ae).returncode == 0
+    (job,) = house.node.settled(uid_of(sent))
+    assert (job.model, job.state) == ("measure", JobState.COMPLETED), job.reason
+    results = house.node.results(job)
+    assert set(results) == {"SR"}
+    sr = dcmread(house.archived(results["SR"].sop_instance_uid))
+    assert numbers(sr)["118565006"] == pytest.approx(2 * 3 * 4 * np.prod(SPACING_MM) / 1000, abs=0.0005)
+    assert seg.SOPInstanceUID in {str(item.value) for item in sr.iterall() if item.keyword == "ReferencedSOPInstanceUID"}
 
 
 def test_a_stranger_is_refused(house: House, tmp_path: Path) -> None:
