@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.documents import conformance, objects, program, tree
+from tests.documents import conformance, methods, objects, program, tree
 from tests.documents.text import rendered
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +24,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "segmentation": lambda: objects.iod("SEG", "segmentation"),
     "report": lambda: objects.iod("SR", "comprehensive-3d-sr"),
     "content-tree": tree.content_tree,
+    "methods": methods.methods,
     "node-keys": program.node_keys,
     "manifest-keys": program.manifest_keys,
     "conditions": program.conditions,

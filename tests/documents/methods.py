@@ -1,0 +1,130 @@
+"""The methods of medical image analysis that the program has, and the tests that prove each: a row names both, or says that it is open."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tests.documents.text import table
+
+_ROOT = Path(__file__).parents[2]
+_MODELS_PROOF = "tests/models_proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method. analyses: folders of `models/`, or the package's files that have it. proofs: "file: beginning of a test's name"."""
+
+    number: str
+    name: str
+    analyses: tuple[str, ...] = ()
+    proofs: tuple[str, ...] = ()
+    note: str = ""
+
+
+METHODS = (
+    Method(
+        "F001",
+        "analysing images to measure, compare and follow",
+        ("models/lung_ct", "models/measure"),
+        ("tests/walks/test_walk.py: test_a_study_sent",),
+    ),
+    Method(
+        "F002",
+        "modalities: CT, MR and their enhanced forms as volumes",
+        ("dicom_node/assemble",),
+        ("tests/test_assemble.py: test_",),
+        "projection images and ultrasound are stored and routed, not analysed",
+    ),
+    Method("F003", "more dimensions: time, energy, dose"),
+    Method(
+        "F004",
+        "large amounts: on disk, in patches, in a queue",
+        ("dicom_node/store", "dicom_node/schedule.py"),
+        ("tests/walks/test_store_path.py: test_",),
+    ),
+    Method("F005", "images, waveforms and video are kept as they come", ("dicom_node/receive",), ("tests/test_receive.py: test_",)),
+    Method("F006", "several time points of one patient"),
+    Method("F007", "features, then a decision"),
+    Method("F008", "features that a network learns", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",)),
+    Method("F009", "processing, analysis, recognition, generation"),
+    Method("F010", "before and after the analysis itself", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
+    Method("F011", "contrast: window, gamma, equalisation"),
+    Method("F012", "sharpening: unsharp mask, Laplacian"),
+    Method("F013", "smoothing: Gaussian, mean, median"),
+    Method("F014", "adaptive enhancement: limited equalisation by tiles"),
+    Method("F015", "a blend of the image and its background"),
+    Method("F016", "grey from colour"),
+    Method("F017", "erosion", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
+    Method("F018", "dilation, opening, closing", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
+    Method("F019", "noise by averaging neighbours"),
+    Method("F020", "denoising: median, total variation, wavelets, non-local means, diffusion"),
+    Method("F021", "steps in a chain, recorded", ("dicom_node/work.py",), ("tests/walks/test_walk.py: test_a_study_sent",)),
+    Method("F022", "standardising features"),
+    Method("F023", "thresholds and region growing", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
+    Method("F024", "edges, watershed, contours that evolve"),
+    Method("F025", "texture"),
+    Method("F026", "segmentation by a network", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",)),
+    Method("F027", "U-Net", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",), "deepbet's; none is trained here yet"),
+    Method("F028", "fully convolutional network"),
+    Method("F029", "one class for each voxel", ("dicom_node/report/seg.py",), ("tests/test_report.py: test_",)),
+    Method("F030", "recognition by features"),
+    Method("F031", "recognition by a network"),
+    Method("F032", "what a candidate is, by Bayes' rule"),
+    Method("F033", "what a series shows, by Bayes' rule"),
+    Method("F034", "detection by features"),
+    Method("F035", "tumours"),
+    Method("F036", "fibrosis and gliosis"),
+    Method("F037", "detection by a network"),
+    Method("F038", "one-stage detection without anchors"),
+    Method("F039", "one-stage detection with anchors"),
+    Method("F040", "classification by features"),
+    Method("F041", "classification by a network"),
+    Method("F042", "normal or not, at an operating point"),
+    Method("F043", "Bayes' rule for each voxel"),
+    Method("F058", "mean, minimum, maximum of a region", ("models/measure",), (f"{_MODELS_PROOF}/test_measure.py: test_values_are",)),
+    Method("F059", "median, standard deviation, percentiles", ("models/measure",), (f"{_MODELS_PROOF}/test_measure.py: test_values_are",)),
+    Method("F060", "analysis by what a network has learnt"),
+    Method("F061", "features by filters"),
+    Method("F062", "matching by weighted correlation"),
+)
+
+
+def methods() -> str:
+    """Return the table; a folder or a test that is not there is an error."""
+    rows = [(one.number, one.name, _analyses(one), _proofs(one), one.note or ("" if one.analyses else "open")) for one in METHODS]
+    done = sum(bool(one.analyses) for one in METHODS)
+    return f"{done} of {len(METHODS)} have an analysis.\n\n" + table(("#", "method", "where", "proved by", "note"), rows)
+
+
+def _analyses(one: Method) -> str:
+    for place in one.analyses:
+        if not (_ROOT / place).exists():
+            raise FileNotFoundError(f"{one.number} names {place}, which is not there")
+    return ", ".join(f"[{place}](../{place})" for place in one.analyses)
+
+
+def _proofs(one: Method) -> str:
+    if bool(one.proofs) is not bool(one.analyses):
+        raise ValueError(f"{one.number} names an analysis without a proof, or a proof without an analysis")
+    return ", ".join(dict.fromkeys(_proof(one.number, *proof.split(": ")) for proof in one.proofs))
+
+
+def _proof(number: str, file: str, beginning: str) -> str:
+    found = [name for name in _tests(_ROOT / file) if name.startswith(beginning)]
+    if not found:
+        raise LookupError(f"{number} names a test '{beginning}' of {file}, which is not there")
+    what = f"{len(found)} tests" if len(found) > 1 else f"`{found[0]}`"
+    return f"[{file}](../{file}): {what}"
+
+
+@cache
+def _tests(path: Path) -> tuple[str, ...]:
+    return tuple(_functions(ast.parse(path.read_text())))
+
+
+def _functions(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
