@@ -79,12 +79,15 @@ def test_a_site_is_what_its_file_says(site):
         found.config.node.port = 1
 
 
+OFF = {"head-hyperdensity"}  # bundled models that no rule runs before a site asks for it; their cards say why
+
+
 def test_a_site_without_a_file_serves_on_loopback_with_every_bundled_model():
-    """`dicom-node serve` runs with no file at all."""
+    """`dicom-node serve` runs with no file at all; what is off is named, so that one rule turns it on, and is not run."""
     found = load_site(node={"port": 0})
     assert (found.config.node.on_loopback, found.config.node.storage, found.config.node.port) == (True, Path("data"), 0)
     assert set(found.models) == {path.parent.name.replace("_", "-") for path in bundled("models").glob("*/model.toml")}
-    assert {model for rule in found.config.rules for model in rule.analyse} == set(found.models)
+    assert {model for rule in found.config.rules for model in rule.analyse} == set(found.models) - OFF
     assert found.config.may("ANYBODY", "send")
     assert not found.config.may("ANYBODY", "query")
 

@@ -75,11 +75,23 @@ SAMPLES: Mapping[str, Sample] = {
         citation="Poldrack RA et al. Long-term neural and physiological phenotyping of a single human. "
         "Nature Communications 6:8885, 2015 (OpenNeuro ds000031).",
     ),
+    "head-ct": Sample(
+        file="head-ct.nii.gz",
+        packaged=Packaged(
+            package="dicom2stl==0.5.0",
+            package_sha256="fb214135f811315203829abbc579cfdb8108d6af4fe49bd513620f4a4fae023d",
+            member="dicom2stl-0.5.0/examples/Data/ct_head.nii.gz",
+            sha256="f47d7dabbe05af8703b559284833d31936d9969e452a0e22d77dae9a8e3f6331",
+            sdist=True,
+        ),
+        licence="MIT (the package's)",
+        citation="CT of a head and neck, as published among the examples of dicom2stl 0.5.0, which do not say where it comes from.",
+    ),
 }
 
 
 def nifti(name: str, say: Say = _silent) -> Path:
-    """Return a sample as it was published: "chest-ct", "chest-ct-labels" or "head-mr", a NIfTI file.
+    """Return a sample as it was published: "chest-ct", "chest-ct-labels", "head-mr" or "head-ct", a NIfTI file.
 
     Raises
     ------
