@@ -135,6 +135,7 @@ class Taking:
     series: Mapping[str, Series] | None
     reasons: tuple[str, ...]  # of the inputs in their order as far as series were found, then why one was not
     rejected: Mapping[str, str] = field(default_factory=dict)  # series UID → why it was not taken
+    lacks: str = ""  # the input that found none
 
     @property
     def why(self) -> str:
@@ -159,7 +160,7 @@ def takings(all_series: Sequence[Series], candidates: Sequence[Series], manifest
         drawn_on = [series for series in all_series if series.series_instance_uid in (named if isinstance(named, list) else [named])]
         yield _taken(drawn_on, manifest.inputs, choose, {manifest.regions: regions}, {manifest.regions: choice.why})
     if not found:
-        yield Taking(series=None, reasons=(choice.why,), rejected=choice.rejected)
+        yield Taking(series=None, reasons=(choice.why,), rejected=choice.rejected, lacks=manifest.regions)
 
 
 def _taken(
@@ -172,7 +173,7 @@ def _taken(
         taken = {series.series_instance_uid for series in chosen.values()}
         choice = choose([series for series in candidates if series.series_instance_uid not in taken], wanted)
         if choice.series is None:
-            return Taking(series=None, reasons=(*why.values(), choice.why), rejected=choice.rejected)
+            return Taking(series=None, reasons=(*why.values(), choice.why), rejected=choice.rejected, lacks=name)
         chosen[name], why[name] = choice.series, choice.why
     return Taking(series={name: chosen[name] for name in inputs}, reasons=tuple(why[name] for name in inputs))
 

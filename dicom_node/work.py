@@ -347,7 +347,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     taking = _first(takings(study.series, study.series, model.manifest, select))
     if taking.series is None:
         reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in taking.rejected.items())
-        raise Unsuitable(f"no series suits {model.name}: {taking.why}; {reasons}")
+        raise Unsuitable(f"no series suits input '{taking.lacks}' of {model.name}: {taking.why}; {reasons}")
     chosen = taking.series
     steps = _Steps()
     say(0.0, "reading the images")

@@ -82,7 +82,10 @@ class House:
 
     def content(self, name: str) -> bytes:
         """Return a kept file's bytes."""
-        return self.store.archive.path(name).read_bytes()
+        try:
+            return self.store.archive.path(name).read_bytes()
+        except FileNotFoundError:  # it was moved to its place at this very moment
+            return self.store.archive.path(name).read_bytes()
 
     def close(self) -> None:
         self.receiver.stop(grace_s=0.5)
