@@ -79,7 +79,8 @@ def test_a_site_is_what_its_file_says(site):
         found.config.node.port = 1
 
 
-OFF = {"head-hyperdensity", "calcium-score", "body-composition"}  # bundled models that no rule runs before a site asks for it; their cards say why
+# Bundled models that no rule runs before a site asks for it; their cards say why.
+OFF = {"head-hyperdensity", "calcium-score", "body-composition", "brain-tissue"}
 
 
 def test_a_site_without_a_file_serves_on_loopback_with_every_bundled_model():

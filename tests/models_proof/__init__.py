@@ -1,6 +1,7 @@
 """What the bundled models get right on real images, in figures; the model cards quote these tests."""
 
 import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ def model(folder: str) -> Model:
 
 @cache
 def code(folder: str) -> Any:
-    """Return a bundled model's `analysis.py`, imported."""
-    spec = importlib.util.spec_from_file_location(f"proof_{folder}", model(folder).folder / "analysis.py")
+    """Return a bundled model's `analysis.py`, imported as a package, so that it finds the files beside it."""
+    home, name = model(folder).folder, f"proof_{folder}"
+    spec = importlib.util.spec_from_file_location(name, home / "analysis.py", submodule_search_locations=[str(home)])
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

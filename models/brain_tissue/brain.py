@@ -1,0 +1,1 @@
+../brain_mr/analysis.py
