@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -217,12 +218,12 @@ class Worker:
 
     def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: "_Steps") -> None:
         now = self._clock()
-        problems = "; ".join(f"{one.kind}: {one.problem}" for one in results if one.problem)
+        problems = "; ".join(dict.fromkeys(f"{one.kind}: {one.problem}" for one in results if one.problem))  # of a series, what all have alike once
         if problems:
             self._store.jobs.reject(job, results, now=now, why=f"a result is not valid DICOM and is in quarantine: {problems}")
             log.error("results quarantined", problems=problems)
             return
-        made = ", ".join(one.kind for one in results)
+        made = _counted(results)
         if self._store.jobs.complete(job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes])):
             log.info("job completed", results=made, steps_s=steps.seconds)
 
@@ -315,6 +316,12 @@ class Worker:
         elif not running.lost:
             self._store.jobs.release(job, now=now, why="the worker was stopped")
         log.info("job stopped", lost=running.lost)
+
+
+def _counted(results: Sequence[Result]) -> str:
+    """Say what was made, such as "SEG, 133 DER, SR"."""
+    counts = Counter(one.kind for one in results)
+    return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in counts.items())
 
 
 def _progress(running: _Running, upto: float = 1.0) -> Callable[[float, str], None]:

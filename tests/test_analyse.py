@@ -636,6 +636,77 @@ def test_findings_that_the_manifest_does_not_cover_are_refused_by_name(breach: s
     assert breach in str(refused.value)
 
 
+# ------------------------------------------------------------------------------------------------------ the contract: images
+
+
+def smoothing() -> Manifest:
+    """A manifest whose only output is an image."""
+    described = {"description": "Smoothed", "derivation": ["DCM.Smoothing"], "image_type": "SMOOTHED"}
+    return manifest(segments=[], measurements={}, evaluations={}, images={"smooth": described})
+
+
+NUMBERED = image().with_array(np.arange(120, dtype=np.float32).reshape(SHAPE))
+WHOLE_VIEWS = ("the same", "flipped", "flipped twice", "permuted", "rounded to float32")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("view", WHOLE_VIEWS)
+def test_an_image_comes_back_on_the_exact_grid(view: str, dtype: type) -> None:
+    """Flips and permutations are undone, of any numeric type; the frame of reference is the input's."""
+    given = VIEWS[view](NUMBERED.with_array(NUMBERED.array.astype(dtype)))
+    settled = settle(Findings(images={"smooth": given}), smoothing(), {"ct": image()}).images["smooth"]
+    assert (settled.array == NUMBERED.array).all()
+    assert settled.geometry_equal(image())
+    assert settled.frame_of_reference_uid == FRAME_OF_REFERENCE
+
+
+def with_a_hole() -> Volume:
+    array = NUMBERED.array.copy()
+    array[2, 3, 4] = np.nan
+    return NUMBERED.with_array(array)
+
+
+ONE_CHANNEL = {"ReferencedSegmentNumber": [1]}
+IMAGE_BREACHES = {
+    "gave no image 'smooth', though": {},
+    "gave image 'other', which its manifest does not describe": {"smooth": NUMBERED, "other": NUMBERED},
+    "image 'smooth' does not cover its input: it was cropped": {"smooth": NUMBERED[1:]},
+    "image 'smooth' does not cover": {"smooth": NUMBERED.pad([(1, 0), (0, 0), (0, 0)])},
+    "image 'smooth' does not cover its": {"smooth": NUMBERED[1:].pad([(0, 1), (0, 0), (0, 0)])},  # as many slices, another place
+    "image 'smooth' is not on its input's grid: it was resampled": {
+        "smooth": Volume(NUMBERED.array, image().affine @ np.diag([1, 2.0, 1, 1]), coordinate_system="PATIENT")
+    },
+    "image 'smooth' holds values that are not finite": {"smooth": with_a_hole()},
+    "gave as image 'smooth' bool of 3 dimensions": {"smooth": NUMBERED.with_array(NUMBERED.array > 5)},
+    "gave as image 'smooth' float32 of 4 dimensions": {"smooth": image().with_array(np.zeros((*SHAPE, 1), np.float32), ONE_CHANNEL)},
+}
+
+
+@pytest.mark.parametrize("breach", IMAGE_BREACHES)
+def test_images_that_the_manifest_does_not_cover_are_refused_by_name(breach: str) -> None:
+    """A picture in the wrong place, or with a hole in it, never leaves."""
+    with pytest.raises(ModelFailed) as refused:
+        settle(Findings(images=IMAGE_BREACHES[breach]), smoothing(), {"ct": image()})
+    assert breach in str(refused.value)
+
+
+def test_an_image_is_settled_on_the_input_that_it_is_a_copy_of() -> None:
+    """Of several inputs the manifest names one."""
+    other = Volume(np.zeros((2, 3, 4), np.float32), np.diag([3.0, 1.0, 1.0, 1.0]), coordinate_system="PATIENT")
+    described = {"description": "Smoothed", "derivation": ["DCM.Smoothing"], "image_type": "SMOOTHED", "of": "pet"}
+    two = manifest(inputs={"ct": {}, "pet": {}}, segments=[], measurements={}, evaluations={}, images={"smooth": described})
+    settled = settle(Findings(images={"smooth": other}), two, {"ct": image(), "pet": other})
+    assert settled.images["smooth"].geometry_equal(other)
+
+
+def test_images_leave_the_models_process_in_as_few_bytes_as_a_stored_image_needs(pool: Pool) -> None:
+    """float32 of 64 bits, 16 bits of whole numbers; the other way round would hold twice the memory on both sides."""
+    found = run(pool, "smooths")
+    assert {name: volume.array.dtype for name, volume in found.images.items()} == {"same": np.float32, "half": np.int16}
+    assert (found.images["same"].array == image().array).all()
+    assert (found.images["half"].array == np.rint(image().array / 2)).all()
+
+
 def fractions(*of: float, dtype: type = np.float32) -> Volume:
     """The first value where the first segment is, the second where the second is."""
     array = np.stack([np.where(labels().array == number, value, 0) for number, value in enumerate(of, start=1)], -1).astype(dtype)

@@ -80,7 +80,7 @@ def test_a_site_is_what_its_file_says(site):
 
 
 # Bundled models that no rule runs before a site asks for it; their cards say why.
-OFF = {"head-hyperdensity", "calcium-score", "body-composition", "brain-tissue"}
+OFF = {"head-hyperdensity", "calcium-score", "body-composition", "brain-tissue", "denoise", "enhance"}
 
 
 def test_a_site_without_a_file_serves_on_loopback_with_every_bundled_model():
@@ -179,6 +179,14 @@ def test_who_may_do_what_is_by_its_title():
 # ---------------------------------------------------------------------------------------------------------------- models
 
 
+IMAGE = """[images.smooth]
+description = "Smoothed"
+derivation = ["DCM.Smoothing"]
+image_type = "SMOOTHED"
+of = "ct"
+[[segments]]"""
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -195,6 +203,13 @@ def test_who_may_do_what_is_by_its_title():
         ("[inputs.ct]", "[inputs.t1-gd]", "inputs.t1-gd cannot be an argument of `analyse`"),
         ("[inputs.ct]", "[inputs.progress]", "inputs.progress cannot be an argument of `analyse`"),
         ("[[segments]]", "[[weights]]\nfile = '../x'\npackage = 'p==1'\nmember = 'm'\n[[segments]]", "weights.0"),
+        ("[[segments]]", IMAGE.replace("SMOOTHED", "Smoothed"), "images.smooth.image_type"),
+        ("[[segments]]", IMAGE.replace('"DCM.Smoothing"', ""), "images.smooth.derivation"),
+        ("[[segments]]", IMAGE.replace("DCM.Smoothing", "DCM.Smoothness"), "'DCM.Smoothness' is not in pydicom's code dictionary"),
+        ("[[segments]]", IMAGE.replace("of =", "at ="), "there is no such key"),
+        ("[[segments]]", IMAGE.replace('"ct"', '"pet"'), "images.smooth is of input 'pet', which is not described"),
+        ("[[segments]]", IMAGE.replace("Smoothed", "x" * 65), "images.smooth.description"),
+        ("[[segments]]", IMAGE.replace("images.smooth", "images.'Smooth images'"), "images.Smooth images"),
     ],
 )
 def test_a_manifest_that_cannot_run_is_told_where_and_why(tmp_path, old, new, said):
@@ -202,6 +217,14 @@ def test_a_manifest_that_cannot_run_is_told_where_and_why(tmp_path, old, new, sa
     with pytest.raises(ConfigError) as caught:
         load_model(model_of(tmp_path / "measures", old, new))
     assert said in str(caught.value)
+
+
+def test_a_model_may_make_nothing_but_images():
+    """They are an output like any other."""
+    image = {"description": "Smoothed", "derivation": ["DCM.Smoothing", ["A", "99TEST", "B"]], "image_type": "SMOOTHED"}
+    found = Manifest.model_validate({"name": "x", "version": "1", "task": "t", "inputs": {"ct": {}}, "images": {"smooth": image}})
+    assert [code.value for code in found.images["smooth"].derivation] == ["113087", "A"]
+    assert found.input_of("smooth") == "ct"
 
 
 def test_a_model_that_says_nothing_is_refused():

@@ -200,7 +200,7 @@ def example(tmp_path: Path) -> Path:
     """The example of docs/models.md, beside which other files may be written."""
     for language in ("toml", "python"):
         for block in blocks(text("docs/models.md"), language):
-            if named := re.match(r"# (bone_ct/\S+)\n", block.body):
+            if named := re.match(r"# ((?:bone|smooth)_ct/\S+)\n", block.body):
                 (tmp_path / named[1]).parent.mkdir(exist_ok=True)
                 (tmp_path / named[1]).write_text(block.body)
     return tmp_path
@@ -222,6 +222,13 @@ def test_the_example_of_a_model_that_finds_nothing_still_reports(example: Path, 
     assert trial.problems == ()
     assert [path.name for path in trial.objects] == ["1-sr.dcm"]
     assert trial.findings.notes == ("No voxel is as dense as bone.",)
+
+
+def test_the_example_of_a_model_that_makes_images_runs(example: Path, tmp_path: Path) -> None:
+    """docs/models.md: as many images as there were, and a report."""
+    trial = try_model(load_model(example / "smooth_ct"), phantoms.write(phantoms.series(), tmp_path / "in"), tmp_path / "out")
+    assert trial.problems == ()
+    assert [path.name for path in trial.objects] == [*(f"{number}-der.dcm" for number in range(1, 9)), "9-sr.dcm"]
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -74,13 +74,13 @@ def _one(channel: socket.socket, loaded: _Loaded, received: wire.Received) -> No
     answer = _attempt(channel, loaded.folder, lambda: _analyse(channel, loaded, received), job)
     if answer is None:
         return
-    segments = answer.pop("segments")
-    if segments is not None:
-        file, described = wire.pack({"segments": segments})
-    del segments
+    volumes = answer.pop("volumes")
+    if volumes:
+        file, described = wire.pack(volumes)
+    del volumes
     _tidy()
     try:
-        _say(channel, {"event": "done", "job": job, "findings": answer, "segments": described.get("segments")}, file)
+        _say(channel, {"event": "done", "job": job, "findings": answer, "volumes": described}, file)
     finally:
         if file >= 0:
             os.close(file)
@@ -216,8 +216,11 @@ def _plain(found: Findings, small: Callable[[Volume], Volume]) -> dict[str, Any]
     """Turn findings into what JSON can carry; `contract` judges them later."""
     if not isinstance(found.segments, Volume | None):
         raise _Wrong(f"gave as segments a {type(found.segments).__name__}, not a Volume such as ct.with_array(mask)")
+    volumes = {} if found.segments is None else {wire.SEGMENTS: small(found.segments)}
+    for name, image in found.images.items():
+        volumes[wire.IMAGE + _text(name, "the name of an image")] = _pixels(name, image)
     return {
-        "segments": None if found.segments is None else small(found.segments),
+        "volumes": volumes,
         "measurements": {_text(name, "the name of a measurement"): _measured(name, value) for name, value in found.measurements.items()},
         "evaluations": {
             _text(name, "the name of an evaluation"): _text(answer, f"evaluation '{name}'") for name, answer in found.evaluations.items()
@@ -247,6 +250,18 @@ def _fractions(segments: Volume) -> Volume:
         return segments.with_array(wire.fractions(np.asarray(segments.array)))
     except ValueError as error:
         raise _Wrong(str(error)) from error
+
+
+def _pixels(name: str, image: Any) -> Volume:
+    """Return an image in 16 bits where it is whole numbers of so many, else as float32: what a stored image holds, no more."""
+    if not isinstance(image, Volume):
+        raise _Wrong(f"gave as image '{name}' a {type(image).__name__}, not a Volume such as ct.with_array(values)")
+    array = np.asarray(image.array)
+    if array.ndim != 3 or array.dtype.kind not in "iuf":
+        raise _Wrong(f"gave as image '{name}' {array.dtype} of {array.ndim} dimensions, not numbers by slice, row and column")
+    if array.dtype.kind == "f" or array.itemsize > 2:
+        array = array.astype(np.float32, copy=False)
+    return image.with_array(array) if array is not image.array else image
 
 
 def _measured(name: str, value: Any) -> Any:

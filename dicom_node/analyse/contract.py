@@ -26,6 +26,7 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     a Volume of fractions (uint8, 255 being 1.0): (slice, row, column, segment), the last axis also where there is one segment.
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
     What could not be measured because its segment is empty stays None. evaluations: every name of the manifest, with a known answer.
+    images: every name of the manifest, a Volume of finite numbers on the exact grid of its input; flips and permutations are undone.
 
     Raises
     ------
@@ -40,11 +41,13 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     empty = _Empty(volume, manifest)
     _same_names("measurement", findings.measurements, manifest.measurements)
     _same_names("evaluation", findings.evaluations, manifest.evaluations)
+    _same_names("image", findings.images, manifest.images)
     measured = {name: _measured(name, findings.measurements[name], m, empty) for name, m in manifest.measurements.items()}
     return Findings(
         segments=volume,
         measurements=measured,
         evaluations={name: _answer(name, findings.evaluations[name], e.answers) for name, e in manifest.evaluations.items()},
+        images={name: _image(name, findings.images[name], inputs[manifest.input_of(name)]) for name in manifest.images},
         notes=(*findings.notes, *notes),
     )
 
@@ -109,21 +112,35 @@ def on_grid(mask: Volume, grid: Volume) -> tuple[Any, int]:
     ------
     ModelFailed: the mask was resampled, shifted by part of a voxel, or turned.
     """
-    to_grid = np.nan_to_num(np.linalg.inv(grid.affine) @ mask.affine, nan=0.5)  # index in the mask -> index in the grid; 0.5 is on no grid
+    try:
+        array, start = _turned_back(mask, grid)
+    except ValueError as error:
+        raise ModelFailed(
+            f"the model's mask is not on its input's grid: {error}",
+            hint="Bring the mask back to the input's grid (nearest neighbour) before returning it; flips, crops and pads are undone here.",
+        ) from error
+    return _placed(array, start, grid.spatial_shape)
+
+
+def _turned_back(given: Volume, grid: Volume) -> tuple[Any, Any]:
+    """Return a volume's array with its axes as those of another volume, and the index there of its first voxel.
+
+    Raises
+    ------
+    ValueError: it was resampled, shifted by part of a voxel, or turned; the text says so.
+    """
+    to_grid = np.nan_to_num(np.linalg.inv(grid.affine) @ given.affine, nan=0.5)  # index given -> index in the grid; 0.5 is on no grid
     turn, shift = np.rint(to_grid[:3, :3]).astype(int), np.rint(to_grid[:3, 3]).astype(int)
-    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in mask.spatial_shape))]).T
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in given.spatial_shape))]).T
     off = np.abs(to_grid[:3] @ corners - (turn @ corners[:3] + shift[:, None])).max()
     is_permutation = (np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()
     if off > _OFF_GRID_VOXELS or not is_permutation:
-        raise ModelFailed(
-            "the model's mask is not on its input's grid: it was resampled, shifted by part of a voxel, or turned",
-            hint="Bring the mask back to the input's grid (nearest neighbour) before returning it; flips, crops and pads are undone here.",
-        )
-    axes = np.abs(turn).argmax(axis=1)  # of the mask, in the grid's order
-    array = np.transpose(mask.array, (*axes, *range(3, mask.array.ndim)))
+        raise ValueError("it was resampled, shifted by part of a voxel, or turned")
+    axes = np.abs(turn).argmax(axis=1)  # of what is given, in the grid's order
+    array = np.transpose(given.array, (*axes, *range(3, given.array.ndim)))
     backward = turn[range(3), axes] < 0
     start = shift - np.where(backward, np.array(array.shape[:3]) - 1, 0)
-    return _placed(np.flip(array, tuple(np.flatnonzero(backward))), start, grid.spatial_shape)
+    return np.flip(array, tuple(np.flatnonzero(backward))), start
 
 
 def _placed(array: Any, start: Any, shape: tuple[int, ...]) -> tuple[Any, int]:
@@ -152,6 +169,26 @@ class _Empty:
 
     def _voxels(self, array: Any, number: int) -> Any:
         return array[..., number - 1] >= FRACTION_HALF if self._fractional else array == number
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+def _image(name: str, image: Volume, grid: Volume) -> Volume:
+    """Return an image on its input's grid, with its frame of reference; none of its slices is missing, none of its values is no number."""
+    if image.array.ndim != 3 or image.array.dtype.kind not in "iuf":
+        said = f"{image.array.dtype} of {image.array.ndim} dimensions"
+        raise ModelFailed(f"the model gave as image '{name}' {said}", hint="Give numbers by slice, row and column: ct.with_array(values).")
+    hint = "An image lies where its input lies, slice for slice: resample it inside the model; only flips and permuted axes are undone here."
+    try:
+        array, start = _turned_back(image, grid)
+    except ValueError as error:
+        raise ModelFailed(f"the model's image '{name}' is not on its input's grid: {error}", hint=hint) from error
+    if array.shape != tuple(grid.spatial_shape) or start.any():
+        raise ModelFailed(f"the model's image '{name}' does not cover its input: it was cropped, padded or shifted", hint=hint)
+    if array.dtype.kind == "f" and not all(np.isfinite(plane).all() for plane in array):
+        raise ModelFailed(f"the model's image '{name}' holds values that are not finite", hint="Give each pixel a number in the input's unit.")
+    return grid.with_array(array)
 
 
 # --------------------------------------------------------------------------------------------------- names and numbers

@@ -283,16 +283,17 @@ def _died(process: Process, task: Task) -> ModelFailed:
 
 def _findings(received: wire.Received) -> Findings:
     said: Mapping[str, Any] = received.said["findings"]
-    segments = None
+    volumes: dict[str, Volume] = {}
     if received.file >= 0:
         try:
-            segments = wire.unpack_copied(received.file, received.said["segments"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelFailed(f"the model's segments cannot be read: {error}") from error
+            volumes = {name: wire.unpack_copied(received.file, one) for name, one in received.said["volumes"].items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ModelFailed(f"the model's segments or images cannot be read: {error}") from error
         finally:
             os.close(received.file)
     return Findings(
-        segments=segments,
+        segments=volumes.pop(wire.SEGMENTS, None),
+        images={name.removeprefix(wire.IMAGE): volume for name, volume in volumes.items()},
         measurements={name: {n: v for n, v in value} if isinstance(value, list) else value for name, value in said["measurements"].items()},
         evaluations=said["evaluations"],
         notes=tuple(said["notes"]),

@@ -19,6 +19,7 @@ from highdicom import Volume
 
 from dicom_node.domain import FRACTION_MAX, SEGMENT_AXIS
 
+SEGMENTS, IMAGE = "segments", "image "  # names of the volumes that come with an answer: the mask, and before each image's own name
 MESSAGE_MAX_BYTES = 16 * 2**20
 _ALIGN_BYTES = 64
 _ROUNDING = 1e-5  # how far resampling leaves 0 and 1 behind; half a step of 255 is two hundred times that

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 def try_(
     model: Annotated[Path, typer.Argument(help="A model's folder.")],
     folder: Annotated[Path, typer.Argument(help="A folder with the study's DICOM files.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where SEG, SR and the picture are written.")] = Path("out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where SEG, SR, derived images and the picture are written.")] = Path("out"),
     device: Annotated[str, typer.Option(help="cpu, or cuda:0 and so on.")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Run a model on a folder of DICOM files: no server, no ledger; writes SEG and SR and prints the findings."""
+    """Run a model on a folder of DICOM files: no server, no ledger; writes SEG, SR and derived images and prints the findings."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -56,8 +57,17 @@ def _show_trial(trial: "Trial", title: str, rows: list[dict[str, Any]], pictures
     table(f"{title} (research use; unverified)", ("what", "of", "#value", "unit"), [tuple(row.values()) for row in rows])
     for note in trial.findings.notes:
         typer.echo(f"note: {note}")
-    table("written", ("file",), [(path,) for path in (*trial.objects, *pictures)])
+    table("written", ("file", "#files"), _together([*trial.objects, *pictures]))
     typer.echo("took " + ", ".join(f"{step} {seconds:.2f} s" for step, seconds in trial.seconds.items()))
+
+
+def _together(paths: list[Path]) -> list[tuple[str, int]]:
+    """Return one row for each file, and one for all images of derived series."""
+    rows = []
+    for is_derived, some in groupby(paths, key=lambda path: path.name.endswith("-der.dcm")):
+        files = list(some)
+        rows += [(f"{files[0]} to {files[-1].name}", len(files))] if is_derived and len(files) > 1 else [(str(path), 1) for path in files]
+    return rows
 
 
 def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections
-from dicom_node.config.model import VALUE, Code, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights, unit_code
+from dicom_node.config.model import VALUE, Code, DerivedImage, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights, unit_code
 from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import ConfigError
 
@@ -23,6 +23,7 @@ __all__ = [
     "Condition",
     "Conditions",
     "Deliver",
+    "DerivedImage",
     "Encoding",
     "Evaluation",
     "Input",

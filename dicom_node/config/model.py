@@ -123,6 +123,8 @@ class Input(_Part):
         return self
 
 
+ImageName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,15}$")]  # it stands in the series' description
+
 Fractional = Literal["PROBABILITY", "OCCUPANCY"]  # Segmentation Fractional Type (PS3.3 C.8.20.2.3)
 
 
@@ -189,6 +191,15 @@ class Evaluation(_Part):
     site: CodeValue | None = None
 
 
+class DerivedImage(_Part):
+    """What one series of images in `Findings.images` is: a copy of an input's images with other values, in the same place and unit."""
+
+    description: str = Field(min_length=1, max_length=64)  # what was done, for the reader
+    derivation: tuple[CodeValue, ...] = Field(min_length=1)  # Derivation Code Sequence, of CID 7203
+    image_type: str = Field(pattern="^[A-Z0-9][A-Z0-9_ ]{0,15}$")  # the last value of Image Type (a CS, PS3.5 Table 6.2-1), such as DENOISED
+    of: str | None = None  # the input that it is a copy of; none: the first
+
+
 class Weights(_Part):
     """One file the model needs and does not carry: taken out of a package of the Python index, by hash."""
 
@@ -233,6 +244,7 @@ class Manifest(_Part):
     fractional: Fractional | None = None  # what a value from 0 to 1 of a segment says; none: a label map, which has no such values
     measurements: dict[str, Measurement] = Field(default_factory=dict)
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)
+    images: dict[ImageName, DerivedImage] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = ()
     resources: Resources = Resources()
     performance: tuple[dict[str, Any], ...] = ()  # figures measured, with data set and command
@@ -252,8 +264,11 @@ class Manifest(_Part):
             missing = [n for n in measurement.on if n not in numbers]
             if missing:
                 raise ValueError(f"measurements.{name} names segment {missing[0]}, which is not described")
-        if not (self.segments or self.measurements or self.evaluations):
-            raise ValueError("has no output: describe segments, measurements or evaluations")
+        strange = next((name for name, image in self.images.items() if image.of not in (None, *self.inputs)), None)
+        if strange:
+            raise ValueError(f"images.{strange} is of input '{self.images[strange].of}', which is not described")
+        if not (self.segments or self.measurements or self.evaluations or self.images):
+            raise ValueError("has no output: describe segments, measurements, evaluations or images")
         return self
 
     @model_validator(mode="after")
@@ -291,6 +306,10 @@ class Manifest(_Part):
         numbers = tuple(segment.number for segment in segments)
         measurements = {name: one.on_regions(numbers, quantities) for name, one in self.measurements.items()}
         return self.model_copy(update={"segments": tuple(segments), "measurements": measurements, "fractional": "OCCUPANCY" if overlap else None})
+
+    def input_of(self, image: str) -> str:
+        """Return the name of the input that an image is a copy of."""
+        return self.images[image].of or next(iter(self.inputs))
 
 
 class Model:

@@ -19,12 +19,15 @@ class Findings:
     measurements: name -> value in the manifest's unit, for a measurement of several segments a mapping segment number -> value;
         None where the segment is empty and nothing can be measured.
     evaluations: name -> one of the answers that the manifest lists for it.
+    images: name -> a volume (slice, row, column) on the exact grid of the input that the manifest names, or a flipped or permuted view of it,
+        in that input's unit: a series of derived images, one for each of the input's.
     notes: sentences for the reader, such as a doubt about the input.
     """
 
     segments: Any = None  # highdicom.Volume (slice, row, column), of fractions of several segments (slice, row, column, segment)
     measurements: Mapping[str, float | None | Mapping[int, float | None]] = field(default_factory=dict)
     evaluations: Mapping[str, str] = field(default_factory=dict)
+    images: Mapping[str, Any] = field(default_factory=dict)  # highdicom.Volume
     notes: tuple[str, ...] = ()
 
 

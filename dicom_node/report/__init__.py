@@ -1,8 +1,9 @@
 """The same findings give the same objects, valid by the standard.
 
-`build` says findings in DICOM: a Segmentation and a Comprehensive 3D SR (TID 1500). `encode` writes an object as a DICOM file, and `check`
-lets an independent program look for what the standard forbids, before anything leaves. No clock and no dice here: every date is the run's,
-every UID is derived from the run's identity, so that a retry writes the same bytes. `warm` spares the first report of a process a wait.
+`build` says findings in DICOM: a Segmentation, derived images and a Comprehensive 3D SR (TID 1500). `encode` writes an object as a DICOM
+file, and `check` lets an independent program look for what the standard forbids, before anything leaves. No clock and no dice here: every
+date is the run's, every UID is derived from the run's identity, so that a retry writes the same bytes. `warm` spares the first report of a
+process a wait.
 """
 
 from dicom_node.report.build import build

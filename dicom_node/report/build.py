@@ -7,8 +7,9 @@ from pydicom import Dataset
 from pydicom.uid import UID, SegmentationStorage
 
 from dicom_node.domain import Assembled, Findings
-from dicom_node.report.grid import planes
-from dicom_node.report.outcome import interpret
+from dicom_node.report.derived import derived
+from dicom_node.report.grid import Plane, planes
+from dicom_node.report.outcome import Outcome, interpret
 from dicom_node.report.run import Draft, Run
 from dicom_node.report.seg import segmentation
 from dicom_node.report.sr import Report
@@ -17,7 +18,7 @@ _SEGMENTATIONS = frozenset({SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66
 
 
 def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tuple[Draft, ...]:
-    """Return the objects that say what an analysis found: a Segmentation, where there is a voxel to show, and always a report.
+    """Return the objects that say what an analysis found: a Segmentation, where there is a voxel to show, derived images, and always a report.
 
     Of a received segmentation that was measured there is a report alone, which refers to it; of contours also the segmentation that they make.
 
@@ -27,21 +28,21 @@ def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tupl
     Raises
     ------
     ModelFailed: the findings hold something that the model's manifest does not describe, or a mask that is not on the input's grid.
-    Unsuitable: the images name no frame of reference for a segmentation.
+    Unsuitable: the images name no frame of reference for a segmentation, or are of a kind that no derived images are made of.
     Rejected: the volume is not on the grid of its images.
     """
-    outcome = interpret(findings, inputs, run.model.manifest)
+    manifest = run.model.manifest
+    outcome = interpret(findings, inputs, manifest)
+    made = {name: derived(name, findings.images[name], inputs[manifest.input_of(name)], run) for name in manifest.images if name in findings.images}
+    assembled = inputs[next(iter(manifest.inputs))]
     drawn = _drawn_segmentation(inputs, run)
-    if not outcome.present or drawn is not None:
-        return (Draft(kind="SR", dataset=Report(outcome, inputs, run, drawn).dataset()),)
-    assembled = inputs[next(iter(run.model.manifest.inputs))]
-    shown = planes(assembled)
-    if without := assembled.volume.shape[0] - len(shown):
-        sentence = f"{without} slices of the volume have no image of their own; the segmentation leaves them out."
-        outcome = replace(outcome, remarks=(*outcome.remarks, sentence))
-    regions = inputs[run.model.manifest.regions].regions if run.model.manifest.regions else ()
-    seg = segmentation(outcome, assembled, shown, run, regions)
-    return Draft(kind="SEG", dataset=seg), Draft(kind="SR", dataset=Report(outcome, inputs, run, seg).dataset())
+    shown = planes(assembled) if outcome.present or made else []
+    outcome = _with_slices_left_out(outcome, assembled, shown) if shown else outcome
+    regions = inputs[manifest.regions].regions if manifest.regions else ()
+    seg = segmentation(outcome, assembled, shown, run, regions) if outcome.present and drawn is None else None
+    drafts = [Draft(kind="SEG", dataset=seg)] if seg else []
+    drafts += [Draft(kind="DER", dataset=image) for series in made.values() for image in series]
+    return (*drafts, Draft(kind="SR", dataset=Report(outcome, inputs, run, seg or drawn, made).dataset()))
 
 
 def _drawn_segmentation(inputs: Mapping[str, Assembled], run: Run) -> Dataset | None:
@@ -49,3 +50,11 @@ def _drawn_segmentation(inputs: Mapping[str, Assembled], run: Run) -> Dataset | 
     name = run.model.manifest.regions
     source = inputs[name].sources[0] if name else None
     return source if source is not None and source.SOPClassUID in _SEGMENTATIONS else None
+
+
+def _with_slices_left_out(outcome: Outcome, assembled: Assembled, shown: list[Plane]) -> Outcome:
+    """Add a remark where a slice was interpolated: there is no image to lay a mask over, or to derive one from."""
+    without = assembled.volume.shape[0] - len(shown)
+    what = "the segmentation leaves" if outcome.present else "the derived images leave"
+    sentence = f"{without} slices of the volume have no image of their own; {what} them out."
+    return replace(outcome, remarks=(*outcome.remarks, sentence)) if without else outcome

@@ -62,7 +62,8 @@ _TYPE_2 = (
 _CLINICAL_TRIAL_SERIES = frozenset({0x00120060, 0x00120071, 0x00120072, 0x00120073})
 _DEVICE = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber", "StationName", "InstitutionName")
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
-_FIRST_SERIES_NUMBER, _KINDS = 9000, ("SEG", "SR")
+_FIRST_SERIES_NUMBER = 9000
+_USE = " AI research use "
 
 
 def is_copied(tag: int) -> bool:
@@ -125,10 +126,16 @@ def is_sound(source: Dataset, keyword: str) -> bool:
     return True
 
 
+def series_description(run: Run, kind: str) -> str:
+    """Return what a series is called (LO, at most 64 characters)."""
+    return f"{run.model.name[: 64 - len(_USE) - len(kind)]}{_USE}{kind}"
+
+
 def series_number(run: Run, kind: str) -> int:
     """Return a number from 9000 to 9999 that belongs to this run and kind: results stand behind the images and apart from one another."""
-    place = int(derived_uid(run.identity, "series number")[5:]) % (1000 // len(_KINDS))
-    return _FIRST_SERIES_NUMBER + place * len(_KINDS) + _KINDS.index(kind)
+    kinds = ("SEG", "SR", *(f"DER {name}" for name in run.model.manifest.images))
+    place = int(derived_uid(run.identity, "series number")[5:]) % (1000 // len(kinds))
+    return _FIRST_SERIES_NUMBER + place * len(kinds) + kinds.index(kind)
 
 
 def _character_set(dataset: Dataset, source: Dataset) -> None:
@@ -144,7 +151,7 @@ def _character_set(dataset: Dataset, source: Dataset) -> None:
 def _series(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
     dataset.SeriesInstanceUID = run.uid(f"{kind} series")
     dataset.SeriesNumber = series_number(run, kind)
-    dataset.SeriesDescription = f"{run.model.name} AI research use {kind}"  # at most 40 + 16 + 4 characters
+    dataset.SeriesDescription = series_description(run, kind)
     if "Laterality" in dataset:  # an empty one is worse than none
         del dataset.Laterality
 

@@ -73,6 +73,7 @@ def _known(findings: Findings, manifest: Manifest) -> None:
     for kind, given, described in (
         ("measurements", findings.measurements, manifest.measurements),
         ("evaluations", findings.evaluations, manifest.evaluations),
+        ("images", findings.images, manifest.images),
     ):
         unknown = [name for name in given if name not in described]
         if unknown:
@@ -172,7 +173,8 @@ def _missing(findings: Findings, manifest: Manifest, readings: tuple[Reading, ..
         for number in meaning.on or (None,):
             if (name, number) not in given:
                 missing.append(name if number is None else f"{name} of segment {number}")
-    return (*missing, *(name for name in manifest.evaluations if name not in findings.evaluations))
+    missing += [name for name in manifest.evaluations if name not in findings.evaluations]
+    return (*missing, *(name for name in manifest.images if name not in findings.images))
 
 
 def _volume(readings: tuple[Reading, ...], number: int, counted_ml: float) -> str:

@@ -1,7 +1,7 @@
 """Findings as a Comprehensive 3D SR (PS3.3 A.35.13) by template 1500, as displays and readers of results take it in."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from highdicom.sr import (
@@ -53,11 +53,19 @@ _Group: TypeAlias = VolumetricROIMeasurementsAndQualitativeEvaluations | Measure
 class Report:
     """The parts of one report, which all speak of the same outcome, images and run."""
 
-    def __init__(self, outcome: Outcome, inputs: Mapping[str, Assembled], run: Run, segmentation: Dataset | None) -> None:
+    def __init__(
+        self,
+        outcome: Outcome,
+        inputs: Mapping[str, Assembled],
+        run: Run,
+        segmentation: Dataset | None,
+        derived: Mapping[str, Sequence[Dataset]],
+    ) -> None:
         self.outcome = outcome
         self.run = run
         self.manifest = run.model.manifest
         self.segmentation = segmentation
+        self.derived = derived  # by the name of the image, each series with at least one
         self.first = inputs[next(iter(self.manifest.inputs))].sources[0]
         regions = self.manifest.regions
         self.images = [image for name, assembled in inputs.items() if name != regions for image in images(assembled)]
@@ -102,6 +110,9 @@ class Report:
             for item in group[0].ContentSequence:
                 if "NumericValueQualifierCodeSequence" in item:
                     item.MeasuredValueSequence = []  # PS3.3 C.18.1: there is no value, and the qualifier says why
+        for series, group in zip(self.derived.values(), groups[len(groups) - len(self.derived) :], strict=True):
+            uid = UIDRefContentItem(name=codes.DCM.SeriesInstanceUID, value=series[0].SeriesInstanceUID, relationship_type=_CONTAINS)
+            group[0].ContentSequence.append(uid)
         without_segment = [group for group in groups if isinstance(group, MeasurementsAndQualitativeEvaluations)]
         if without_segment:
             sources = [SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in self.images]
@@ -157,8 +168,11 @@ class Report:
         groups: list[_Group] = [self._found(segment, number) for number, segment in enumerate(self.outcome.present, start=1)]
         groups += [self._not_found(segment) for segment in self.outcome.absent]
         groups += [self._without_segment(site) for site in self._sites()]
+        groups += [self._made(name) for name in self.derived]
         if not groups:
-            raise ModelFailed("the analysis returned nothing that its model.toml describes", hint="Return segments, measurements or evaluations.")
+            raise ModelFailed(
+                "the analysis returned nothing that its model.toml describes", hint="Return segments, measurements, evaluations or images."
+            )
         return groups
 
     def _found(self, segment: Segment, number: int) -> VolumetricROIMeasurementsAndQualitativeEvaluations:
@@ -231,6 +245,16 @@ class Report:
             ],
         )
 
+    def _made(self, name: str) -> MeasurementsAndQualitativeEvaluations:
+        """TID 1501: a series of derived images, how it was derived and which one it is."""
+        return MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=self._tracking(f"{name}, {self.manifest.name}", self.run.uid(f"image {name}")),
+            algorithm_id=self._algorithm(),
+            qualitative_evaluations=[
+                QualitativeEvaluation(codes.DCM.Derivation, self.words.concept(code)) for code in self.manifest.images[name].derivation
+            ],
+        )
+
     def _measurements(self, readings: list[Reading], site: FindingSite | None) -> list[Measurement]:
         return [self._measurement(reading, site) for reading in readings]
 
@@ -257,6 +281,8 @@ class Report:
         """The sentences for the reader, which template 1500 allows among the qualitative evaluations (row 14)."""
         manifest = self.manifest
         sentences = [f"{manifest.name} {manifest.version}, an algorithm: {manifest.task}", manifest.intended_use, *self.outcome.remarks]
+        for name, series in self.derived.items():
+            sentences.append(f"Made {len(series)} images, series '{series[0].SeriesDescription}': {manifest.images[name].description}.")
         if self.outcome.absent:
             sentences.append(f"Looked for and not found: {', '.join(segment.label for segment in self.outcome.absent)}.")
         if self.outcome.missing:

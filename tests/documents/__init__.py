@@ -23,6 +23,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "codes": conformance.codes,
     "segmentation": lambda: objects.iod("SEG", "segmentation"),
     "report": lambda: objects.iod("SR", "comprehensive-3d-sr"),
+    "derived-image": lambda: objects.iod("DER", "ct-image"),
     "content-tree": tree.content_tree,
     "methods": methods.methods,
     "node-keys": program.node_keys,

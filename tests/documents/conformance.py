@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 from pydicom import Dataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom import build_context
 from pynetdicom.presentation import negotiate_unrestricted
 from pynetdicom.sop_class import _STORAGE_CLASSES
@@ -18,7 +18,7 @@ from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.deliver.association import CONNECT_TIMEOUT_S
 from dicom_node.domain import Refused, Result
-from dicom_node.receive import Door, Receiver, scp, visit
+from dicom_node.receive import Door, Receiver, door, scp, visit
 from dicom_node.receive.header import split_file
 from dicom_node.store import Store
 from dicom_node.wire import Requestor
@@ -50,8 +50,8 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 
 def results() -> list[Result]:
-    """Return what the objects of a run look like to the deliverer, the segmentation both ways."""
-    made = runs()[0].objects
+    """Return what the objects of a run look like to the deliverer, the segmentation and derived images both ways."""
+    made = runs()[0].objects | {"DER": next(one.objects["DER"] for one in runs() if "DER" in one.objects)}
     plain = [
         Result(
             job_id=1,
@@ -66,7 +66,7 @@ def results() -> list[Result]:
         )
         for kind, one in made.items()
     ]
-    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:]]
+    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:], replace(plain[-1], sop_class_uid=str(MRImageStorage))]
 
 
 def services() -> str:
@@ -168,7 +168,7 @@ def scp_statuses() -> str:
         store.close()
     rows.append((f"`{visit.NOT_AUTHORISED:04X}`", "the calling AE is known but may not send", "Not authorised to send", "Nothing is kept."))
     rows.append(
-        (f"`{visit.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again.")
+        (f"`{door.OUT_OF_RESOURCES:04X}`", "the disk, the ledger or the program fails", "what failed", "Nothing is kept. The sender may try again.")
     )
     return table(("status", "when", "Error Comment (0000,0902)", "what the node does"), sorted(rows, key=lambda row: row[0]))
 

@@ -85,6 +85,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "The result is a FRACTIONAL segmentation for every destination, those that take `LABELMAP` too.",
         "measurements": "What its numbers mean.",
         "evaluations": "What its answers mean.",
+        "images": "What the series of derived images are that it returns.",
         "weights": "Files that are fetched before it runs.",
         "resources": "What one analysis may use.",
         "performance": "Figures that were measured, each with data set and command.",
@@ -133,6 +134,12 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "concept": "What is asked.",
         "answers": "Each answer that the code may return, and its code.",
         "site": "Where.",
+    },
+    "[images.NAME]": {
+        "description": "What was done: stands in Derivation Description and in the report.",
+        "derivation": "Derivation Code Sequence: one code or more, of CID 7203, such as `DCM.Smoothing`.",
+        "image_type": "The last value of Image Type, such as `DENOISED`; the one before it stays the source's.",
+        "of": "The input that it is a copy of; none: the first.",
     },
     "[[weights]]": {
         "file": "Its name in the model's weights folder.",

@@ -1,8 +1,8 @@
 """What the node writes into its objects, found by experiment: one thing is changed at a time, and whatever changes with it comes from there."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +70,28 @@ unit = "mL"
 segment = 1
 """
 
+_IMAGE_MODEL = """
+name = "smoother"
+version = "1"
+task = "Smooths."
+
+[inputs.ct]
+Modality = "CT"
+
+[images.smooth]
+description = "Smoothed"
+derivation = ["DCM.Smoothing"]
+image_type = "SMOOTHED"
+"""
+
+_OTHER_IMAGE_MODEL = (
+    _IMAGE_MODEL.replace("smoother", "softener")
+    .replace("Smoothed", "Softened")
+    .replace('"DCM.Smoothing"', '["SOFT", "99OTHER", "Softening"]')
+    .replace("SMOOTHED", "SOFTENED")
+    .replace('version = "1"', 'version = "2"\nmanufacturer = "Another maker"\nintended_use = "To look at."')
+)
+
 _FIRST_MODEL = made.MANIFEST.replace('unit = "%"', 'unit = "%"\nmethod = ["METHOD", "99PHANTOM", "Method"]')
 
 Path_ = tuple[str, ...]  # keywords from the top of the object
@@ -82,6 +104,7 @@ class Made:
     changed: str  # which facet differs from the first run; empty: presence is looked at, not origin
     image: Dataset
     objects: Mapping[str, Dataset]
+    family: str = ""  # a run is compared with the first of its family
 
 
 @dataclass(slots=True)
@@ -116,7 +139,22 @@ def runs() -> tuple[Made, ...]:
         _made("CONFIG", rich, station="OTHER_NODE"),
         _made("LEDGER", rich, predecessors=(_PREDECESSOR,)),
         _made("", rich, manifest=_PLAIN_MODEL, found=_plain_findings),
+        *(replace(one, family="images") for one in _image_runs(rich, other, bare)),
     )
+
+
+def _image_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset]) -> Iterator[Made]:
+    """Build a derived series of a phantom again and again, each time with one thing changed."""
+    manifest, found = _IMAGE_MODEL, _image_findings
+    yield _made("", rich, manifest=manifest, found=found)
+    yield _made("IMAGES", other, manifest=manifest, found=found)
+    yield _made("IMAGES", bare, manifest=manifest, found=found)
+    yield _made("IMAGES", phantoms.series(PixelPaddingValue=-2000, WindowCenter=40, WindowWidth=400), manifest=manifest, found=found)
+    yield _made("MODEL", rich, manifest=_OTHER_IMAGE_MODEL, found=found)
+    yield _made("FINDINGS", rich, manifest=manifest, found=_other_image_findings)
+    yield _made("JOB", rich, manifest=manifest, found=found, identity="b" * 64)
+    yield _made("TIME", rich, manifest=manifest, found=found, made_at=1_710_000_000.0)
+    yield _made("CONFIG", rich, manifest=manifest, found=found, station="OTHER_NODE")
 
 
 _PREDECESSOR = Reference(
@@ -132,7 +170,10 @@ def _made(changed: str, images: list[Dataset], *, manifest: str = _FIRST_MODEL, 
         model = made.model(Path(folder) / "model", manifest)
         inputs = {"ct": made.assembled(images)}
         drafts = build(found(inputs["ct"]), inputs, made.run(model, **({"station": "DICOM_NODE"} | of_run)))
-    return Made(changed=changed, image=images[0], objects={draft.kind: draft.dataset for draft in drafts})
+    objects: dict[str, Dataset] = {}
+    for draft in drafts:
+        objects.setdefault(draft.kind, draft.dataset)  # of a derived series the first image, which is of the first image here
+    return Made(changed=changed, image=images[0], objects=objects)
 
 
 def _images(images: list[Dataset], mark: str) -> list[Dataset]:
@@ -206,6 +247,14 @@ def _plain_findings(given: Any) -> Any:
     return Findings(segments=given.volume.with_array(labels), measurements={"volume": 2310.04})
 
 
+def _image_findings(given: Any, change: float = 1.0) -> Any:
+    return Findings(images={"smooth": given.volume.with_array(given.volume.array + np.float32(change))})
+
+
+def _other_image_findings(given: Any) -> Any:
+    return _image_findings(given, change=2.0)
+
+
 def _may_be_copied() -> list[str]:
     modules = json.loads((_STANDARD / "module_attribute_map.json").read_text())
     said = [one["keyword"] for name in _COPIED_MODULES for one in modules[name] if not one["path"]]
@@ -261,8 +310,9 @@ def presence(attribute: Attribute) -> str:
 def origin(kind: str, path: Path_, attribute: Attribute) -> str:
     """Say where the value comes from; a value that never changes is shown."""
     shown = [one for one in runs() if kind in one.objects]
+    firsts = first_of_families(shown)
     first = attribute.values[0]
-    from_ = {one.changed for one, values in zip(shown, attribute.values, strict=True) if one.changed and values != first}
+    from_ = {o.changed for o, v in zip(shown, attribute.values, strict=True) if o.changed and v != attribute.values[firsts[o.family]]}
     if attribute.vr == "SQ":
         from_ = from_ if None in attribute.values else set()  # where its items come from is said of what they hold
     elif "IMAGES" in from_ and first and first == (_in_image(shown[0].image, path),):
@@ -271,6 +321,12 @@ def origin(kind: str, path: Path_, attribute: Attribute) -> str:
         return ", ".join(facet for facet in FACETS if facet in from_)
     value = " / ".join(next(values for values in attribute.values if values))
     return f"FIXED {value}" if len(value) <= _LONGEST else "FIXED"
+
+
+def first_of_families(some: Sequence[Made]) -> dict[str, int]:
+    """Return the index of the first run of each family."""
+    families = [one.family for one in some]
+    return {family: families.index(family) for family in families}
 
 
 def _in_image(image: Dataset, path: Path_) -> str:

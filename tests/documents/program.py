@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from dicom_node.analyse.contract import settle
 from dicom_node.cli import app
-from dicom_node.config import Code, Condition, Evaluation, Input, Manifest, Measurement, Segment, Weights, load_model
+from dicom_node.config import Code, Condition, DerivedImage, Evaluation, Input, Manifest, Measurement, Segment, Weights, load_model
 from dicom_node.config.model import Resources
 from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import AE, ConfigError, Findings, ModelFailed, Priority
@@ -49,6 +49,7 @@ def manifest_keys() -> str:
             "[[segments]]": Segment,
             "[measurements.NAME]": Measurement,
             "[evaluations.NAME]": Evaluation,
+            "[images.NAME]": DerivedImage,
             "[[weights]]": Weights,
             "[resources]": Resources,
         }
@@ -271,8 +272,25 @@ def refused_findings() -> str:
         ("`None`, though the segment has voxels", {"measurements": measured | {"mean": {1: None, 2: 0.0}}}),
         ("one number for several segments", {"measurements": measured | {"volume": 6.0}}),
         ("an answer that is not listed", {"evaluations": {"emphysema": "perhaps"}}),
+        ("an image that is not described", {"images": {"smooth": grid}}),
     ]
-    return table(("returned", "what becomes of it"), [(what, _settled(Findings(**(good | said)), manifest, grid)) for what, said in cases])
+    rows = [(what, _settled(Findings(**(good | said)), manifest, grid)) for what, said in cases]
+    return table(("returned", "what becomes of it"), [*rows, *_refused_images(manifest, good, grid)])
+
+
+def _refused_images(manifest: Manifest, good: Mapping[str, Any], grid: Any) -> list[tuple[str, str]]:
+    """The same of a manifest that describes an image."""
+    described = DerivedImage(description="Smoothed", derivation=("DCM.Smoothing",), image_type="SMOOTHED")  # type: ignore[arg-type]
+    manifest = manifest.model_copy(update={"images": {"smooth": described}})
+    values = grid.array.copy()
+    values[0, 0, 0] = np.inf
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("an image that is flipped, or has its axes permuted", {"smooth": grid.flip_spatial(0)}),
+        ("an image that is cropped, padded or lacks a slice", {"smooth": grid[1:]}),
+        ("an image with a value that is not finite", {"smooth": grid.with_array(values)}),
+        ("no image, though one is described", {}),
+    ]
+    return [(what, _settled(Findings(**good, images=images), manifest, grid)) for what, images in cases]
 
 
 def _settled(findings: Findings, manifest: Manifest, grid: Any) -> str:

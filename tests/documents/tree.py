@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pydicom import Dataset
 
-from tests.documents.objects import FACETS, runs
+from tests.documents.objects import FACETS, first_of_families, runs
 
 
 @dataclass(slots=True)
@@ -75,7 +75,8 @@ def _from(node: Node) -> str:
     if node.label.split()[0] == "CONTAINER" or " CONTAINER " in node.label:
         return ""
     of_run = {run: node.values.get(run, []) for run in range(len(runs()))}
-    changed = {one.changed for run, one in enumerate(runs()) if one.changed and of_run[run] != of_run[0]}
+    firsts = first_of_families(runs())
+    changed = {one.changed for run, one in enumerate(runs()) if one.changed and of_run[run] != of_run[firsts[one.family]]}
     if changed:
         return ", ".join(facet for facet in FACETS if facet in changed)
     value = next((values[0] for values in of_run.values() if values), "")
