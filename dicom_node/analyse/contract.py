@@ -25,7 +25,8 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments. Where it says `fractional`,
     a Volume of fractions (uint8, 255 being 1.0): (slice, row, column, segment), the last axis also where there is one segment.
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
-    What could not be measured because its segment is empty stays None. evaluations: every name of the manifest, with a known answer.
+    What could not be measured because its segment is empty, or what is undefined on a region that others drew, stays None.
+    evaluations: every name of the manifest, with a known answer.
     images: every name of the manifest, a Volume of finite numbers on the exact grid of its input; flips and permutations are undone.
 
     Raises
@@ -213,7 +214,8 @@ def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> A
         return _finite(f"measurement '{name}'", value, on, empty)
     if set(value) != set(on):
         raise ModelFailed(f"measurement '{name}' is given for segments {_list(value)}, but is described on {_list(on) or 'none'}")
-    each = {n: _finite(f"measurement '{name}' of segment {n}", value[n], (n,), empty) for n in on}
+    undefined = {n for n in on if described.of is not None and value[n] is None}  # on what others drew not everything can be measured
+    each = {n: None if n in undefined else _finite(f"measurement '{name}' of segment {n}", value[n], (n,), empty) for n in on}
     return each if len(on) > 1 else each[on[0]]
 
 

@@ -157,7 +157,7 @@ class Measurement(_Part):
     derivation: CodeValue | None = None  # such as SCT.Mean
     method: CodeValue | None = None
     plausible: tuple[float, float] | None = None  # outside of this the result says so
-    digits: int = Field(default=1, ge=0, le=6)  # decimals in the report
+    digits: int = Field(default=1, ge=0, le=12)  # decimals in the report
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
