@@ -101,7 +101,7 @@ METHODS = (
         ("models/denoise",),
         (f"{_MODELS_PROOF}/test_denoise.py: test_each_method",),
     ),
-    Method("F021", "steps in a chain, recorded", ("dicom_node/work.py",), ("tests/walks/test_walk.py: test_a_study_sent",)),
+    Method("F021", "steps in a chain, recorded", ("dicom_node/work",), ("tests/walks/test_walk.py: test_a_study_sent",)),
     Method("F022", "standardising features"),
     Method(
         "F023",

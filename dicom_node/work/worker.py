@@ -1,7 +1,7 @@
-"""The analysing process: builds assemble, analyse and report, joins them, and owns nothing.
+"""Who works: claims one job after another, puts its series together, and lets the model's own process analyse it.
 
-It claims one job after another, puts the job's series together, lets the model's own process analyse it, says the findings in DICOM, checks
-every object, and records results and deliveries in one commit. Whatever goes wrong ends in the ledger, with its reason.
+Then it says the findings in DICOM, checks every object, and records results and deliveries in one commit. Whatever goes wrong ends in the
+ledger, with its reason.
 """
 
 import contextlib
@@ -10,19 +10,15 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 import structlog
 
 from dicom_node.analyse import Pool
-from dicom_node.assemble.regions import assemble_regions
-from dicom_node.assemble.selection import select
-from dicom_node.assemble.volume import assemble
-from dicom_node.config import Input, Model, Site
+from dicom_node.config import Model, Site
 from dicom_node.domain import (
     Assembled,
     Canceled,
@@ -30,20 +26,17 @@ from dicom_node.domain import (
     Job,
     ModelFailed,
     NodeError,
-    Progress,
     Reference,
     Rejected,
     Result,
     Transient,
     Unsuitable,
     fault,
-    job_identity,
 )
-from dicom_node.receive import study_of
 from dicom_node.report import Draft, Run, build, check, encode, reading, warm
-from dicom_node.route import Taking, takings
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
+from dicom_node.work.reading import Steps, assembled
 
 log = structlog.get_logger()
 
@@ -64,21 +57,6 @@ class _Running:
     @property
     def canceled(self) -> bool:
         return self.stop or self.lost
-
-
-class _Steps:
-    """How long each step of a job took."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def end(self, step: str) -> None:
-        now = time.perf_counter()
-        self.seconds[step], self._since = round(now - self._since, 3), now
-
-    def __str__(self) -> str:
-        return ", ".join(f"{step} {seconds:.2f} s" for step, seconds in self.seconds.items())
 
 
 class Worker:
@@ -200,7 +178,7 @@ class Worker:
         if model.device_uid != job.device_uid:
             self._reschedule(job, model)
             return
-        say, steps = _progress(running), _Steps()
+        say, steps = _progress(running), Steps()
         say(0.0, "reading the images")
         inputs = self._assemble(job, model)
         model = reading(model, inputs)
@@ -216,7 +194,7 @@ class Worker:
             raise Canceled("the job was canceled")
         self._record(job, results, [*findings.notes, *(note for one in inputs.values() for note in one.notes)], steps)
 
-    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: "_Steps") -> None:
+    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: Steps) -> None:
         now = self._clock()
         problems = "; ".join(dict.fromkeys(f"{one.kind}: {one.problem}" for one in results if one.problem))  # of a series, what all have alike once
         if problems:
@@ -240,7 +218,7 @@ class Worker:
             instances = self._store.instances.by_ids(ids)
             if len(instances) < len(ids):
                 raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
-            inputs[name] = _assembled(self._store.instances.bring(instances), model.manifest.inputs[name], inputs)
+            inputs[name] = assembled(self._store.instances.bring(instances), model.manifest.inputs[name], inputs)
         return inputs
 
     def _analyse(self, job: Job, model: Model, inputs: Mapping[str, Assembled], running: _Running) -> Findings:
@@ -329,81 +307,3 @@ def _progress(running: _Running, upto: float = 1.0) -> Callable[[float, str], No
         running.progress, running.note = min(max(fraction, 0.0), 1.0) * upto, note[:200]
 
     return say
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What `try_model` made."""
-
-    findings: Findings
-    chosen: Mapping[str, str]  # the model's input name → why this series
-    sources: tuple[Path, ...]  # files of the first input
-    objects: tuple[Path, ...]  # files written
-    problems: tuple[str, ...]  # of the check, empty when every object is valid
-    seconds: Mapping[str, float]  # step → how long it took
-
-
-def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "cpu", say: Progress = lambda *_: None) -> Trial:
-    """Run a model on files, without a server or a ledger, and write what it would send into `out`.
-
-    Raises
-    ------
-    Unsuitable: no series suits the model's inputs, or the analysis declines; ModelFailed: it failed.
-    """
-    study = study_of(files, model.manifest.keywords)
-    taking = _first(takings(study.series, study.series, model.manifest, select))
-    if taking.series is None:
-        reasons = "; ".join(f"series …{uid[-8:]}: {reason}" for uid, reason in taking.rejected.items())
-        raise Unsuitable(f"no series suits input '{taking.lacks}' of {model.name}: {taking.why}; {reasons}")
-    chosen = taking.series
-    steps = _Steps()
-    say(0.0, "reading the images")
-    paths = {name: [Path(instance.path) for instance in series.instances] for name, series in chosen.items()}
-    inputs: dict[str, Assembled] = {}
-    for name, wanted in model.manifest.inputs.items():
-        inputs[name] = _assembled(paths[name], wanted, inputs)
-    model = reading(model, inputs)
-    steps.end("read")
-    limits = model.manifest.resources
-    pool = Pool(os.cpu_count() or 1)
-    try:
-        volumes = {name: one.volume for name, one in inputs.items()}
-        findings = pool.run(model, device, volumes, timeout_s=limits.timeout_s, memory_mb=limits.memory_mb, progress=say, canceled=lambda: False)
-    finally:
-        pool.close()
-    steps.end("model")
-    identity = job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid)
-    objects = _write_drafts(build(findings, inputs, Run(identity=identity, made_at=time.time(), model=model)), out)
-    steps.end("report")
-    problems = tuple(f"{path.name}: {problem}" for path in objects for problem in check(path))
-    steps.end("check")
-    sources = tuple(paths[next(iter(paths))])
-    return Trial(
-        findings=findings,
-        chosen=dict(zip(chosen, taking.reasons, strict=True)),
-        sources=sources,
-        objects=objects,
-        problems=problems,
-        seconds=steps.seconds,
-    )
-
-
-def _assembled(paths: Sequence[Path], wanted: Input, before: Mapping[str, Assembled]) -> Assembled:
-    """Put one input together; regions lie on an image that was put together before."""
-    return assemble(paths, wanted) if wanted.of is None else assemble_regions(paths, before[wanted.of])
-
-
-def _first(found: Iterator[Taking]) -> Taking:
-    """Return the first way that a model's inputs can take series, else the first with its reasons."""
-    all_of_them = list(found)
-    return next((taking for taking in all_of_them if taking.series is not None), all_of_them[0])
-
-
-def _write_drafts(drafts: Sequence[Draft], out: Path) -> tuple[Path, ...]:
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    for number, draft in enumerate(drafts, 1):
-        path = out / f"{number}-{draft.kind.lower()}.dcm"
-        path.write_bytes(encode(draft.dataset))
-        written.append(path)
-    return tuple(written)
