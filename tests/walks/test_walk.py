@@ -339,9 +339,11 @@ def test_a_study_that_no_rule_meets_is_visible_with_every_reason(house: House, t
     assert (row["state"], row["jobs"], row["instances"]) == ("COMPLETE", {}, 8)
     explained = house.node.verb("explain", uid_of(made), "--json").json
     assert explained["why"] == "no analysis: no rule matches this study"
-    assert [one["rule"].split()[0] for one in explained["rules"]] == ["CHEST", "HEAD", "PELVIS", "NECK", "KNEE"]
-    for one in explained["rules"]:
+    assert [one["rule"].split()[0] for one in explained["rules"]] == ["CHEST", "HEAD", "PELVIS", "NECK", "KNEE", "regions"]
+    *by_part, of_regions = explained["rules"]
+    for one in by_part:
         assert one["objections"] == {made[0].SeriesInstanceUID: [f"BodyPartExamined is HAND, not {one['rule'].split()[0]}"]}
+    assert of_regions["objections"] == {made[0].SeriesInstanceUID: ["Modality is CT, not SEG"]}
     shown = house.node.verb("show", uid_of(made), "--json").json
     (complete,) = [event for event in shown["events"] if event["kind"] == "complete"]
     assert complete["detail"]["rules"] == explained["rules"]
