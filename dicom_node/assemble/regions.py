@@ -15,9 +15,8 @@ import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
 from dicom_node.assemble.headers import UNREADABLE
-from dicom_node.domain import Assembled, Region, Term, Unsuitable, drawn_on
+from dicom_node.domain import SEGMENTATIONS, Assembled, Region, Term, Unsuitable, drawn_on
 
-SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})  # Segmentation, Label Map Segmentation
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _INSIDE = 255
 _NEAR = 0.1  # of a slice or pixel: so far a frame may lie off the image's grid and be taken as it is

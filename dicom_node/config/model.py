@@ -1,5 +1,6 @@
 """What a model says of itself: `model.toml`, read without importing the model's code."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -327,7 +328,9 @@ class Model:
 
     def reading(self, manifest: Manifest) -> "Model":
         """Return the same build with its manifest as it reads for one set of inputs."""
-        return Model(self.folder, manifest, self.weights_folder)
+        read = copy.copy(self)  # with its build, if that was asked for already
+        read.manifest = manifest
+        return read
 
     @cached_property
     def build(self) -> str:

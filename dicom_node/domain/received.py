@@ -72,6 +72,8 @@ HEADER_KEYWORDS = (
 # Modalities of objects that say something about images rather than being images: never an analysis' input unless a rule asks.
 DERIVED_MODALITIES = frozenset({"SEG", "SR", "KO", "PR", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RWV", "DOC", "PLAN", "AU", "SMR"})
 
+SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})  # Segmentation, Label Map Segmentation Storage
+
 # Asked for like any other keyword: of a segmentation or structure set the UIDs of the series that it was drawn on.
 DRAWN_ON = "ReferencedSeriesSequence"
 

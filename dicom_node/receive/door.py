@@ -12,7 +12,7 @@ from dicom_node.domain import Instance, Refused, Transient
 from dicom_node.receive.header import CANNOT_PARSE, Bytes, checked_header, split_file, tolerable_uid
 from dicom_node.receive.receipt import file_meta, receipt, receipt_at
 from dicom_node.receive.series import SeriesReader
-from dicom_node.store import Draft, Recorded, Spelled, Store
+from dicom_node.store import Draft, Recorded, Spelled, Store, pour
 
 OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
 DOES_NOT_MATCH = 0xA900
@@ -119,12 +119,7 @@ class Arrival:
 
     def write(self, data: Bytes) -> None:
         """Take the next bytes by a copy."""
-        left = memoryview(data)
-        while left:
-            place = self.room(len(left))
-            place[:] = left[: len(place)]
-            self.took(len(place))
-            left = left[len(place) :]
+        pour(data, self)
 
     def close(self, received_at: float) -> Recorded:
         """Make what has come durable, with its row, and return what became of it; when this returns, it survives a power cut.

@@ -62,7 +62,7 @@ class _Layout:
         self._raw = _Cuts([(start, min(length, VALUE_BYTES)) for start, _, _, length in self._elements])
         self._raws = self._raw.of(scan.data)
         self._values = [scan.value(tag) for _, tag, _, _ in self._elements]
-        self.header = self._header()
+        self.header = self._header_of(self._values)  # of the data set that it was made of
 
     def read(self, data: bytes, transfer_syntax_uid: str) -> dict[str, Any] | None:
         """Return the header of a data set that is laid out like this, and go on from it; None: it is not.
@@ -81,13 +81,13 @@ class _Layout:
         for number in changed:
             _, tag, vr, length = self._elements[number]
             values[number] = known_value(tag, vr, raws[number], length, self._form, self._charsets)
-        header = header_of((element[1], value) for element, value in zip(self._elements, values, strict=True))
+        header = self._header_of(values)
         check_uids(header, transfer_syntax_uid)
-        self._raws, self._values, self.header = raws, values, header
+        self._raws, self._values = raws, values
         return header
 
-    def _header(self) -> dict[str, Any]:
-        return header_of((element[1], value) for element, value in zip(self._elements, self._values, strict=True))
+    def _header_of(self, values: list[Any]) -> dict[str, Any]:
+        return header_of((element[1], value) for element, value in zip(self._elements, values, strict=True))
 
 
 class _Cuts:

@@ -25,8 +25,8 @@ class Turnstile:
         ------
         Transient: none came in time: the disk is slower than the senders.
         """
-        mine = self._enter(sender)
-        if mine is not None and not mine.acquire(timeout=timeout_s) and self._leave(sender, mine):
+        mine = self._line_up(sender)
+        if mine is not None and not mine.acquire(timeout=timeout_s) and self._step_out(sender, mine):
             raise Transient(f"the disk took no data set for {timeout_s:g} s", hint="The disk is slower than what is sent: look at it.")
 
     def leave(self) -> None:
@@ -41,7 +41,7 @@ class Turnstile:
             if line:
                 self._waiting[sender] = line
 
-    def _enter(self, sender: str) -> "threading.Lock | None":
+    def _line_up(self, sender: str) -> "threading.Lock | None":
         """Take a free place, or return what is released when there is one."""
         with self._lock:
             if self._free:
@@ -52,7 +52,7 @@ class Turnstile:
             self._waiting.setdefault(sender, deque()).append(mine)
             return mine
 
-    def _leave(self, sender: str, mine: threading.Lock) -> bool:
+    def _step_out(self, sender: str, mine: threading.Lock) -> bool:
         """Wait no longer; say no when the turn came at this very moment."""
         with self._lock:
             line = self._waiting.get(sender)

@@ -4,17 +4,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pydicom import Dataset
-from pydicom.uid import UID, SegmentationStorage
 
-from dicom_node.domain import Assembled, Findings
+from dicom_node.domain import SEGMENTATIONS, Assembled, Findings
 from dicom_node.report.derived import derived
 from dicom_node.report.grid import Plane, planes
 from dicom_node.report.outcome import Outcome, interpret
 from dicom_node.report.run import Draft, Run
 from dicom_node.report.seg import segmentation
 from dicom_node.report.sr import Report
-
-_SEGMENTATIONS = frozenset({SegmentationStorage, UID("1.2.840.10008.5.1.4.1.1.66.7")})  # and Label Map Segmentation
 
 
 def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tuple[Draft, ...]:
@@ -49,7 +46,7 @@ def _drawn_segmentation(inputs: Mapping[str, Assembled], run: Run) -> Dataset | 
     """Return the received segmentation whose segments were measured: the report refers to it, and none is made."""
     name = run.model.manifest.regions
     source = inputs[name].sources[0] if name else None
-    return source if source is not None and source.SOPClassUID in _SEGMENTATIONS else None
+    return source if source is not None and source.SOPClassUID in SEGMENTATIONS else None
 
 
 def _with_slices_left_out(outcome: Outcome, assembled: Assembled, shown: list[Plane]) -> Outcome:

@@ -194,8 +194,9 @@ class Report:
 
     def _number(self, segment: Segment, place: int) -> int:
         """Return a segment's number in the segmentation: a received one has its own, ours leaves none out."""
-        received = self.drawn is not None and self.segmentation is self.drawn.sources[0]
-        return self.drawn.regions[segment.number - 1].number if received and self.drawn is not None else place
+        if self.drawn is None or self.segmentation is not self.drawn.sources[0]:
+            return place
+        return self.drawn.regions[segment.number - 1].number
 
     def _tracked(self, segment: Segment) -> TrackingIdentifier:
         """Return what a segment is tracked by: as it was received, or of this run."""

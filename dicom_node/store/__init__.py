@@ -14,7 +14,7 @@ from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
-from dicom_node.store.draft import PAGE_BYTES, Draft
+from dicom_node.store.draft import PAGE_BYTES, Draft, pour
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
@@ -41,6 +41,7 @@ __all__ = [
     "Studies",
     "Topic",
     "instance_name",
+    "pour",
 ]
 
 

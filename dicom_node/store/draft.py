@@ -45,6 +45,26 @@ class Buffers:
             self._spare.put(buffer)
 
 
+class Roomy(Protocol):
+    """Whatever takes bytes where it says that there is room."""
+
+    def room(self, most_bytes: int, /) -> memoryview:
+        """Return where the next bytes go: so many at most, and at least one."""
+
+    def took(self, count: int, /) -> None:
+        """Go on after so many bytes that were put there."""
+
+
+def pour(data: Bytes, into: Roomy) -> None:
+    """Copy bytes to where there is room for them."""
+    left = memoryview(data)
+    while left:
+        place = into.room(len(left))
+        place[:] = left[: len(place)]
+        into.took(len(place))
+        left = left[len(place) :]
+
+
 class Home(Protocol):
     """Where a draft comes from, and what it asks of it."""
 
@@ -109,12 +129,7 @@ class Draft:
         ------
         Transient: the disk did not take it.
         """
-        left = memoryview(data)
-        while left:
-            place = self.room(len(left))
-            place[:] = left[: len(place)]
-            self.took(len(place))
-            left = left[len(place) :]
+        pour(data, self)
 
     def beginning(self, most_bytes: int) -> memoryview:
         """Return the first bytes of the data set, put into `room` or taken; nothing, once they have gone to the disk."""

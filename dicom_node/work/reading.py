@@ -1,12 +1,12 @@
 """The inputs of one analysis put together, and how long each step of it took."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dicom_node.assemble.regions import assemble_regions
 from dicom_node.assemble.volume import assemble
-from dicom_node.config import Input
+from dicom_node.config import Manifest
 from dicom_node.domain import Assembled
 
 
@@ -26,6 +26,9 @@ class Steps:
         return ", ".join(f"{step} {seconds:.2f} s" for step, seconds in self.seconds.items())
 
 
-def assembled(paths: Sequence[Path], wanted: Input, before: Mapping[str, Assembled]) -> Assembled:
-    """Put one input together; regions lie on an image that was put together before."""
-    return assemble(paths, wanted) if wanted.of is None else assemble_regions(paths, before[wanted.of])
+def assembled(manifest: Manifest, files: Callable[[str], Sequence[Path]]) -> dict[str, Assembled]:
+    """Put a model's inputs together, each of its files, in the manifest's order: regions lie on an image that comes before them."""
+    inputs: dict[str, Assembled] = {}
+    for name, wanted in manifest.inputs.items():
+        inputs[name] = assemble(files(name), wanted) if wanted.of is None else assemble_regions(files(name), inputs[wanted.of])
+    return inputs

@@ -40,9 +40,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     steps = Steps()
     say(0.0, "reading the images")
     paths = {name: [Path(instance.path) for instance in series.instances] for name, series in chosen.items()}
-    inputs: dict[str, Assembled] = {}
-    for name, wanted in model.manifest.inputs.items():
-        inputs[name] = assembled(paths[name], wanted, inputs)
+    inputs = assembled(model.manifest, paths.__getitem__)
     model = reading(model, inputs)
     steps.end("read")
     findings = _analysed(model, inputs, device, say)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 import structlog
 
@@ -180,7 +181,7 @@ class Worker:
             return
         say, steps = _progress(running), Steps()
         say(0.0, "reading the images")
-        inputs = self._assemble(job, model)
+        inputs = assembled(model.manifest, lambda name: self._files(job.inputs[name]))
         model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
@@ -212,14 +213,11 @@ class Worker:
             self._store.jobs.again(job.id, who=self.name, now=self._clock(), device_uid=model.device_uid, model_version=model.manifest.version)
             log.info("job rescheduled for another build")
 
-    def _assemble(self, job: Job, model: Model) -> Mapping[str, Assembled]:
-        inputs: dict[str, Assembled] = {}
-        for name, ids in ((name, job.inputs[name]) for name in model.manifest.inputs if name in job.inputs):
-            instances = self._store.instances.by_ids(ids)
-            if len(instances) < len(ids):
-                raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
-            inputs[name] = assembled(self._store.instances.bring(instances), model.manifest.inputs[name], inputs)
-        return inputs
+    def _files(self, ids: Sequence[int]) -> list[Path]:
+        instances = self._store.instances.by_ids(ids)
+        if len(instances) < len(ids):
+            raise Rejected(f"{len(ids) - len(instances)} of {len(ids)} instances are no longer in the ledger", hint="Send the study again.")
+        return self._store.instances.bring(instances)
 
     def _analyse(self, job: Job, model: Model, inputs: Mapping[str, Assembled], running: _Running) -> Findings:
         choice = self._site.config.models[job.model]
