@@ -68,6 +68,18 @@ def test_segments_that_overlap_are_each_kept_whole(images, tmp_path):
     assert np.array_equal(array, 255 * np.stack([ONE, OTHER], -1))
 
 
+def test_segments_that_overlap_are_each_kept_whole_in_whatever_order_their_frames_come(images, tmp_path):
+    """PS3.3 C.7.6.16 asks for no order of the frames: a segment of a higher number may come first."""
+    made = drawn.segmentation(images, np.stack([ONE, OTHER], -1))
+    frame_bytes = SHAPE[1] * SHAPE[2] // 8
+    frames = [made.PixelData[at : at + frame_bytes] for at in range(0, frame_bytes * made.NumberOfFrames, frame_bytes)]
+    made.PixelData = b"".join(reversed(frames))
+    made.PerFrameFunctionalGroupsSequence = list(reversed(made.PerFrameFunctionalGroupsSequence))
+    _, _, array = laid(images, made, tmp_path)
+    assert array.shape == (*SHAPE, 2)
+    assert np.array_equal(array, 255 * np.stack([ONE, OTHER], -1))
+
+
 def test_a_label_map_and_fractions_are_read_as_what_they_are(images, tmp_path):
     """Label Map Segmentation (PS3.3 A.90), and fractions of 255."""
     _, _, array = laid(images, drawn.segmentation(images, ONE + 2 * APART, kind="LABELMAP"), tmp_path / "labels")

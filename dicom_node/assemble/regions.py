@@ -4,7 +4,7 @@ What lies on the images' own pixels is taken as it is, frame by frame. A segment
 pixel, and a note says so. Contours hold what lies inside by the even-odd rule, so that one contour cuts a hole into another (PS3.3 C.8.8.6.3).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def assemble_regions(paths: Sequence[Path], image: Assembled) -> Assembled:
             raise Unsuitable("the object is neither a segmentation nor a structure set", hint=_SEND)
         _lies_on(header, image)
         drawn = _Segmentation(paths[0], image) if kind in SEGMENTATIONS else _Structures(header, image)
-        volume = _laid(image, len(drawn.regions), drawn.masks())
+        volume = _laid(image, len(drawn.regions), drawn.masks)
     except UNREADABLE as error:
         raise Unsuitable(
             f"the regions cannot be read: {type(error).__name__}", hint="Look at the object with a validator such as dciodvfy."
@@ -71,13 +71,12 @@ def _lies_on(header: Dataset, image: Assembled) -> None:
         raise Unsuitable("the regions are in another frame of reference than the images", hint=_SEND)
 
 
-def _laid(image: Assembled, count: int, masks: Iterator[Mask]) -> Any:
-    """Return a volume of numbers, or of bytes for each region where two claim a pixel."""
-    kept = list(masks)
+def _laid(image: Assembled, count: int, masks: Callable[[], Iterator[Mask]]) -> Any:
+    """Return a volume of numbers, or of bytes for each region where two claim a pixel: then they are gone through once more, none is kept."""
     numbers = np.zeros(image.volume.spatial_shape, np.uint8 if count <= 255 else np.uint16)
-    for region, index, mask in kept:
+    for region, index, mask in masks():
         plane = numbers[index]
-        if mask.dtype != bool or (plane[mask] % (region + 1)).any():  # another's number
+        if mask.dtype != bool or not np.isin(plane[mask], (0, region + 1)).all():  # another's number is there
             break
         plane[mask] = region + 1
     else:
@@ -85,7 +84,7 @@ def _laid(image: Assembled, count: int, masks: Iterator[Mask]) -> Any:
     if count * numbers.size > _MAX_BYTES:
         raise Unsuitable(f"{count} regions that overlap do not fit into memory on this grid", hint="Measure them in smaller objects.")
     inside = np.zeros((count, *numbers.shape), np.uint8)
-    for region, index, mask in kept:
+    for region, index, mask in masks():
         np.maximum(inside[region, index], mask * np.uint8(_INSIDE) if mask.dtype == bool else mask, out=inside[region, index])
     return image.volume.with_array(np.moveaxis(inside, 0, -1), channels={"ReferencedSegmentNumber": list(range(1, count + 1))})
 
@@ -100,25 +99,23 @@ class _Segmentation:
         self._seg = hd.seg.segread(path)
         self._image = image
         self.regions = tuple(_segment(item) for item in self._seg.SegmentSequence if item.get("SegmentNumber"))  # 0: a label map's background
-        self.notes: list[str] = []
+        self._slices = self._slices_of_frames()
+        self.notes = [] if self._slices is not None else ["The regions have pixels of their own; they were measured on the image's, by the nearest."]
         self._most = int(self._seg.get("MaximumFractionalValue") or 1)
         self._fractional = str(self._seg.SegmentationType) == "FRACTIONAL"
 
     def masks(self) -> Iterator[Mask]:
         """Give what each frame holds of each region."""
         places = {region.number: place for place, region in enumerate(self.regions)}
-        slices = self._slices()
-        if slices is None:
+        if self._slices is None:
             yield from self._resampled()
             return
-        frames = self._seg.pixel_array.reshape(-1, self._seg.Rows, self._seg.Columns)
-        for index, item, plane in zip(slices, self._seg.PerFrameFunctionalGroupsSequence, frames, strict=True):
+        for number, (index, item) in enumerate(zip(self._slices, self._seg.PerFrameFunctionalGroupsSequence, strict=True), start=1):
             if index is None:
                 continue
+            plane = self._seg.get_stored_frame(number)  # one at a time: unpacked, all of them are eight times the file
             if str(self._seg.SegmentationType) == "LABELMAP":
-                for number in np.unique(plane):
-                    if int(number) in places:
-                        yield places[int(number)], index, plane == number
+                yield from ((places[int(label)], index, plane == label) for label in np.unique(plane) if int(label) in places)
             else:
                 identified = item.get("SegmentIdentificationSequence") or self._seg.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence
                 yield places[int(identified[0].ReferencedSegmentNumber)], index, self._inside(plane)
@@ -128,7 +125,7 @@ class _Segmentation:
             return plane != 0
         return np.rint(plane * (_INSIDE / self._most)).astype(np.uint8)
 
-    def _slices(self) -> list[int | None] | None:
+    def _slices_of_frames(self) -> list[int | None] | None:
         """Return the image's slice that each frame lies on pixel for pixel, None for one beside the volume; None for all if some lie otherwise."""
         affine, shape = np.asarray(self._image.volume.affine), self._image.volume.spatial_shape
         if (self._seg.Rows, self._seg.Columns) != tuple(shape[1:]):
@@ -153,7 +150,6 @@ class _Segmentation:
         return found
 
     def _resampled(self) -> Iterator[Mask]:
-        self.notes.append("The regions have pixels of their own; they were measured on the image's, by the nearest.")
         grid = self._image.volume.to_simpleitk()
         for place, region in enumerate(self.regions):
             own = self._seg.get_volume(segment_numbers=[region.number], combine_segments=True, dtype=np.uint8, skip_overlap_checks=True)
@@ -211,22 +207,20 @@ class _Structures:
             raise Unsuitable("the structure set holds no closed planar contour", hint="Send one with contours on image slices.")
         self.regions = tuple(_roi(number, rois[number], coded.get(number)) for number in drawn)
         self._contours = [[self._placed(c) for c in contours[n] if str(c.get("ContourGeometricType")) == "CLOSED_PLANAR"] for n in drawn]
+        slices = image.volume.spatial_shape[0]
+        if beside := sum(not 0 <= contour.index < slices for contours_of_one in self._contours for contour in contours_of_one):
+            self.notes.append(f"{beside} contours lie beside the images and were left out.")
 
     def masks(self) -> Iterator[Mask]:
         """Give what lies inside the contours of each region on each slice."""
         shape = self._image.volume.spatial_shape
-        outside = 0
         for place, contours in enumerate(self._contours):
             planes: dict[int, Array] = {}
             for contour in contours:
                 if 0 <= contour.index < shape[0]:
                     planes.setdefault(contour.index, np.zeros(shape[1:], bool))
                     planes[contour.index] ^= inside(contour.corners, shape[1:])
-                else:
-                    outside += 1
             yield from ((place, index, mask) for index, mask in sorted(planes.items()))
-        if outside:
-            self.notes.append(f"{outside} contours lie beside the images and were left out.")
 
     def _placed(self, item: Dataset) -> _Contour:
         points = np.array(item.ContourData, float).reshape(-1, 3)
