@@ -59,12 +59,13 @@ class House:
     @property
     def stored(self) -> dict[str, Path]:
         """SOP Instance UID -> file, of every instance in the ledger, in order of arrival."""
-        return {i.sop_instance_uid: self.store.archive.path(i.path) for i in self.store.instances.by_ids(range(1, 1000))}
+        found = self.store.instances.by_ids(range(1, 1000))
+        return {one.sop_instance_uid: path for one, path in zip(found, self.store.instances.bring(found), strict=True)}
 
     @property
     def kept(self) -> list[Path]:
         """The file of every version of every instance in the ledger."""
-        return [self.store.archive.path(i.path) for i in self.store.instances.by_ids(range(1, 1000))]
+        return self.store.instances.bring(self.store.instances.by_ids(range(1, 1000)))
 
     def run(self, program: str, *options: str, files: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """Run one of DCMTK's programs against the receiver."""
