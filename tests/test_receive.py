@@ -227,7 +227,7 @@ def test_a_ledger_that_does_not_answer_in_time_is_out_of_resources_and_the_insta
         assert stuck.result(60) is Recorded.NEW
     assert not house.files["incoming"]
     assert patient.take(written(image())) is Recorded.NEW
-    assert all(store.archive.path(one.path).stat().st_size == one.size_bytes for one in store.instances.by_ids([1, 2]))
+    assert all(store.instances.bring([one])[0].stat().st_size == one.size_bytes for one in store.instances.by_ids([1, 2]))
     store.close()
 
 

@@ -14,6 +14,8 @@ from pydicom.sr.codedict import codes
 from dicom_node.config.conditions import Conditions
 from dicom_node.domain import DRAWN_ON, derived_uid
 
+_METHODS = Path(__file__).parents[1] / "methods"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -336,11 +338,16 @@ class Model:
     def build(self) -> str:
         """SHA-256 over manifest, code, other files of the folder and fetched weights' hashes: any change to one of them is another build.
 
-        Not of the build are documents (.md), hidden files and what Python compiles.
+        Of the build is also every method of dicom_node, where the code imports one. Not of it are documents (.md), hidden files and what Python
+        compiles.
         """
-        digest = hashlib.sha256()
+        digest, methods = hashlib.sha256(), False
         for path in sorted(p for p in self.folder.rglob("*") if p.is_file() and _is_of_the_build(p.relative_to(self.folder))):
-            digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            content = path.read_bytes()
+            digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + content + b"\0")
+            methods |= path.suffix == ".py" and b"dicom_node.methods" in content
+        for path in sorted(_METHODS.glob("*.py")) if methods else ():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         for weights in self.manifest.weights:
             digest.update(weights.sha256.encode())
         return digest.hexdigest()

@@ -111,5 +111,5 @@ def kept(node: Node) -> set[str]:
         assert study is not None
         found |= {one.sop_instance_uid: one for one in study.instances}
     for one in found.values():
-        assert node.store.archive.path(one.path).stat().st_size == one.size_bytes
+        assert node.store.instances.bring([one])[0].stat().st_size == one.size_bytes
     return set(found)

@@ -321,7 +321,7 @@ def test_other_content_under_the_same_uid_is_kept_beside_the_first_and_analysed(
     old, new = (house.node.store.instances.by_ids(job.inputs["ct"])[MARKER[0]] for job in (first, second))
     assert (old.sop_instance_uid, old.version) == (new.sop_instance_uid, 1)
     assert new.version == 2
-    assert [data_set(house.node.store.archive.path(one.path)) for one in (old, new)] == [data_set(tmp_path / "first" / "0002.dcm"), data_set(path)]
+    assert [data_set(path) for path in house.node.store.instances.bring([old, new])] == [data_set(tmp_path / "first" / "0002.dcm"), data_set(path)]
     volumes = [numbers(dcmread(house.archived(house.node.results(job)["SR"].sop_instance_uid)))["118565006"] for job in (first, second)]
     assert volumes == pytest.approx([24 * np.prod(SPACING_MM) / 1000, 23 * np.prod(SPACING_MM) / 1000], abs=1e-4)
     assert "new version" in house.node.kinds(uid_of(made))
