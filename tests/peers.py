@@ -18,6 +18,12 @@ def need(program: str) -> str:
     return path or missing(f"{program} is not installed")
 
 
+def packaged(program: str) -> str:
+    """Return a program that came with a package of this environment, else one of the machine."""
+    path = Path(sys.executable).parent / program
+    return str(path) if path.is_file() else need(program)
+
+
 def need_file(path: str) -> Path:
     """Return a path that must exist, or skip this test; under CI=true its absence is a failure."""
     return Path(path) if Path(path).exists() else Path(missing(f"{path} does not exist"))

@@ -224,7 +224,7 @@ def test_a_model_may_make_nothing_but_images():
     image = {"description": "Smoothed", "derivation": ["DCM.Smoothing", ["A", "99TEST", "B"]], "image_type": "SMOOTHED"}
     found = Manifest.model_validate({"name": "x", "version": "1", "task": "t", "inputs": {"ct": {}}, "images": {"smooth": image}})
     assert [code.value for code in found.images["smooth"].derivation] == ["113087", "A"]
-    assert found.input_of("smooth") == "ct"
+    assert found.input_of(found.images["smooth"]) == "ct"
 
 
 def test_a_model_that_says_nothing_is_refused():

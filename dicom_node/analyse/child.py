@@ -218,13 +218,17 @@ def _plain(found: Findings, small: Callable[[Volume], Volume]) -> dict[str, Any]
         raise _Wrong(f"gave as segments a {type(found.segments).__name__}, not a Volume such as ct.with_array(mask)")
     volumes = {} if found.segments is None else {wire.SEGMENTS: small(found.segments)}
     for name, image in found.images.items():
-        volumes[wire.IMAGE + _text(name, "the name of an image")] = _pixels(name, image)
+        volumes[wire.IMAGE + _text(name, "the name of an image")] = _pixels(f"image '{name}'", image)
+    for name, quantity in found.maps.items():
+        volumes[wire.MAP + _text(name, "the name of a map")] = _pixels(f"map '{name}'", quantity)
     return {
         "volumes": volumes,
         "measurements": {_text(name, "the name of a measurement"): _measured(name, value) for name, value in found.measurements.items()},
         "evaluations": {
             _text(name, "the name of an evaluation"): _text(answer, f"evaluation '{name}'") for name, answer in found.evaluations.items()
         },
+        "presentations": {_text(name, "the name of a presentation"): _shown(name, one) for name, one in found.presentations.items()},
+        "keys": {_text(name, "the name of key images"): [_whole(f"keys '{name}'", index) for index in one] for name, one in found.keys.items()},
         "notes": [_text(note, "a note") for note in ((found.notes,) if isinstance(found.notes, str) else found.notes)],
     }
 
@@ -252,13 +256,13 @@ def _fractions(segments: Volume) -> Volume:
         raise _Wrong(str(error)) from error
 
 
-def _pixels(name: str, image: Any) -> Volume:
-    """Return an image in 16 bits where it is whole numbers of so many, else as float32: what a stored image holds, no more."""
+def _pixels(what: str, image: Any) -> Volume:
+    """Return an image or a map in 16 bits where it is whole numbers of so many, else as float32: what a stored image holds, no more."""
     if not isinstance(image, Volume):
-        raise _Wrong(f"gave as image '{name}' a {type(image).__name__}, not a Volume such as ct.with_array(values)")
+        raise _Wrong(f"gave as {what} a {type(image).__name__}, not a Volume such as ct.with_array(values)")
     array = np.asarray(image.array)
     if array.ndim != 3 or array.dtype.kind not in "iuf":
-        raise _Wrong(f"gave as image '{name}' {array.dtype} of {array.ndim} dimensions, not numbers by slice, row and column")
+        raise _Wrong(f"gave as {what} {array.dtype} of {array.ndim} dimensions, not numbers by slice, row and column")
     if array.dtype.kind == "f" or array.itemsize > 2:
         array = array.astype(np.float32, copy=False)
     return image.with_array(array) if array is not image.array else image
@@ -266,15 +270,22 @@ def _pixels(name: str, image: Any) -> Volume:
 
 def _measured(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
-        return [[_whole(name, number), _number(name, each)] for number, each in value.items()]  # JSON has no numbers as keys
+        return [[_whole(f"measurement '{name}'", number), _number(name, each)] for number, each in value.items()]  # JSON has no numbers as keys
     return _number(name, value)
 
 
-def _whole(name: str, number: Any) -> int:
+def _whole(what: str, number: Any) -> int:
     try:
         return operator.index(number)
     except TypeError as error:
-        raise _Wrong(f"gave measurement '{name}' for {number!r}, which is no segment number") from error
+        raise _Wrong(f"gave {what} for {number!r}, which is no whole number") from error
+
+
+def _shown(name: str, presentation: Any) -> dict[str, Any] | None:
+    try:
+        return wire.shown(presentation)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _Wrong(f"gave as presentation '{name}' what is no Presentation of numbers and Marks: {error}") from error
 
 
 def _number(name: str, value: Any) -> float | None:

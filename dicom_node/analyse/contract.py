@@ -5,16 +5,18 @@ The decision is made here and nowhere else, so `report` may rely on it.
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from highdicom import Volume
 
 from dicom_node.analyse import wire
-from dicom_node.config import Manifest, Measurement
-from dicom_node.domain import FRACTION_HALF, SEGMENT_AXIS, Findings, ModelFailed
+from dicom_node.config import FOUND, Manifest, Measurement
+from dicom_node.domain import FRACTION_HALF, MARK_POINTS, SEGMENT_AXIS, Findings, Mark, ModelFailed, Presentation
 
+_TEXT_MAX = 256  # characters beside a mark
 _OFF_GRID_VOXELS = 0.01  # how far a corner of the mask may lie from a voxel's centre: rounding, not resampling
 
 
@@ -27,7 +29,9 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
     What could not be measured because its segment is empty, or what is undefined on a region that others drew, stays None.
     evaluations: every name of the manifest, with a known answer.
-    images: every name of the manifest, a Volume of finite numbers on the exact grid of its input; flips and permutations are undone.
+    images, maps: every name of the manifest, a Volume of finite numbers on the exact grid of its input; flips and permutations are undone.
+    presentations, keys: every name of the manifest; what they point at lies in their input.
+    Where the manifest says `found`, the segments are numbered from 1 without holes, and it is to be read by `of_found` of their number.
 
     Raises
     ------
@@ -38,22 +42,52 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
         if given is not None:
             raise ModelFailed("the model gave segments, though its input brings them", hint="Return measurements of the regions, and no segments.")
         given = inputs[manifest.regions]
+    manifest, findings = _as_found(manifest, findings)
     volume, notes = _segments(given, manifest, inputs[next(iter(manifest.inputs))])
     empty = _Empty(volume, manifest)
     _same_names("measurement", findings.measurements, manifest.measurements)
     _same_names("evaluation", findings.evaluations, manifest.evaluations)
-    _same_names("image", findings.images, manifest.images)
+    for kind in ("images", "maps", "presentations", "keys"):
+        _same_names(kind.removesuffix("s"), getattr(findings, kind), getattr(manifest, kind))
     measured = {name: _measured(name, findings.measurements[name], m, empty) for name, m in manifest.measurements.items()}
     return Findings(
         segments=volume,
         measurements=measured,
         evaluations={name: _answer(name, findings.evaluations[name], e.answers) for name, e in manifest.evaluations.items()},
-        images={name: _image(name, findings.images[name], inputs[manifest.input_of(name)]) for name in manifest.images},
+        images={name: _image(f"image '{name}'", findings.images[name], inputs[manifest.input_of(one)]) for name, one in manifest.images.items()},
+        maps={name: _image(f"map '{name}'", findings.maps[name], inputs[manifest.input_of(one)]) for name, one in manifest.maps.items()},
+        presentations={
+            name: _presentation(name, findings.presentations[name], inputs[manifest.input_of(one)]) for name, one in manifest.presentations.items()
+        },
+        keys={name: _key_slices(name, findings.keys[name], inputs[manifest.input_of(one)]) for name, one in manifest.keys.items()},
         notes=(*findings.notes, *notes),
     )
 
 
 # ------------------------------------------------------------------------------------------------------------- segments
+
+
+def _as_found(manifest: Manifest, findings: Findings) -> tuple[Manifest, Findings]:
+    """Return the manifest as it reads for as many segments as were found, and findings without what would be measured on none."""
+    if manifest.found is None:
+        return manifest, findings
+    if findings.segments is None:
+        raise ModelFailed(
+            "the model gave no segments, though its manifest describes what is found", hint="Where nothing is found, give an empty mask."
+        )
+    array = findings.segments.array
+    array = _numbers(array.view(np.uint8) if array.dtype == bool else array, manifest.found.most)
+    numbers = np.flatnonzero(sum(np.bincount(plane[plane != 0], minlength=256) for plane in array))
+    if not np.array_equal(numbers, np.arange(1, len(numbers) + 1)):
+        hint = "Number them 1, 2, … without holes, the most probable first, and leave the others out."
+        raise ModelFailed(f"the model numbered what it found {_list(numbers)}", hint=hint)
+    settled = manifest.of_found(len(numbers))
+    unmeasured = {name for name, one in manifest.measurements.items() if one.of == FOUND} - set(settled.measurements)
+    for name in unmeasured & set(findings.measurements):
+        if findings.measurements[name] not in ({}, None):
+            raise ModelFailed(f"measurement '{name}' has values, though nothing was found", hint="Give an empty mapping.")
+    measured = {name: value for name, value in findings.measurements.items() if name not in unmeasured}
+    return settled, replace(findings, measurements=measured)
 
 
 def _segments(mask: Volume | None, manifest: Manifest, grid: Volume) -> tuple[Volume | None, tuple[str, ...]]:
@@ -175,21 +209,63 @@ class _Empty:
 # --------------------------------------------------------------------------------------------------------------- images
 
 
-def _image(name: str, image: Volume, grid: Volume) -> Volume:
-    """Return an image on its input's grid, with its frame of reference; none of its slices is missing, none of its values is no number."""
+def _image(what: str, image: Volume, grid: Volume) -> Volume:
+    """Return an image or a map on its input's grid, with its frame of reference; none of its slices is missing, none of its values is no number."""
     if image.array.ndim != 3 or image.array.dtype.kind not in "iuf":
         said = f"{image.array.dtype} of {image.array.ndim} dimensions"
-        raise ModelFailed(f"the model gave as image '{name}' {said}", hint="Give numbers by slice, row and column: ct.with_array(values).")
+        raise ModelFailed(f"the model gave as {what} {said}", hint="Give numbers by slice, row and column: ct.with_array(values).")
     hint = "An image lies where its input lies, slice for slice: resample it inside the model; only flips and permuted axes are undone here."
     try:
         array, start = _turned_back(image, grid)
     except ValueError as error:
-        raise ModelFailed(f"the model's image '{name}' is not on its input's grid: {error}", hint=hint) from error
+        raise ModelFailed(f"the model's {what} is not on its input's grid: {error}", hint=hint) from error
     if array.shape != tuple(grid.spatial_shape) or start.any():
-        raise ModelFailed(f"the model's image '{name}' does not cover its input: it was cropped, padded or shifted", hint=hint)
+        raise ModelFailed(f"the model's {what} does not cover its input: it was cropped, padded or shifted", hint=hint)
     if array.dtype.kind == "f" and not all(np.isfinite(plane).all() for plane in array):
-        raise ModelFailed(f"the model's image '{name}' holds values that are not finite", hint="Give each pixel a number in the input's unit.")
+        raise ModelFailed(f"the model's {what} holds values that are not finite", hint="Give each pixel a number in the input's unit.")
     return grid.with_array(array)
+
+
+# ---------------------------------------------------------------------------------------------- presentations and keys
+
+
+def _presentation(name: str, shown: Presentation | None, grid: Volume) -> Presentation | None:
+    """Return a presentation whose window is one and whose marks lie in the input."""
+    if shown is None:
+        return None
+    center_width = shown.window
+    if center_width is not None and not (math.isfinite(center_width[0]) and math.isfinite(center_width[1]) and center_width[1] > 0):
+        raise ModelFailed(f"the window of presentation '{name}' is {center_width}", hint="Give a centre and a width above 0 in the input's unit.")
+    if center_width is None and not shown.marks:
+        raise ModelFailed(f"presentation '{name}' has neither window nor marks", hint="Give None where there is nothing to present.")
+    for mark in shown.marks:
+        problem = _unmarkable(mark, grid.spatial_shape)
+        if problem:
+            raise ModelFailed(f"a mark of presentation '{name}' {problem}", hint="Give (row, column) in pixels of one slice of the input.")
+    return shown
+
+
+def _unmarkable(mark: Mark, shape: tuple[int, ...]) -> str:
+    """Return why a mark cannot be drawn over an input of (slice, row, column), continuing "a mark …"; empty when it can."""
+    fewest, most = MARK_POINTS.get(mark.kind, (0, -1))
+    if not fewest <= len(mark.points) <= most:
+        return f"is a {mark.kind} of {len(mark.points)} points"
+    if not 0 <= mark.slice < shape[0]:
+        return f"lies in slice {mark.slice} of {shape[0]}"
+    row, column = mark.points[0]
+    if not (-0.5 <= row <= shape[1] - 0.5 and -0.5 <= column <= shape[2] - 0.5):
+        return f"begins at row {row:g}, column {column:g}, outside of {shape[1]} x {shape[2]} pixels"
+    if not all(math.isfinite(number) for point in mark.points for number in point):
+        return "has a point that is not finite"
+    return "" if len(mark.text) <= _TEXT_MAX and mark.text.isprintable() else "has a text that is too long or not printable"
+
+
+def _key_slices(name: str, indices: Sequence[int], grid: Volume) -> tuple[int, ...]:
+    """Return the slices of key images in order, each once."""
+    strange = next((index for index in indices if not 0 <= index < grid.spatial_shape[0]), None)
+    if strange is not None:
+        raise ModelFailed(f"keys '{name}' name slice {strange} of {grid.spatial_shape[0]}", hint="Give indices of slices of the input, from 0.")
+    return tuple(sorted(set(indices)))
 
 
 # --------------------------------------------------------------------------------------------------- names and numbers
@@ -205,8 +281,8 @@ def _same_names(kind: str, given: Mapping[str, Any], described: Mapping[str, Any
 
 
 def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> Any:
-    on = described.on
-    if described.of is not None and isinstance(value, Mapping):
+    on, drawn = described.on, described.of not in (None, FOUND)
+    if drawn and isinstance(value, Mapping):
         value = {n: None for n in on} | dict(value)  # of a region without a pixel a model knows nothing
     if not isinstance(value, Mapping):
         if len(on) > 1:
@@ -214,7 +290,7 @@ def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> A
         return _finite(f"measurement '{name}'", value, on, empty)
     if set(value) != set(on):
         raise ModelFailed(f"measurement '{name}' is given for segments {_list(value)}, but is described on {_list(on) or 'none'}")
-    undefined = {n for n in on if described.of is not None and value[n] is None}  # on what others drew not everything can be measured
+    undefined = {n for n in on if drawn and value[n] is None}  # on what others drew not everything can be measured
     each = {n: None if n in undefined else _finite(f"measurement '{name}' of segment {n}", value[n], (n,), empty) for n in on}
     return each if len(on) > 1 else each[on[0]]
 

@@ -291,10 +291,21 @@ def _findings(received: wire.Received) -> Findings:
             raise ModelFailed(f"the model's segments or images cannot be read: {error}") from error
         finally:
             os.close(received.file)
+    try:
+        presentations = {name: wire.seen(one) for name, one in said["presentations"].items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelFailed(f"the model's presentations cannot be read: {error}") from error
     return Findings(
         segments=volumes.pop(wire.SEGMENTS, None),
-        images={name.removeprefix(wire.IMAGE): volume for name, volume in volumes.items()},
+        images=_named(wire.IMAGE, volumes),
+        maps=_named(wire.MAP, volumes),
         measurements={name: {n: v for n, v in value} if isinstance(value, list) else value for name, value in said["measurements"].items()},
         evaluations=said["evaluations"],
+        presentations=presentations,
+        keys={name: tuple(indices) for name, indices in said["keys"].items()},
         notes=tuple(said["notes"]),
     )
+
+
+def _named(kind: str, volumes: Mapping[str, Volume]) -> dict[str, Volume]:
+    return {name.removeprefix(kind): volume for name, volume in volumes.items() if name.startswith(kind)}

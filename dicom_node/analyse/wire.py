@@ -6,6 +6,7 @@ The file lives in memory (or unlinked on disk, where the system has no memfd), s
 
 import json
 import mmap
+import operator
 import os
 import socket
 import struct
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 from highdicom import Volume
 
-from dicom_node.domain import FRACTION_MAX, SEGMENT_AXIS
+from dicom_node.domain import FRACTION_MAX, SEGMENT_AXIS, Mark, Presentation
 
-SEGMENTS, IMAGE = "segments", "image "  # names of the volumes that come with an answer: the mask, and before each image's own name
+SEGMENTS, IMAGE, MAP = "segments", "image ", "map "  # names of the volumes that come with an answer: the mask, and before each other's own name
 MESSAGE_MAX_BYTES = 16 * 2**20
 _ALIGN_BYTES = 64
 _ROUNDING = 1e-5  # how far resampling leaves 0 and 1 behind; half a step of 255 is two hundred times that
@@ -88,6 +89,39 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
             raise EOFError
         chunks += chunk
     return bytes(chunks)
+
+
+def shown(presentation: Presentation | None) -> dict[str, Any] | None:
+    """Return a presentation as JSON carries it.
+
+    Raises
+    ------
+    TypeError, ValueError, AttributeError: it holds something else than numbers and texts.
+    """
+    if presentation is None:
+        return None
+    marks = [
+        [operator.index(mark.slice), mark.kind, [[float(row), float(column)] for row, column in mark.points], mark.text]
+        for mark in presentation.marks
+    ]
+    center_width = None if presentation.window is None else [float(value) for value in presentation.window]
+    return {"window": center_width, "marks": marks}
+
+
+def seen(said: Mapping[str, Any] | None) -> Presentation | None:
+    """Return what `shown` made of a presentation.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError: it made something else.
+    """
+    if said is None:
+        return None
+    marks = tuple(
+        Mark(slice=index, kind=kind, points=tuple((row, column) for row, column in points), text=text) for index, kind, points, text in said["marks"]
+    )
+    window = said["window"]
+    return Presentation(window=None if window is None else (window[0], window[1]), marks=marks)
 
 
 def pack(volumes: Mapping[str, Volume]) -> tuple[int, dict[str, Any]]:

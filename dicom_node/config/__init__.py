@@ -13,11 +13,27 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections
-from dicom_node.config.model import VALUE, Code, DerivedImage, Evaluation, Input, Manifest, Measurement, Model, Segment, Weights, unit_code
+from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
+from dicom_node.config.outputs import (
+    PALETTE,
+    VALUE,
+    Code,
+    DerivedImage,
+    Evaluation,
+    FoundSegments,
+    KeyImages,
+    Measurement,
+    ParametricMap,
+    PresentationState,
+    Segment,
+    unit_code,
+)
 from dicom_node.domain import ConfigError
 
 __all__ = [
+    "FOUND",
+    "PALETTE",
     "VALUE",
     "Code",
     "Condition",
@@ -26,13 +42,17 @@ __all__ = [
     "DerivedImage",
     "Encoding",
     "Evaluation",
+    "FoundSegments",
     "Input",
+    "KeyImages",
     "Manifest",
     "Measurement",
     "Model",
     "ModelChoice",
     "Node",
     "NodeConfig",
+    "ParametricMap",
+    "PresentationState",
     "Remote",
     "Rule",
     "Segment",

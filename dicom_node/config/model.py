@@ -8,72 +8,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydicom.sr.codedict import codes
+from pydantic import BeforeValidator, Field, model_validator
 
 from dicom_node.config.conditions import Conditions
+from dicom_node.config.outputs import (
+    Code,
+    CodeValue,
+    DerivedImage,
+    Evaluation,
+    FoundSegments,
+    Fractional,
+    KeyImages,
+    Measurement,
+    OutputName,
+    ParametricMap,
+    Part,
+    PresentationState,
+    Segment,
+)
 from dicom_node.domain import DRAWN_ON, derived_uid
 
+FOUND = "found"  # what a measurement is of that is measured on each segment found
 _METHODS = Path(__file__).parents[1] / "methods"
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Code(_Part):
-    """A coded term (PS3.3 §8): value, scheme, meaning."""
-
-    value: str = Field(min_length=1, max_length=16)
-    scheme: str = Field(min_length=1, max_length=16)
-    meaning: str = Field(min_length=1, max_length=64)
-
-    @property
-    def private(self) -> bool:
-        """Whether the scheme is local (PS3.16 §8: it begins with 99) and has to be declared where it is used."""
-        return self.scheme.startswith("99")
-
-
-def _code_from(value: Any) -> Any:
-    """Read "SCT.Spleen" (a keyword of pydicom's code dictionary) or ["value", "scheme", "meaning"]."""
-    if isinstance(value, str):
-        scheme, dot, keyword = value.partition(".")
-        try:
-            if not dot:
-                raise AttributeError
-            found = getattr(getattr(codes, scheme), keyword)
-        except AttributeError:
-            raise ValueError(f"'{value}' is not in pydicom's code dictionary; write it in full: [value, scheme, meaning]") from None
-        return {"value": found.value, "scheme": found.scheme_designator, "meaning": found.meaning}
-    if isinstance(value, list | tuple) and len(value) == 3:
-        return dict(zip(("value", "scheme", "meaning"), value, strict=True))
-    return value
-
-
-CodeValue = Annotated[Code, BeforeValidator(_code_from)]
-
-_UNIT_MEANINGS = {
-    "1": "no units",
-    "%": "percent",
-    "mL": "milliliter",
-    "mm": "millimeter",
-    "cm2": "square centimeter",
-    "mm2": "square millimeter",
-    "Bq/ml": "Becquerels/milliliter",
-    "[hnsf'U]": "Hounsfield unit",
-}
-
-
-def unit_code(ucum: str) -> Code:
-    """Return a unit of UCUM as a coded term."""
-    return Code(value=ucum, scheme="UCUM", meaning=_UNIT_MEANINGS.get(ucum, ucum))
-
-
-def _unit_from(value: Any) -> Any:
-    return unit_code(value) if isinstance(value, str) else value
-
-
-UnitValue = Annotated[Code, BeforeValidator(_unit_from)]
 
 
 def _input_from(value: Any) -> Any:
@@ -88,7 +44,7 @@ def _input_from(value: Any) -> Any:
 Preference = Literal["original", "axial", "coronal", "sagittal", "thin", "kernel", "contrast", "no-contrast", "most-slices", "largest-extent"]
 
 
-class Input(_Part):
+class Input(Part):
     """What one argument of `analyse` accepts: one image series, or the regions that somebody drew on it.
 
     kind: "regions" is a segmentation or a structure set that refers to the series of the input named by `of`; each of them is analysed by itself.
@@ -126,84 +82,7 @@ class Input(_Part):
         return self
 
 
-ImageName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,15}$")]  # it stands in the series' description
-
-Fractional = Literal["PROBABILITY", "OCCUPANCY"]  # Segmentation Fractional Type (PS3.3 C.8.20.2.3)
-
-
-class Segment(_Part):
-    """One segment of the segmentation (PS3.3 C.8.20.4)."""
-
-    number: int = Field(ge=1, le=65535)
-    label: str = Field(min_length=1, max_length=64)
-    category: CodeValue
-    type: CodeValue
-    laterality: CodeValue | None = None  # Segmented Property Type Modifier
-    site: CodeValue | None = None  # finding site, where it is not the type itself
-    colour: tuple[int, int, int] = (255, 204, 0)  # sRGB, 0 to 255
-    description: str = ""
-
-
-VALUE = Code(value="VALUE", scheme="99DICOMNODE", meaning="Value of the image")  # of images whose values have no name of their own
-
-
-class Measurement(_Part):
-    """What one number in `Findings.measurements` means."""
-
-    concept: CodeValue = VALUE
-    unit: UnitValue = Code(value="1", scheme="UCUM", meaning="no units")
-    unit_of: str | None = None  # in the place of `unit`, and of `concept` if that is left out: the input whose values are measured
-    of: str | None = None  # the input of kind regions on each of which it is measured
-    segment: int | None = None  # the segment it was measured on
-    segments: tuple[int, ...] = ()  # one value for each of these segments
-    site: CodeValue | None = None  # where, when it belongs to no segment
-    derivation: CodeValue | None = None  # such as SCT.Mean
-    method: CodeValue | None = None
-    plausible: tuple[float, float] | None = None  # outside of this the result says so
-    digits: int = Field(default=1, ge=0, le=12)  # decimals in the report
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if sum((self.segment is not None, bool(self.segments), self.of is not None)) > 1:
-            raise ValueError("names more than one of segment, segments and of; keep one")
-        if (self.unit_of is not None) is ("unit" in self.model_fields_set):
-            raise ValueError("names both unit and unit_of, or neither; keep one")
-        if self.unit_of is None and "concept" not in self.model_fields_set:
-            raise ValueError("names no concept")
-        return self
-
-    def on_regions(self, numbers: tuple[int, ...], quantities: Mapping[str, tuple[Code, Code]]) -> "Measurement":
-        """Return the measurement as it reads for regions of these numbers, in the inputs' quantities."""
-        changed: dict[str, Any] = {"segments": numbers} if self.of is not None else {}
-        if self.unit_of is not None:
-            concept, changed["unit"] = quantities[self.unit_of]
-            changed |= {} if "concept" in self.model_fields_set else {"concept": concept}
-        return self.model_copy(update=changed)
-
-    @property
-    def on(self) -> tuple[int, ...]:
-        """The segments it is measured on, none when it belongs to the whole input."""
-        return self.segments or (() if self.segment is None else (self.segment,))
-
-
-class Evaluation(_Part):
-    """What one answer in `Findings.evaluations` means."""
-
-    concept: CodeValue
-    answers: dict[str, CodeValue] = Field(min_length=1)
-    site: CodeValue | None = None
-
-
-class DerivedImage(_Part):
-    """What one series of images in `Findings.images` is: a copy of an input's images with other values, in the same place and unit."""
-
-    description: str = Field(min_length=1, max_length=64)  # what was done, for the reader
-    derivation: tuple[CodeValue, ...] = Field(min_length=1)  # Derivation Code Sequence, of CID 7203
-    image_type: str = Field(pattern="^[A-Z0-9][A-Z0-9_ ]{0,15}$")  # the last value of Image Type (a CS, PS3.5 Table 6.2-1), such as DENOISED
-    of: str | None = None  # the input that it is a copy of; none: the first
-
-
-class Weights(_Part):
+class Weights(Part):
     """One file the model needs and does not carry: taken out of a package of the Python index, by hash."""
 
     file: str  # its name in the model's weights folder
@@ -220,7 +99,7 @@ class Weights(_Part):
         return self
 
 
-class Resources(_Part):
+class Resources(Part):
     """What one analysis may use; the site's configuration may override."""
 
     memory_mb: int = Field(default=4096, ge=64)
@@ -229,7 +108,7 @@ class Resources(_Part):
     libraries: tuple[str, ...] = ()  # imported once before the first analysis, such as torch
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """All that `model.toml` says."""
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9-]{0,39}$")
@@ -247,7 +126,11 @@ class Manifest(_Part):
     fractional: Fractional | None = None  # what a value from 0 to 1 of a segment says; none: a label map, which has no such values
     measurements: dict[str, Measurement] = Field(default_factory=dict)
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)
-    images: dict[ImageName, DerivedImage] = Field(default_factory=dict)
+    found: FoundSegments | None = None  # in the place of `segments`, where their number is not known beforehand
+    images: dict[OutputName, DerivedImage] = Field(default_factory=dict)
+    maps: dict[OutputName, ParametricMap] = Field(default_factory=dict)
+    presentations: dict[OutputName, PresentationState] = Field(default_factory=dict)
+    keys: dict[OutputName, KeyImages] = Field(default_factory=dict)
     weights: tuple[Weights, ...] = ()
     resources: Resources = Resources()
     performance: tuple[dict[str, Any], ...] = ()  # figures measured, with data set and command
@@ -267,11 +150,22 @@ class Manifest(_Part):
             missing = [n for n in measurement.on if n not in numbers]
             if missing:
                 raise ValueError(f"measurements.{name} names segment {missing[0]}, which is not described")
-        strange = next((name for name, image in self.images.items() if image.of not in (None, *self.inputs)), None)
-        if strange:
-            raise ValueError(f"images.{strange} is of input '{self.images[strange].of}', which is not described")
-        if not (self.segments or self.measurements or self.evaluations or self.images):
-            raise ValueError("has no output: describe segments, measurements, evaluations or images")
+        outputs = (self.segments, self.found, self.measurements, self.evaluations, self.images, self.maps, self.presentations, self.keys)
+        if not any(outputs):
+            raise ValueError("has no output: describe segments, measurements, evaluations, images, maps, presentations or keys")
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_are_of_inputs(self) -> Self:
+        pictured = [name for name, one in self.inputs.items() if one.kind == "image"]
+        for kind in ("images", "maps", "presentations", "keys"):
+            for name, one in getattr(self, kind).items():
+                if one.of not in (None, *pictured):
+                    raise ValueError(f"{kind}.{name} is of input '{one.of}', which is no image that is described")
+        if self.found and (self.segments or self.fractional):
+            raise ValueError("describes both found and segments, or fractions of what is found; keep one")
+        if self.found and FOUND in self.inputs:
+            raise ValueError(f"inputs.{FOUND} has the name of what is found: call it otherwise")
         return self
 
     @model_validator(mode="after")
@@ -279,13 +173,13 @@ class Manifest(_Part):
         first, drawn = next(iter(self.inputs)), [name for name, one in self.inputs.items() if one.kind == "regions"]
         if len(drawn) > 1 or first in drawn:
             raise ValueError("the first input is an image, and one of the others at most is of kind regions")
-        if drawn and (self.segments or self.fractional):
+        if drawn and (self.segments or self.fractional or self.found):
             raise ValueError(f"describes segments, though inputs.{drawn[0]} brings them: leave them out")
         if drawn and self.inputs[drawn[0]].of != first:
             raise ValueError(f"inputs.{drawn[0]}.of is not '{first}': regions lie on the first input")
         for name, measurement in self.measurements.items():
-            if measurement.of is not None and measurement.of not in drawn:
-                raise ValueError(f"measurements.{name}.of is '{measurement.of}', which is no input of kind regions")
+            if measurement.of is not None and measurement.of not in [*drawn, *([FOUND] if self.found else [])]:
+                raise ValueError(f"measurements.{name}.of is '{measurement.of}', which is no input of kind regions, nor what [{FOUND}] describes")
             if measurement.unit_of is not None and measurement.unit_of not in self.inputs:
                 raise ValueError(f"measurements.{name}.unit_of is '{measurement.unit_of}', which is no input")
         return self
@@ -310,9 +204,24 @@ class Manifest(_Part):
         measurements = {name: one.on_regions(numbers, quantities) for name, one in self.measurements.items()}
         return self.model_copy(update={"segments": tuple(segments), "measurements": measurements, "fractional": "OCCUPANCY" if overlap else None})
 
-    def input_of(self, image: str) -> str:
-        """Return the name of the input that an image is a copy of."""
-        return self.images[image].of or next(iter(self.inputs))
+    def of_found(self, count: int) -> "Manifest":
+        """Return the manifest as it reads where so many segments were found: these are its segments, and what is measured on each names them.
+
+        Of none it describes one, which was looked for, and nothing that is measured on it.
+        """
+        if self.found is None:
+            return self
+        numbers = tuple(range(1, count + 1))
+        measured = {
+            name: one.model_copy(update={"segments": numbers}) if one.of == FOUND else one
+            for name, one in self.measurements.items()
+            if count or one.of != FOUND
+        }
+        return self.model_copy(update={"segments": self.found.segments(count) or (self.found.absent,), "measurements": measured, "found": None})
+
+    def input_of(self, output: DerivedImage | ParametricMap | PresentationState | KeyImages) -> str:
+        """Return the name of the input that an output belongs to."""
+        return output.of or next(iter(self.inputs))
 
 
 class Model:

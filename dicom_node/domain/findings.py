@@ -1,12 +1,40 @@
 """What goes into an analysis and what it concludes, before any encoding."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 FRACTION_MAX = 255  # a fraction is held as a byte, rounded: this is 1.0
 FRACTION_HALF = 128  # and this is what 0.5 is rounded to: from here on a voxel counts as the segment's
 SEGMENT_AXIS = "ReferencedSegmentNumber"  # how highdicom names the axis of a volume that tells segments apart
+
+
+MARK_POINTS = {"POINT": (1, 1), "CIRCLE": (2, 2), "POLYLINE": (2, 10_000)}  # kind of a mark -> the fewest and most points that it has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Something drawn over one slice of an input.
+
+    kind: a POINT; a CIRCLE, of its centre and one point on it; a POLYLINE, closed where its last point is its first.
+    points: (row, column) in pixels of the slice, 0 being the centre of the first, fractions allowed.
+    """
+
+    slice: int  # index in the input's volume
+    points: tuple[tuple[float, float], ...]
+    kind: Literal["POINT", "CIRCLE", "POLYLINE"] = "POINT"
+    text: str = ""  # written beside it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """How the images of an input are to be shown.
+
+    window: centre and width in the input's unit, by PS3.3 C.11.2.1.2 (LINEAR, below a width of 1 LINEAR_EXACT); None: the images' own.
+    """
+
+    window: tuple[float, float] | None = None
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,10 +45,13 @@ class Findings:
         Where the manifest says `fractional`: values from 0 to 1, or uint8 from 0 to 255; for one segment (slice, row, column), for several
         (slice, row, column, segment), made by `ct.with_array(values, channels={"ReferencedSegmentNumber": [1, 2]})`.
     measurements: name -> value in the manifest's unit, for a measurement of several segments a mapping segment number -> value;
-        None where the segment is empty and nothing can be measured.
+        None where the segment is empty and nothing can be measured. What is measured on each of what was `found` names the numbers found.
     evaluations: name -> one of the answers that the manifest lists for it.
     images: name -> a volume (slice, row, column) on the exact grid of the input that the manifest names, or a flipped or permuted view of it,
         in that input's unit: a series of derived images, one for each of the input's.
+    maps: name -> a volume (slice, row, column) on the grid of the input that the manifest names, in the manifest's unit: a quantity at each voxel.
+    presentations: name -> how the images are to be shown; None where it does not apply, and no object is made.
+    keys: name -> indices of the slices that a person should look at; none: no object is made.
     notes: sentences for the reader, such as a doubt about the input.
     """
 
@@ -28,6 +59,9 @@ class Findings:
     measurements: Mapping[str, float | None | Mapping[int, float | None]] = field(default_factory=dict)
     evaluations: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, Any] = field(default_factory=dict)  # highdicom.Volume
+    maps: Mapping[str, Any] = field(default_factory=dict)  # highdicom.Volume
+    presentations: Mapping[str, Presentation | None] = field(default_factory=dict)
+    keys: Mapping[str, Sequence[int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -51,7 +51,7 @@ class Result:
     """One DICOM object that a job made."""
 
     job_id: int
-    kind: str  # "SEG", "DER", "SR"
+    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR"
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

@@ -8,14 +8,18 @@ from pydicom import Dataset
 from dicom_node.domain import SEGMENTATIONS, Assembled, Findings
 from dicom_node.report.derived import derived
 from dicom_node.report.grid import Plane, planes
+from dicom_node.report.keys import key_objects
+from dicom_node.report.maps import parametric_map
 from dicom_node.report.outcome import Outcome, interpret
+from dicom_node.report.presentation import presentation
 from dicom_node.report.run import Draft, Run
 from dicom_node.report.seg import segmentation
 from dicom_node.report.sr import Report
 
 
 def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tuple[Draft, ...]:
-    """Return the objects that say what an analysis found: a Segmentation, where there is a voxel to show, derived images, and always a report.
+    """Return the objects that say what an analysis found: a Segmentation, where there is a voxel to show, derived images, what points at the
+    images or lies over them, and always a report.
 
     Of a received segmentation that was measured there is a report alone, which refers to it; of contours also the segmentation that they make.
 
@@ -30,7 +34,11 @@ def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tupl
     """
     manifest = run.model.manifest
     outcome = interpret(findings, inputs, manifest)
-    made = {name: derived(name, findings.images[name], inputs[manifest.input_of(name)], run) for name in manifest.images if name in findings.images}
+    made = {
+        name: derived(name, findings.images[name], inputs[manifest.input_of(one)], run)
+        for name, one in manifest.images.items()
+        if name in findings.images
+    }
     assembled = inputs[next(iter(manifest.inputs))]
     drawn = _drawn_segmentation(inputs, run)
     shown = planes(assembled) if outcome.present or made else []
@@ -39,7 +47,26 @@ def build(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> tupl
     seg = segmentation(outcome, assembled, shown, run, regions) if outcome.present and drawn is None else None
     drafts = [Draft(kind="SEG", dataset=seg)] if seg else []
     drafts += [Draft(kind="DER", dataset=image) for series in made.values() for image in series]
-    return (*drafts, Draft(kind="SR", dataset=Report(outcome, inputs, run, seg or drawn, made).dataset()))
+    beside = _beside(findings, inputs, run)
+    report = Report(outcome, inputs, run, seg or drawn, made, [draft.dataset for draft in beside])
+    return (*drafts, *beside, Draft(kind="SR", dataset=report.dataset()))
+
+
+def _beside(findings: Findings, inputs: Mapping[str, Assembled], run: Run) -> list[Draft]:
+    """Return what points at the images, and what is to be laid over them: parametric maps, presentation states, key objects."""
+    manifest = run.model.manifest
+    drafts = []
+    for name, of_map in manifest.maps.items():
+        if name in findings.maps:
+            drafts.append(Draft(kind="PM", dataset=parametric_map(name, findings.maps[name], inputs[manifest.input_of(of_map)], run)))
+    for name, state in manifest.presentations.items():
+        wanted = findings.presentations.get(name)
+        if wanted is not None:
+            drafts.append(Draft(kind="PR", dataset=presentation(name, wanted, inputs[manifest.input_of(state)], run)))
+    for name, key in manifest.keys.items():
+        document = key_objects(name, findings.keys.get(name, ()), inputs[manifest.input_of(key)], run)
+        drafts += [] if document is None else [Draft(kind="KO", dataset=document)]
+    return drafts
 
 
 def _drawn_segmentation(inputs: Mapping[str, Assembled], run: Run) -> Dataset | None:

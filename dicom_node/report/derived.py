@@ -24,6 +24,7 @@ from dicom_node.domain import Assembled, ModelFailed, Unsuitable
 from dicom_node.report.grid import planes
 from dicom_node.report.header import copy_elements, settle
 from dicom_node.report.run import Run
+from dicom_node.report.side import state_side
 from dicom_node.report.words import Words
 
 # Copied as they stand, whatever they hold: where the image lies, how its pixels are laid out, what its values mean (PS3.3 C.7.4.1, C.7.6.2,
@@ -92,14 +93,6 @@ _TYPE_2 = {
         *("PositionReferenceIndicator", "InstanceNumber", "SliceThickness", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength"),
     ),
 }
-# Body parts without sides (PS3.16 Annex L): of any other, and of one that is not stated, Laterality is required.
-_WITHOUT_SIDES = """
-ABDOMEN ABDOMENPELVIS AORTA BACK BLADDER BRAIN CEREBELLUM CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CIRCLEOFWILLIS COCCYX COLON
-CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS FACE GALLBLADDER HEAD HEADNECK HEART ILEUM ILIUM JAW JEJUNUM LARYNX LIVER LSPINE LSSPINE
-MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE PANCREAS PELVIS PENIS PHARYNX PROSTATE RECTUM SCALP SKULL
-SPINE SPLEEN SSPINE STERNUM STOMACH THYMUS THYROID TLSPINE TONGUE TRACHEA TSPINE URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY
-"""
-_UNPAIRED = frozenset(_WITHOUT_SIDES.split())
 _BINARY = ("US", "SS", "UL", "SL", "FL", "FD")
 _RANGES = {0: (0, 65535), 1: (-32768, 32767)}  # of stored values, by Pixel Representation
 
@@ -117,7 +110,7 @@ def derived(name: str, values: Any, assembled: Assembled, run: Run) -> tuple[Dat
     before = assembled.volume.array
     if values.array.shape != before.shape or not np.allclose(values.affine, assembled.volume.affine, atol=1e-6):
         raise ModelFailed(f"the image '{name}' is not on its input's grid", hint="Return it with `volume.with_array`.")
-    wants_hu = run.model.manifest.inputs[run.model.manifest.input_of(name)].units == "HU"
+    wants_hu = run.model.manifest.inputs[run.model.manifest.input_of(run.model.manifest.images[name])].units == "HU"
     sources = {source.SOPInstanceUID: (source, _scale(source, wants_hu=wants_hu)) for source in assembled.sources}
     slices = [(plane.slice_index, *sources[plane.sop_instance_uid]) for plane in planes(assembled)]
     signed = _signed(name, values.array, [(index, scale) for index, _, scale in slices])
@@ -233,9 +226,8 @@ def _image(name: str, source: Dataset, index: int, stored: np.ndarray, scale: _S
     _say_how_it_was_made(image, source, described, run, words)
     _put_pixels(image, source, stored)
     settle(image, source, run, _kind(name))
-    if "ImageLaterality" not in image and image.get("BodyPartExamined") not in _UNPAIRED:
-        side = source.get("Laterality")
-        image.Laterality = side if side in ("L", "R") else None  # PS3.3 C.7.3.1: type 2C, and empty where it is not known
+    if "ImageLaterality" not in image:
+        state_side(image, source)
     return image
 
 

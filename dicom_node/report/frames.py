@@ -1,4 +1,4 @@
-"""The frames of a segmentation as the bytes they are written in: their functional groups, their pixels, the images they lie on.
+"""The frames of a segmentation, or of a map, as the bytes they are written in: their functional groups, their pixels, the images they lie on.
 
 A segmentation of twenty organs has some 1500 frames, which differ in four values. Built as data sets and written by pydicom they take a second;
 joined from their parts they take some milliseconds. Whatever is said once for the whole object is highdicom's, and a test holds these bytes to
@@ -19,7 +19,7 @@ from pydicom.valuerep import DS
 
 from dicom_node.report.grid import Plane
 
-_DERIVATION = Code("113076", "DCM", "Segmentation")  # CID 7203
+SEGMENTED = Code("113076", "DCM", "Segmentation")  # CID 7203
 _PURPOSE = Code("121322", "DCM", "Source image for image processing operation")  # CID 7202
 _ITEM = struct.Struct("<HHI")  # tag, length
 _SHORT, _LONG = struct.Struct("<HH2sH"), struct.Struct("<HH2sHI")  # tag, VR, length; after a VR of bytes or items two bytes are reserved
@@ -33,7 +33,7 @@ class Frame:
 
     plane: Plane
     place: int  # of its plane among those of the object, from 1, from one end of the volume to the other
-    segment: int | None  # the number in the object; none: a label map, which shows all segments in one frame
+    segment: int | None = None  # the number in the object; none: a label map, which shows all segments in one frame, or no segmentation
 
 
 def in_space(shown: Sequence[Plane]) -> list[Plane]:
@@ -52,15 +52,15 @@ def spacing_mm(shown: Sequence[Plane], *, sort: bool = True) -> float | None:
 # ----------------------------------------------------------------------------------------------------------------- groups
 
 
-def functional_groups(frames: Sequence[Frame]) -> RawDataElement:
+def functional_groups(frames: Sequence[Frame], derivation: Code = SEGMENTED) -> RawDataElement:
     """Return the Per-frame Functional Groups Sequence: derivation image, frame content, plane position and segment (PS3.3 C.7.6.16.2)."""
     planes = {id(frame.plane): frame.plane for frame in frames}
-    parts = {key: (_derivation(plane), _position(plane)) for key, plane in planes.items()}
+    parts = {key: (_derivation(plane, derivation), _position(plane)) for key, plane in planes.items()}
     segments = {number: _identification(number) for number in {frame.segment for frame in frames}}
     items = []
     for frame in frames:
-        derivation, position = parts[id(frame.plane)]
-        items.append(_item(derivation, _content(frame), position, segments[frame.segment]))
+        derived, position = parts[id(frame.plane)]
+        items.append(_item(derived, _content(frame), position, segments[frame.segment]))
     return _raw("PerFrameFunctionalGroupsSequence", b"".join(items))
 
 
@@ -81,7 +81,7 @@ def referenced_series(shown: Iterable[Plane], series_instance_uid: str) -> RawDa
     return _raw("ReferencedSeriesSequence", _item(instances, _uid(0x0020000E, series_instance_uid)))
 
 
-def _derivation(plane: Plane) -> bytes:
+def _derivation(plane: Plane, how: Code) -> bytes:
     number = b"" if plane.frame_number is None else _element(0x00081160, b"IS", str(plane.frame_number).encode())
     source = _item(
         _uid(0x00081150, plane.sop_class_uid),
@@ -90,7 +90,7 @@ def _derivation(plane: Plane) -> bytes:
         _element(0x0028135A, b"CS", b"YES"),  # Spatial Locations Preserved
         _element(0x0040A170, b"SQ", _code(_PURPOSE)),
     )
-    derived = _item(_element(0x00082112, b"SQ", source), _element(0x00089215, b"SQ", _code(_DERIVATION)))
+    derived = _item(_element(0x00082112, b"SQ", source), _element(0x00089215, b"SQ", _code(how)))
     return _element(0x00089124, b"SQ", derived)
 
 

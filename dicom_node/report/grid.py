@@ -74,12 +74,13 @@ def _planes_of(source: Dataset) -> Iterator[Plane]:
         return
     shared = source.SharedFunctionalGroupsSequence[0] if source.get("SharedFunctionalGroupsSequence") else Dataset()
     for number, frame in enumerate(frames, start=1):
-        position, orientation = (_group(frame, shared, f"Plane{name}Sequence") for name in ("Position", "Orientation"))
+        position, orientation = (group_of(frame, shared, f"Plane{name}Sequence") for name in ("Position", "Orientation"))
         if position and orientation:
-            yield _plane(source, number, position, orientation, _group(frame, shared, "PixelMeasuresSequence"))
+            yield _plane(source, number, position, orientation, group_of(frame, shared, "PixelMeasuresSequence"))
 
 
-def _group(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
+def group_of(frame: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    """Return what a functional group says of a frame: the frame's own, else the shared one, else nothing."""
     sequence = frame.get(keyword) or shared.get(keyword)
     return sequence[0] if sequence else Dataset()
 

@@ -133,7 +133,9 @@ def series_description(run: Run, kind: str) -> str:
 
 def series_number(run: Run, kind: str) -> int:
     """Return a number from 9000 to 9999 that belongs to this run and kind: results stand behind the images and apart from one another."""
-    kinds = ("SEG", "SR", *(f"DER {name}" for name in run.model.manifest.images))
+    manifest = run.model.manifest
+    kinds = ["SEG", "SR", *(f"DER {name}" for name in manifest.images), *(f"PM {name}" for name in manifest.maps)]
+    kinds += ["PR"] * bool(manifest.presentations) + ["KO"] * bool(manifest.keys)
     place = int(derived_uid(run.identity, "series number")[5:]) % (1000 // len(kinds))
     return _FIRST_SERIES_NUMBER + place * len(kinds) + kinds.index(kind)
 

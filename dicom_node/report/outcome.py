@@ -73,7 +73,7 @@ def _known(findings: Findings, manifest: Manifest) -> None:
     for kind, given, described in (
         ("measurements", findings.measurements, manifest.measurements),
         ("evaluations", findings.evaluations, manifest.evaluations),
-        ("images", findings.images, manifest.images),
+        *((kind, getattr(findings, kind), getattr(manifest, kind)) for kind in ("images", "maps", "presentations", "keys")),
     ):
         unknown = [name for name in given if name not in described]
         if unknown:
@@ -174,7 +174,9 @@ def _missing(findings: Findings, manifest: Manifest, readings: tuple[Reading, ..
             if (name, number) not in given:
                 missing.append(name if number is None else f"{name} of segment {number}")
     missing += [name for name in manifest.evaluations if name not in findings.evaluations]
-    return (*missing, *(name for name in manifest.images if name not in findings.images))
+    for kind in ("images", "maps", "presentations", "keys"):
+        missing += [name for name in getattr(manifest, kind) if name not in getattr(findings, kind)]
+    return tuple(missing)
 
 
 def _volume(readings: tuple[Reading, ...], number: int, counted_ml: float) -> str:

@@ -1,4 +1,4 @@
-"""A manifest that measures regions, as it reads for those that were drawn: they are its segments."""
+"""A manifest as it reads for one set of inputs or findings: the regions that were drawn, or the segments that were found, are its segments."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,11 +7,10 @@ from pydantic import ValidationError
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
-from dicom_node.config import VALUE, Code, Model, Segment, unit_code
-from dicom_node.domain import Assembled, Region, Term, Unsuitable
+from dicom_node.config import PALETTE, VALUE, Code, Model, Segment, unit_code
+from dicom_node.domain import Assembled, Findings, Region, Term, Unsuitable
 
 _SIDES = frozenset({"7771000", "24028007", "51440002"})  # SCT: left, right, right and left
-_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 _BY_CHANNEL = 4  # dimensions of a volume that holds a part for each region
 
 
@@ -29,6 +28,15 @@ def reading(model: Model, inputs: Mapping[str, Assembled]) -> Model:
     overlap = drawn.volume.array.ndim == _BY_CHANNEL
     quantities = {name: quantity_of(inputs[name].sources[0]) for name, one in manifest.inputs.items() if one.kind == "image"}
     return model.reading(manifest.of_regions(segments(drawn.regions), quantities, overlap=overlap))
+
+
+def settled(model: Model, findings: Findings) -> Model:
+    """Return a model with its manifest as it reads for as many segments as were found."""
+    manifest = model.manifest
+    if manifest.found is None:
+        return model
+    count = 0 if findings.segments is None else int(findings.segments.array.max(initial=0))
+    return model.reading(manifest.of_found(count))
 
 
 def segments(regions: Sequence[Region]) -> tuple[Segment, ...]:
@@ -61,7 +69,7 @@ def _segment(number: int, region: Region) -> Segment:
         category=_code(region.category),
         type=_code(region.type),
         laterality=_code(side) if side else None,
-        colour=_COLOURS[(number - 1) % len(_COLOURS)],
+        colour=PALETTE[(number - 1) % len(PALETTE)],
     )
 
 

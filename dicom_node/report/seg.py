@@ -8,14 +8,13 @@ from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage
-from pydicom.valuerep import format_number_as_ds
 
 from dicom_node.config import Segment
 from dicom_node.domain import FRACTION_MAX, Assembled, Region, Unsuitable
-from dicom_node.report.frames import Frame, functional_groups, graded, in_space, labelled, packed, referenced_series, source_images, spacing_mm
+from dicom_node.report.frames import Frame, functional_groups, graded, in_space, labelled, packed, spacing_mm
 from dicom_node.report.grid import Plane
 from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
+from dicom_node.report.multiframe import name_dimensions, name_sources, space, standin
 from dicom_node.report.outcome import Outcome
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words
@@ -52,8 +51,8 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     seg.update(built)
     seg.file_meta = built.file_meta
     seg.ContentCreatorName = None  # type 2, and no person made it
-    _name_sources(seg, shown, source.SeriesInstanceUID)
-    _derive_dimensions(seg, run)
+    name_sources(seg, shown, source.SeriesInstanceUID)
+    name_dimensions(seg, run.uid("SEG dimensions"))
     _put_frames(seg, outcome, shown, run.segmentation_type)
     settle(seg, source, run, "SEG")
     copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_COMPRESSION if source.get(keyword)])
@@ -66,7 +65,7 @@ def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words
     manifest, kind, count = run.model.manifest, run.segmentation_type, len(outcome.present)
     row = np.full((1, 1, count, count), 0.5) if kind == "FRACTIONAL" else np.arange(1, count + 1, dtype=np.uint16)[None, None]
     return Segmentation(
-        source_images=[_standin(plane, assembled, columns=count)],
+        source_images=[standin(plane, assembled, columns=count)],
         pixel_array=row,
         segmentation_type=kind,
         fractional_type=manifest.fractional,
@@ -88,29 +87,6 @@ def _built(outcome: Outcome, assembled: Assembled, plane: Plane, run: Run, words
     )
 
 
-def _standin(plane: Plane, assembled: Assembled, columns: int) -> Dataset:
-    """Return a plain CT image of one row that holds the geometry of a plane and nothing of the patient.
-
-    Single-frame, multi-frame and unknown classes then take one road, and what is odd or missing in a header cannot stop the building.
-    One orientation for all: images of one series may differ in its last decimals.
-    """
-    source = assembled.sources[0]
-    image = Dataset()
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(image, keyword, None)
-    image.SOPClassUID, image.SOPInstanceUID, image.Modality = CTImageStorage, plane.sop_instance_uid, "CT"
-    image.StudyInstanceUID, image.SeriesInstanceUID = source.StudyInstanceUID, source.SeriesInstanceUID
-    image.FrameOfReferenceUID = source.FrameOfReferenceUID
-    image.PositionReferenceIndicator = source.PositionReferenceIndicator if is_sound(source, "PositionReferenceIndicator") else None
-    image.Rows, image.Columns = 1, columns
-    image.LossyImageCompression = source.get("LossyImageCompression") or "00"
-    image.ImageOrientationPatient = list(plane.orientation)
-    image.ImagePositionPatient = list(plane.position_mm)
-    image.PixelSpacing = list(plane.spacing_mm)
-    image.SliceThickness = plane.thickness_mm or float(assembled.volume.spacing[0])
-    return image
-
-
 def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], kind: str) -> None:
     """Put the frames, and what depends on them, in the place of those that highdicom was given (PS3.3 C.7.6.16, C.7.6.17, C.8.20.2).
 
@@ -127,7 +103,7 @@ def _put_frames(seg: Dataset, outcome: Outcome, shown: list[Plane], kind: str) -
     frames = [Frame(plane=p, place=i, segment=s) for s in segments for i, p in places if s is None or present[p.slice_index, s - 1]]
     if "SegmentIdentificationSequence" in shared:
         del shared.SegmentIdentificationSequence
-    _space(shared.PixelMeasuresSequence[0], shown)
+    space(shared.PixelMeasuresSequence[0], shown)
     seg.pop("DimensionOrganizationType", None)
     if len(segments) == 1 and len(filled) > 1 and spacing_mm(filled, sort=False):
         seg.DimensionOrganizationType = "3D"
@@ -166,24 +142,3 @@ def _described(number: int, segment: Segment, outcome: Outcome, run: Run, words:
     text = f"{segment.label}, {outcome.volumes_ml[segment.number]}"
     item.SegmentDescription = words.say(f"{text}. {segment.description}" if segment.description else text, 1024)
     return item
-
-
-def _space(measures: Dataset, shown: list[Plane]) -> None:
-    """State the distance between slices over all images, also those without a frame: receivers lay out the volume by it."""
-    spacing = spacing_mm(shown)
-    if spacing is None:
-        del measures.SpacingBetweenSlices
-    else:
-        measures.SpacingBetweenSlices = format_number_as_ds(spacing)
-
-
-def _name_sources(seg: Dataset, shown: list[Plane], series_instance_uid: str) -> None:
-    """Name every image once for the series (PS3.3 C.7.6.1, C.12.2)."""
-    for element in (source_images(shown), referenced_series(shown, series_instance_uid)):
-        seg[element.tag] = element
-
-
-def _derive_dimensions(seg: Dataset, run: Run) -> None:
-    uid = run.uid("SEG dimensions")
-    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
-        item.DimensionOrganizationUID = uid

@@ -35,6 +35,7 @@ from pydicom.sr.codedict import codes
 
 from dicom_node.config import Code, Segment
 from dicom_node.domain import Assembled, ModelFailed, Reference
+from dicom_node.report.evidence import identified
 from dicom_node.report.grid import images
 from dicom_node.report.header import serial_number, settle
 from dicom_node.report.outcome import Outcome, Reading
@@ -60,12 +61,14 @@ class Report:
         run: Run,
         segmentation: Dataset | None,
         derived: Mapping[str, Sequence[Dataset]],
+        beside: Sequence[Dataset] = (),
     ) -> None:
         self.outcome = outcome
         self.run = run
         self.manifest = run.model.manifest
         self.segmentation = segmentation
         self.derived = derived  # by the name of the image, each series with at least one
+        self.beside = beside  # parametric maps, presentation states and key objects
         self.first = inputs[next(iter(self.manifest.inputs))].sources[0]
         regions = self.manifest.regions
         self.images = [image for name, assembled in inputs.items() if name != regions for image in images(assembled)]
@@ -80,9 +83,8 @@ class Report:
             procedure_reported=self.words.concept(self.manifest.procedure),
             imaging_measurements=groups,
         )
-        nobody = _nobody()
         beside = {one.SOPInstanceUID: one for one in (self.segmentation, *(self.drawn.sources if self.drawn else ())) if one is not None}
-        evidence = [_identified(image, nobody) for image in (*self.images, *beside.values())]
+        evidence = [identified(image) for image in (*self.images, *beside.values())]
         sr = Comprehensive3DSR(
             evidence=evidence,
             content=measured[0],
@@ -284,6 +286,7 @@ class Report:
         sentences = [f"{manifest.name} {manifest.version}, an algorithm: {manifest.task}", manifest.intended_use, *self.outcome.remarks]
         for name, series in self.derived.items():
             sentences.append(f"Made {len(series)} images, series '{series[0].SeriesDescription}': {manifest.images[name].description}.")
+        sentences += [_said_of(one) for one in self.beside]
         if self.outcome.absent:
             sentences.append(f"Looked for and not found: {', '.join(segment.label for segment in self.outcome.absent)}.")
         if self.outcome.missing:
@@ -312,21 +315,11 @@ def _key(code: Code | None) -> str:
     return "" if code is None else f"{code.scheme} {code.value}"
 
 
-def _nobody() -> Dataset:
-    """Return what highdicom asks of the evidence's patient and study, empty: the header is settled afterwards."""
-    item = Dataset()
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(item, keyword, None)
-    return item
-
-
-def _identified(instance: Dataset, nobody: Dataset) -> Dataset:
-    """Return what the evidence says of an instance, and nothing of the patient."""
-    item = Dataset()
-    item.update(nobody)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(item, keyword, instance.get(keyword))
-    return item
+def _said_of(made: Dataset) -> str:
+    """Return a sentence on what was made beside segmentation and report, and where a person finds it."""
+    kind = {"PR": "a presentation state", "KO": "a selection of key images"}.get(made.Modality, "a parametric map")
+    label = f" '{made.ContentLabel}'" if made.Modality == "PR" else ""
+    return f"Made {kind}{label}, series '{made.SeriesDescription}'."
 
 
 def _predecessor(reference: Reference) -> Dataset:

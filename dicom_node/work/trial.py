@@ -11,7 +11,7 @@ from dicom_node.assemble.selection import select
 from dicom_node.config import Model
 from dicom_node.domain import Assembled, Findings, Progress, Series, Unsuitable, job_identity
 from dicom_node.receive import study_of
-from dicom_node.report import Draft, Run, build, check, encode, reading
+from dicom_node.report import Draft, Run, build, check, encode, reading, settled
 from dicom_node.route import Taking, takings
 from dicom_node.work.reading import Steps, assembled
 
@@ -44,6 +44,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     model = reading(model, inputs)
     steps.end("read")
     findings = _analysed(model, inputs, device, say)
+    model = settled(model, findings)
     steps.end("model")
     identity = job_identity({name: series.instances for name, series in chosen.items()}, model.device_uid)
     objects = _write_drafts(build(findings, inputs, Run(identity=identity, made_at=time.time(), model=model)), out)

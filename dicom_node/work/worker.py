@@ -34,7 +34,7 @@ from dicom_node.domain import (
     Unsuitable,
     fault,
 )
-from dicom_node.report import Draft, Run, build, check, encode, reading, warm
+from dicom_node.report import Draft, Run, build, check, encode, reading, settled, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
 from dicom_node.work.reading import Steps, assembled
@@ -185,6 +185,7 @@ class Worker:
         model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
+        model = settled(model, findings)
         steps.end("model")
         say(0.95, "writing the report")
         drafts = build(findings, inputs, self._describe(job, model))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -25,7 +24,7 @@ from dicom_node.work import try_model
 from tests import findings as made
 from tests import phantoms
 from tests.conformance.viewers import objections_to_report, objections_to_segmentation
-from tests.peers import need, need_file
+from tests.peers import need, need_file, packaged
 
 SOURCES: dict[str, Callable[[], list[Dataset]]] = {
     "axial": phantoms.series,
@@ -92,12 +91,6 @@ def run(*command: object) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def beside(program: str) -> str:
-    """Return a program that came with a package of this environment, else one of the machine."""
-    path = Path(sys.executable).parent / program
-    return str(path) if path.is_file() else need(program)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -176,7 +169,7 @@ def _without_what_differs(seg: Dataset) -> None:
 def test_results_agree_with_their_images_on_patient_and_study(of: Callable[..., Results], name: str) -> None:
     """dcentvfy: the same entity has the same attributes across inputs and outputs, and no UID is used twice."""
     results = of(name)
-    said = run(beside("dcentvfy"), *results.inputs, *results.objects.values())
+    said = run(packaged("dcentvfy"), *results.inputs, *results.objects.values())
     assert "Error" not in said
     assert all("Different information entities" in line for line in said.splitlines())  # Accession Number is in two modules
 
@@ -186,7 +179,7 @@ def test_results_agree_with_their_images_on_patient_and_study(of: Callable[..., 
 def test_dcmqi_reads_the_same_voxels(of: Callable[..., Results], name: str, encoding: str, tmp_path: Path) -> None:
     """What 3D Slicer imports lies on the same points of the patient, in the same colour, under the same name."""
     results = of(name, encoding)
-    run(beside("segimage2itkimage"), "--inputDICOM", results.objects["SEG"], "--outputDirectory", tmp_path, "--outputType", "nrrd")
+    run(packaged("segimage2itkimage"), "--inputDICOM", results.objects["SEG"], "--outputDirectory", tmp_path, "--outputType", "nrrd")
     described = [one for group in json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"] for one in group]
     assert {one["labelID"]: one["SegmentLabel"] for one in described} == {1: "Left lung", 2: "Right lung"}
     assert [one["recommendedDisplayRGBValue"] for one in described] == [[0, 151, 206], [216, 101, 79]]
@@ -220,7 +213,7 @@ def _same_points(some: set[tuple[float, ...]], others: set[tuple[float, ...]], *
 def test_dcmqi_reads_the_same_numbers(of: Callable[..., Results], name: str, tmp_path: Path) -> None:
     """tid1500reader: quantity, unit, value, segment and site of every group; verification and completion."""
     results = of(name)
-    run(beside("tid1500reader"), "--inputDICOM", results.objects["SR"], "--outputMetadata", tmp_path / "sr.json")
+    run(packaged("tid1500reader"), "--inputDICOM", results.objects["SR"], "--outputMetadata", tmp_path / "sr.json")
     read = json.loads((tmp_path / "sr.json").read_text())
     numbers = {group["TrackingIdentifier"]: dict(map(_quantity, group["measurementItems"])) for group in read["Measurements"]}
     assert numbers == {
