@@ -336,7 +336,7 @@ def test_what_the_manifest_does_not_allow_fails_the_job(change: dict[str, object
     ("manifest", "said"),
     [
         (HEAD + STATES.replace('label = "LUNG"', 'label = "lung"'), "label"),
-        (HEAD + STATES + '[presentations.x]\nlabel = "X"\ndescription = "x"\nof = "mr"\n', "of input 'mr'"),
+        (HEAD + STATES + '[presentations.x]\nlabel = "X"\ndescription = "x"\nof = "mr"\n', "of input 'mr', which is not described"),
         (
             HEAD + FOUND + '[[segments]]\nnumber = 1\nlabel = "a"\ncategory = "SCT.AnatomicalStructure"\ntype = "SCT.Lung"\n',
             "both found and segments",

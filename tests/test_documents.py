@@ -200,7 +200,7 @@ def example(tmp_path: Path) -> Path:
     """The example of docs/models.md, beside which other files may be written."""
     for language in ("toml", "python"):
         for block in blocks(text("docs/models.md"), language):
-            if named := re.match(r"# ((?:bone|smooth)_ct/\S+)\n", block.body):
+            if named := re.match(r"# ((?:bone_ct|smooth_ct|bright_spots)/\S+)\n", block.body):
                 (tmp_path / named[1]).parent.mkdir(exist_ok=True)
                 (tmp_path / named[1]).write_text(block.body)
     return tmp_path
@@ -229,6 +229,16 @@ def test_the_example_of_a_model_that_makes_images_runs(example: Path, tmp_path: 
     trial = try_model(load_model(example / "smooth_ct"), phantoms.write(phantoms.series(), tmp_path / "in"), tmp_path / "out")
     assert trial.problems == ()
     assert [path.name for path in trial.objects] == [*(f"{number}-der.dcm" for number in range(1, 9)), "9-sr.dcm"]
+
+
+def test_the_example_of_a_model_that_points_at_what_it_finds_runs(example: Path, tmp_path: Path) -> None:
+    stored = phantoms.marked()
+    stored[:, 10:12, 10:12] = 1024 + 500  # beside the marker
+    files = phantoms.write(phantoms.series(stored), tmp_path / "in")
+    trial = try_model(load_model(example / "bright_spots"), files, tmp_path / "out")
+    assert trial.problems == ()
+    assert [path.name for path in trial.objects] == ["1-seg.dcm", "2-pm.dcm", "3-pr.dcm", "4-ko.dcm", "5-sr.dcm"]
+    assert set(trial.findings.measurements["volume"]) == {1, 2}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", OURS)

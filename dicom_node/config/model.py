@@ -161,7 +161,7 @@ class Manifest(Part):
         for kind in ("images", "maps", "presentations", "keys"):
             for name, one in getattr(self, kind).items():
                 if one.of not in (None, *pictured):
-                    raise ValueError(f"{kind}.{name} is of input '{one.of}', which is no image that is described")
+                    raise ValueError(f"{kind}.{name} is of input '{one.of}', which is not described")
         if self.found and (self.segments or self.fractional):
             raise ValueError("describes both found and segments, or fractions of what is found; keep one")
         if self.found and FOUND in self.inputs:

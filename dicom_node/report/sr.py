@@ -112,8 +112,9 @@ class Report:
             for item in group[0].ContentSequence:
                 if "NumericValueQualifierCodeSequence" in item:
                     item.MeasuredValueSequence = []  # PS3.3 C.18.1: there is no value, and the qualifier says why
-        for series, group in zip(self.derived.values(), groups[len(groups) - len(self.derived) :], strict=True):
-            uid = UIDRefContentItem(name=codes.DCM.SeriesInstanceUID, value=series[0].SeriesInstanceUID, relationship_type=_CONTAINS)
+        made = [series[0].SeriesInstanceUID for series in self.derived.values()] + [one.SeriesInstanceUID for one in self.beside]
+        for series_instance_uid, group in zip(made, groups[len(groups) - len(made) :], strict=True):
+            uid = UIDRefContentItem(name=codes.DCM.SeriesInstanceUID, value=series_instance_uid, relationship_type=_CONTAINS)
             group[0].ContentSequence.append(uid)
         without_segment = [group for group in groups if isinstance(group, MeasurementsAndQualitativeEvaluations)]
         if without_segment:
@@ -171,6 +172,7 @@ class Report:
         groups += [self._not_found(segment) for segment in self.outcome.absent]
         groups += [self._without_segment(site) for site in self._sites()]
         groups += [self._made(name) for name in self.derived]
+        groups += [self._pointed(one) for one in self.beside]
         if not groups:
             raise ModelFailed(
                 "the analysis returned nothing that its model.toml describes", hint="Return segments, measurements, evaluations or images."
@@ -257,6 +259,12 @@ class Report:
                 QualitativeEvaluation(codes.DCM.Derivation, self.words.concept(code)) for code in self.manifest.images[name].derivation
             ],
         )
+
+    def _pointed(self, one: Dataset) -> MeasurementsAndQualitativeEvaluations:
+        """TID 1501: a parametric map, a presentation state or key objects, and in which series it is."""
+        name = str(one.get("ContentLabel", "")) if one.Modality == "PR" else one.SeriesDescription
+        identifier = self._tracking(f"{name}, {self.manifest.name}", self.run.uid(f"beside {one.SOPInstanceUID}"))
+        return MeasurementsAndQualitativeEvaluations(tracking_identifier=identifier, algorithm_id=self._algorithm())
 
     def _measurements(self, readings: list[Reading], site: FindingSite | None) -> list[Measurement]:
         return [self._measurement(reading, site) for reading in readings]

@@ -51,7 +51,7 @@ LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
 def results() -> list[Result]:
     """Return what the objects of a run look like to the deliverer, the segmentation and derived images both ways."""
-    made = runs()[0].objects | {"DER": next(one.objects["DER"] for one in runs() if "DER" in one.objects)}
+    made = runs()[0].objects | {kind: next(one.objects[kind] for one in runs() if kind in one.objects) for kind in ("DER", "PM", "PR", "KO")}
     plain = [
         Result(
             job_id=1,
@@ -66,7 +66,8 @@ def results() -> list[Result]:
         )
         for kind, one in made.items()
     ]
-    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:], replace(plain[-1], sop_class_uid=str(MRImageStorage))]
+    derived = next(one for one in plain if one.kind == "DER")
+    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:], replace(derived, sop_class_uid=str(MRImageStorage))]
 
 
 def services() -> str:

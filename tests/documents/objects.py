@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 
-from dicom_node.domain import Findings, Reference, derived_uid
+from dicom_node.domain import Findings, Mark, Presentation, Reference, derived_uid
 from dicom_node.report import build
 from tests import findings as made
 from tests import phantoms
@@ -92,6 +92,40 @@ _OTHER_IMAGE_MODEL = (
     .replace('version = "1"', 'version = "2"\nmanufacturer = "Another maker"\nintended_use = "To look at."')
 )
 
+_POINTING_MODEL = """
+name = "pointer"
+version = "1"
+task = "Points."
+
+[inputs.ct]
+Modality = "CT"
+
+[maps.heat]
+description = "Where it looked"
+quantity = ["130403", "DCM", "Class activation"]
+unit = "1"
+
+[presentations.marks]
+label = "MARKS"
+description = "What was found"
+
+[keys.best]
+title = "DCM.OfInterest"
+description = "Slices of interest."
+"""
+
+_OTHER_POINTING_MODEL = (
+    _POINTING_MODEL.replace("pointer", "pointing")
+    .replace("Where it looked", "Where it searched")
+    .replace("MARKS", "OTHERS")
+    .replace("What was", "That was")
+    .replace("Slices of", "Images of")
+    .replace('"DCM.OfInterest"', '"DCM.ForResearch"')
+    .replace('["130403", "DCM", "Class activation"]', '["HEAT", "99OTHER", "Heat"]')
+    .replace('unit = "1"', 'unit = "%"')
+    .replace('version = "1"', 'version = "2"\nmanufacturer = "Another maker"\nintended_use = "To look at."')
+)
+
 _FIRST_MODEL = made.MANIFEST.replace('unit = "%"', 'unit = "%"\nmethod = ["METHOD", "99PHANTOM", "Method"]')
 
 Path_ = tuple[str, ...]  # keywords from the top of the object
@@ -140,6 +174,7 @@ def runs() -> tuple[Made, ...]:
         _made("LEDGER", rich, predecessors=(_PREDECESSOR,)),
         _made("", rich, manifest=_PLAIN_MODEL, found=_plain_findings),
         *(replace(one, family="images") for one in _image_runs(rich, other, bare)),
+        *(replace(one, family="pointing") for one in _pointing_runs(rich, other, bare)),
     )
 
 
@@ -152,6 +187,21 @@ def _image_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset]) 
     yield _made("IMAGES", phantoms.series(PixelPaddingValue=-2000, WindowCenter=40, WindowWidth=400), manifest=manifest, found=found)
     yield _made("MODEL", rich, manifest=_OTHER_IMAGE_MODEL, found=found)
     yield _made("FINDINGS", rich, manifest=manifest, found=_other_image_findings)
+    yield _made("JOB", rich, manifest=manifest, found=found, identity="b" * 64)
+    yield _made("TIME", rich, manifest=manifest, found=found, made_at=1_710_000_000.0)
+    yield _made("CONFIG", rich, manifest=manifest, found=found, station="OTHER_NODE")
+
+
+def _pointing_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset]) -> Iterator[Made]:
+    """Build a map, a presentation state and key objects of a phantom again and again, each time with one thing changed."""
+    manifest, found = _POINTING_MODEL, _pointing_findings
+    yield _made("", rich, manifest=manifest, found=found)
+    yield _made("IMAGES", other, manifest=manifest, found=found)
+    yield _made("IMAGES", bare, manifest=manifest, found=found)
+    yield _made("IMAGES", phantoms.series(modality="MR", rescale=None), manifest=manifest, found=found)
+    yield _made("IMAGES", [phantoms.enhanced()], manifest=manifest, found=found)
+    yield _made("MODEL", rich, manifest=_OTHER_POINTING_MODEL, found=found)
+    yield _made("FINDINGS", rich, manifest=manifest, found=_other_pointing_findings)
     yield _made("JOB", rich, manifest=manifest, found=found, identity="b" * 64)
     yield _made("TIME", rich, manifest=manifest, found=found, made_at=1_710_000_000.0)
     yield _made("CONFIG", rich, manifest=manifest, found=found, station="OTHER_NODE")
@@ -255,6 +305,19 @@ def _other_image_findings(given: Any) -> Any:
     return _image_findings(given, change=2.0)
 
 
+def _pointing_findings(given: Any, index: int = 1, width: float = 400.0, factor: float = 1.0) -> Any:
+    mark = Mark(slice=index, kind="CIRCLE", points=((4 * factor, 5), (4 * factor, 8)), text=f"{factor:g}")
+    return Findings(
+        maps={"heat": given.volume.with_array(np.linspace(0, factor, given.volume.array.size, dtype=np.float32).reshape(given.volume.shape))},
+        presentations={"marks": Presentation(window=(40 * factor, width), marks=(mark,))},
+        keys={"best": (index,)},
+    )
+
+
+def _other_pointing_findings(given: Any) -> Any:
+    return _pointing_findings(given, index=2, width=0.5, factor=2.0)
+
+
 def _may_be_copied() -> list[str]:
     modules = json.loads((_STANDARD / "module_attribute_map.json").read_text())
     said = [one["keyword"] for name in _COPIED_MODULES for one in modules[name] if not one["path"]]
@@ -286,7 +349,7 @@ def _flat(dataset: Dataset, above: Path_ = ()) -> Iterator[tuple[Path_, tuple[st
             for item in element.value if element.keyword not in _NO_DESCENT else ():
                 for below, (vr, values) in _flat(item, path):
                     merged[below] = (vr, tuple(dict.fromkeys(merged.get(below, (vr, ()))[1] + values)))
-        elif element.VR in ("OB", "OW"):
+        elif element.VR in ("OB", "OW", "OF"):
             value = element.value.getvalue() if element.is_buffered else element.value
             merged[path] = (element.VR, (value.hex(),))
         else:

@@ -16,10 +16,25 @@ from pydantic_core import PydanticUndefined
 
 from dicom_node.analyse.contract import settle
 from dicom_node.cli import app
-from dicom_node.config import Code, Condition, DerivedImage, Evaluation, Input, Manifest, Measurement, Segment, Weights, load_model
+from dicom_node.config import (
+    Code,
+    Condition,
+    DerivedImage,
+    Evaluation,
+    FoundSegments,
+    Input,
+    KeyImages,
+    Manifest,
+    Measurement,
+    ParametricMap,
+    PresentationState,
+    Segment,
+    Weights,
+    load_model,
+)
 from dicom_node.config.model import Resources
 from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
-from dicom_node.domain import AE, ConfigError, Findings, ModelFailed, Priority
+from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.store import Store
 from tests import findings as made
 from tests.documents.meanings import FOLDERS, KEYS
@@ -49,7 +64,11 @@ def manifest_keys() -> str:
             "[[segments]]": Segment,
             "[measurements.NAME]": Measurement,
             "[evaluations.NAME]": Evaluation,
+            "[found]": FoundSegments,
             "[images.NAME]": DerivedImage,
+            "[maps.NAME]": ParametricMap,
+            "[presentations.NAME]": PresentationState,
+            "[keys.NAME]": KeyImages,
             "[[weights]]": Weights,
             "[resources]": Resources,
         }
@@ -275,7 +294,7 @@ def refused_findings() -> str:
         ("an image that is not described", {"images": {"smooth": grid}}),
     ]
     rows = [(what, _settled(Findings(**(good | said)), manifest, grid)) for what, said in cases]
-    return table(("returned", "what becomes of it"), [*rows, *_refused_images(manifest, good, grid)])
+    return table(("returned", "what becomes of it"), [*rows, *_refused_images(manifest, good, grid), *_refused_pointers(manifest, good, grid)])
 
 
 def _refused_images(manifest: Manifest, good: Mapping[str, Any], grid: Any) -> list[tuple[str, str]]:
@@ -291,6 +310,23 @@ def _refused_images(manifest: Manifest, good: Mapping[str, Any], grid: Any) -> l
         ("no image, though one is described", {}),
     ]
     return [(what, _settled(Findings(**good, images=images), manifest, grid)) for what, images in cases]
+
+
+def _refused_pointers(manifest: Manifest, good: Mapping[str, Any], grid: Any) -> list[tuple[str, str]]:
+    """The same of a manifest that describes a presentation and key images."""
+    state = PresentationState(label="LUNG", description="Lung window")
+    keys = KeyImages(title="DCM.OfInterest", description="Slices of interest.")  # type: ignore[arg-type]
+    manifest = manifest.model_copy(update={"presentations": {"lung": state}, "keys": {"best": keys}})
+    window = Presentation(window=(-600, 1500))
+    outside = Presentation(marks=(Mark(slice=grid.shape[0], points=((1, 1),)),))
+    cases: list[tuple[str, Any, tuple[int, ...]]] = [
+        ("a window; key slices", window, (0, 2)),
+        ("no presentation (`None`), no key slice", None, ()),
+        ("a window without width", Presentation(window=(40, 0)), ()),
+        ("a mark on a slice that is not there", outside, ()),
+        ("a key slice that is not there", None, (-1,)),
+    ]
+    return [(what, _settled(Findings(**good, presentations={"lung": one}, keys={"best": slices}), manifest, grid)) for what, one, slices in cases]
 
 
 def _settled(findings: Findings, manifest: Manifest, grid: Any) -> str:
