@@ -233,7 +233,7 @@ def test_the_example_of_a_model_that_makes_images_runs(example: Path, tmp_path: 
 
 def test_the_example_of_a_model_that_points_at_what_it_finds_runs(example: Path, tmp_path: Path) -> None:
     stored = phantoms.marked()
-    stored[:, 10:12, 10:12] = 1024 + 500  # beside the marker
+    stored[:, 10:12, 10:12] = stored[2, 3:5, 3:5] = 1024 + 500
     files = phantoms.write(phantoms.series(stored), tmp_path / "in")
     trial = try_model(load_model(example / "bright_spots"), files, tmp_path / "out")
     assert trial.problems == ()
