@@ -1,6 +1,5 @@
 """Parametric maps, presentation states, key objects and segments whose number nobody knew: what stands beside a segmentation and a report."""
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,6 +70,7 @@ site = "SCT.Lung"
 digits = 0
 """
 EVERYTHING = HEAD + STATES + MAPS + KEYS + FOUND
+POINTS = Path(__file__).parent / "models" / "points"
 
 SOURCES = {
     "axial CT": phantoms.series,
@@ -150,6 +150,13 @@ def test_enhanced_images_are_pointed_at_by_frame(tmp_path: Path) -> None:
     (frame,) = {item.ReferencedSOPSequence[0].ReferencedFrameNumber for item in keys.ContentSequence if "ReferencedSOPSequence" in item}
     drawn = marks.GraphicAnnotationSequence[0].ReferencedImageSequence[0].ReferencedFrameNumber
     assert frame == drawn >= 1
+
+
+def test_dcmtk_reads_key_objects_as_a_document(tmp_path: Path) -> None:
+    """`dsrdump` holds a document to the relationships that its IOD allows (PS3.3 A.35.4.3.1.3)."""
+    path = next(path for path in Made(tmp_path, phantoms.series()).files if path.stem.endswith("KO"))
+    done = subprocess.run([need("dsrdump"), str(path)], check=True, capture_output=True, text=True)
+    assert "Of Interest" in done.stdout and "CT image" in done.stdout and "E:" not in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- presentation states
@@ -358,11 +365,7 @@ def test_a_manifest_that_contradicts_itself_does_not_load(manifest: str, said: s
 
 def test_findings_of_every_kind_come_out_of_a_models_process(tmp_path: Path) -> None:
     """Through the pool, as JSON and arrays, to valid objects."""
-    folder = tmp_path / "pointer"
-    folder.mkdir()
-    (folder / "model.toml").write_text(EVERYTHING)
-    (folder / "analysis.py").write_text(CODE)
-    trial = try_model(load_model(folder), phantoms.write(phantoms.series(), tmp_path / "in"), tmp_path / "out")
+    trial = try_model(load_model(POINTS), phantoms.write(phantoms.series(), tmp_path / "in"), tmp_path / "out")
     assert trial.problems == ()
     classes = [UID(dcmread(path).SOPClassUID).name for path in trial.objects]
     assert classes == [
@@ -372,32 +375,3 @@ def test_findings_of_every_kind_come_out_of_a_models_process(tmp_path: Path) -> 
         "Key Object Selection Document Storage",
         "Comprehensive 3D SR Storage",
     ]
-    shutil.rmtree(folder)
-
-
-CODE = '''
-"""Points at the brightest voxel."""
-
-import numpy as np
-
-from dicom_node import Findings, Mark, Presentation
-
-
-def load(folder, device):
-    """Return the analysis."""
-
-    def analyse(ct):
-        index, row, column = np.unravel_index(ct.array.argmax(), ct.array.shape)
-        mask = np.zeros(ct.array.shape, bool)
-        mask[index, row, column] = True
-        mark = Mark(slice=index, kind="CIRCLE", points=((row, column), (row, column + 2)), text="here")
-        return Findings(
-            segments=ct.with_array(mask),
-            measurements={"volume": {1: 0.5}, "count": np.int64(1)},
-            presentations={"lung": None, "marks": Presentation(window=(np.float32(40), 400), marks=(mark,))},
-            maps={"heat": ct.with_array(ct.array / np.float32(4096))},
-            keys={"best": [index]},
-        )
-
-    return analyse
-'''
