@@ -23,6 +23,7 @@ from dicom_node.receive import Door, import_file, read_header, recovered
 from dicom_node.receive.header import split_file
 from dicom_node.store import PAGE_BYTES, Recorded, Store
 from tests import phantoms
+from tests.files import size_bytes
 
 CHARSETS = Path(pydicom.__file__).parent / "data" / "charset_files"
 FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -56,7 +57,7 @@ class House:
         """Every file below the archive, by kind, when all is settled; but for the empty ones, which are there for what is to come."""
         self.store.instances.settle()
         found = {kind: sorted((self.store.archive.root / kind).rglob("*.dcm")) for kind in ("incoming", "instances", "quarantine")}
-        return {kind: [path for path in paths if path.stat().st_size] for kind, paths in found.items()}
+        return {kind: [path for path in paths if size_bytes(path)] for kind, paths in found.items()}
 
 
 @pytest.fixture

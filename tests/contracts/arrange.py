@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dicom_node.domain import Delivery, Instance, Job, Priority, Result, Study, derived_uid, job_identity
 from dicom_node.store import Recorded, Store, instance_name
+from tests.files import size_bytes
 
 NOW = 1_800_000_000.0
 LEASE_S = 30.0
@@ -60,7 +61,7 @@ def recover(file: Path) -> Instance | None:
 def unsettled(store: Store) -> list[Path]:
     """Return the files that still wait in `incoming` when all is settled; empty ones are there for what is to come."""
     store.instances.settle()
-    return [path for path in store.archive.incoming.iterdir() if path.stat().st_size]
+    return [path for path in store.archive.incoming.iterdir() if size_bytes(path)]
 
 
 def arrive(store: Store, number: int = 1, **how: object) -> Recorded:

@@ -22,6 +22,7 @@ from tests.contracts.arrange import (
     sending,
     waiting,
 )
+from tests.files import size_bytes
 
 
 def test_open_studies_are_due_when_their_time_has_come(store):
@@ -319,7 +320,8 @@ def test_a_purged_study_can_come_again(store):
 
 def files(store):
     """Return what lies in the archive, but for the empty files that are there for what is to come."""
-    return [path for path in sorted(store.archive.root.rglob("*.dcm")) if path.is_file() and path.stat().st_size]
+    store.instances.settle()
+    return [path for path in sorted(store.archive.root.rglob("*.dcm")) if path.is_file() and size_bytes(path)]
 
 
 def of(seen, index):

@@ -25,6 +25,7 @@ from dicom_node.store import draft as draft_module
 from dicom_node.store import keeper as keeper_module
 from tests import phantoms
 from tests.crashes.disk import Disk
+from tests.files import size_bytes
 from tests.peers import need
 from tests.test_receive import element
 
@@ -149,7 +150,7 @@ def after_the_cut(place: Path, acknowledged: set[Content], sent: set[Content]) -
         assert blake3(data[split_file(data)[1] :]).hexdigest() == row.digest
     files = [path.relative_to(place).as_posix() for path in (place / "instances").rglob("*.dcm")]
     assert sorted(files) == sorted(row.path for row in rows), "a file without a row, or a row without its file"
-    assert not [path for path in store.archive.incoming.iterdir() if path.stat().st_size]
+    assert not [path for path in store.archive.incoming.iterdir() if size_bytes(path)]
     assert sum(study["changes"] for study in store.studies.list(limit=1000)) == len(rows)
     assert store.instances.sweep(recovered)[:2] == (0, 0)
     store.close()

@@ -15,6 +15,7 @@ from dicom_node.config import Node, NodeConfig
 from dicom_node.domain import AE
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
+from tests.files import size_bytes
 
 CLOCK = 1_700_000_000.0
 PATHS = ("stock", "fast") if "store_path" in Node.model_fields else ("stock",)
@@ -110,14 +111,6 @@ def serving() -> list[threading.Thread]:
     """Return the threads of the associations that a node in this process accepted."""
     answering = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
     return answering + [thread for thread in threading.enumerate() if isinstance(thread, DULServiceProvider) and thread.assoc.is_acceptor]
-
-
-def size_bytes(path: Path) -> int:
-    """Return the length of a file that may be moved away at this very moment; it is nothing then."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def eventually(true: Callable[[], Any], timeout_s: float = 20.0) -> bool:
