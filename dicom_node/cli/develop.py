@@ -1,4 +1,4 @@
-"""The verbs for those who develop and test: try, explain, echo, simulate."""
+"""The verbs for those who develop and test: try, train, explain, echo, simulate."""
 
 import logging
 import sys
@@ -84,6 +84,35 @@ def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:
         said = manifest.evaluations[name]
         rows.append({"what": said.concept.meaning, "of": said.site.meaning if said.site else "", "value": said.answers[answer].meaning, "unit": ""})
     return rows
+
+
+def train(
+    table_: Annotated[Path, typer.Argument(metavar="TABLE", help="Features of regions: what `dicom-node export --model radiomics` wrote.")],
+    labels: Annotated[Path, typer.Option(help="A table: `label`, columns that name regions as TABLE does, `patient` if one has several studies.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's folder, to be made; its name is the model's.")],
+    kind: Annotated[Literal["logistic", "bayes", "network"], typer.Option(help="The classifier.")] = "logistic",
+    positive: Annotated[str, typer.Option(help="The label whose probability is given; none: the last in alphabetical order.")] = "",
+    version: Annotated[str, typer.Option(help="The version that results name.")] = "1.0.0",
+    as_json: JsonOption = False,
+) -> None:
+    """Train a classifier on a table of features and labels, judge it on patients it has not seen, and write it as a model's folder."""
+    from dicom_node.config import bundled, load_model
+    from dicom_node.export import read_table
+    from dicom_node.learn.folder import write_model
+    from dicom_node.learn.samples import samples_of
+    from dicom_node.learn.trained import learn
+
+    manifests = {name: load_model(bundled("models") / name.replace("-", "_")).manifest for name in ("radiomics", "radiomics-mr")}
+    trained = learn(kind, samples_of(read_table(table_), read_table(labels), manifests, positive=positive))
+    command = f"dicom-node train {table_.name} --labels {labels.name} --kind {kind}"
+    write_model(out, out.name.replace("_", "-"), trained, manifests, version=version, command=command)
+    if as_json:
+        samples = {"unlabelled": trained.samples.unlabelled, "trained_on": trained.trained_on, "tested_on": trained.tested_on}
+        write(samples | {"folder": str(out), "positive": trained.samples.positive, "figures": trained.figures})
+        return
+    where = f"{trained.tested_on[0]} regions of {trained.tested_on[1]} patients that it has not seen"
+    table(f"{out.name} on {where}", ("figure", "#value"), [(name.replace("_", " "), f"{value:.3f}") for name, value in trained.figures.items()])
+    typer.echo(f"trained on {trained.trained_on[0]} regions of {trained.trained_on[1]} patients; written to {out}")
 
 
 def explain(
@@ -193,4 +222,4 @@ def _keep(folder: Path, title: str, port: int) -> None:
             time.sleep(1.0)
 
 
-VERBS = {"try": try_, "explain": explain, "echo": echo, "simulate": simulate}
+VERBS = {"try": try_, "train": train, "explain": explain, "echo": echo, "simulate": simulate}

@@ -1,7 +1,10 @@
-"""The verbs that look: status, studies, jobs, deliveries, show, models."""
+"""The verbs that look: status, studies, jobs, deliveries, show, models, export."""
 
+import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -279,6 +282,43 @@ def models(
         table("models", ("model", "version", "build", "device", "weights", "task"), shown)
 
 
+def export(
+    measurements: Annotated[Path, typer.Option("--measurements", help="The table to write: FILE.parquet or FILE.csv.")],
+    study: Annotated[str, typer.Option(help="Only of this study: its UID or the end of it.")] = "",
+    model: Annotated[str, typer.Option(help="Only of this model.")] = "",
+    since: Annotated[datetime | None, typer.Option(help="Only of jobs that ended since, in this machine's time.")] = None,
+    labels: Annotated[bool, typer.Option("--labels", help="Also what others called the regions they drew: free text, it may name somebody.")] = False,
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write every number of the node's reports into one table, with its codes and units, without the patients' identities."""
+    from rich.console import Console
+
+    from dicom_node.export import export_measurements
+
+    site = site_of(config, storage)
+    store = _store(site)
+    known = {name for name, one in site.models.items() if labels or one.manifest.regions is None}
+    which = {"model": model, "since": since.timestamp() if since else 0.0}
+    try:
+        if study:
+            which["study_instance_uid"] = one_study(store.studies.find(study), study)
+        with Console(stderr=True).status("reading reports") as status:
+            shown = (lambda count: status.update(f"{count} reports read")) if sys.stderr.isatty() else (lambda count: None)
+            done = export_measurements(store, measurements, own_labels=known, say=shown, **which)
+    finally:
+        store.close()
+    if as_json:
+        write(plain(done))
+    else:
+        said = f"{done.rows} numbers of {done.reports} reports written to {done.file}"
+        typer.echo(said + (f"; {done.replaced} reports that were replaced are left out" if done.replaced else ""))
+    for job_id in done.unreadable:
+        typer.echo(f"the report of job {job_id} cannot be read", err=True)
+    raise typer.Exit(1 if done.unreadable else 0)
+
+
 def _store(site: Any) -> "Store":
     from dicom_node.store import Store
 
@@ -305,4 +345,4 @@ def _status(status: int | None) -> str:
     return "" if status is None else f"{status:04X}"
 
 
-VERBS = {"status": status, "studies": studies, "jobs": jobs, "deliveries": deliveries, "show": show, "models": models}
+VERBS = {"status": status, "studies": studies, "jobs": jobs, "deliveries": deliveries, "show": show, "models": models, "export": export}

@@ -255,8 +255,8 @@ class Model:
             content = path.read_bytes()
             digest.update(path.relative_to(self.folder).as_posix().encode() + b"\0" + content + b"\0")
             methods |= path.suffix == ".py" and b"dicom_node.methods" in content
-        for path in sorted(_METHODS.glob("*.py")) if methods else ():
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        for path in sorted(_METHODS.rglob("*.py")) if methods else ():
+            digest.update(path.relative_to(_METHODS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         for weights in self.manifest.weights:
             digest.update(weights.sha256.encode())
         return digest.hexdigest()

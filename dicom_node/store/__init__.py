@@ -20,6 +20,7 @@ from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
+from dicom_node.store.reports import Report, reports
 from dicom_node.store.studies import Studies
 
 __all__ = [
@@ -36,12 +37,14 @@ __all__ = [
     "Journal",
     "Listener",
     "Recorded",
+    "Report",
     "Spelled",
     "Store",
     "Studies",
     "Topic",
     "instance_name",
     "pour",
+    "reports",
 ]
 
 

@@ -33,6 +33,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "manifest-keys": program.manifest_keys,
     "conditions": program.conditions,
     "verbs": program.verbs,
+    "measurement-columns": program.measurement_columns,
     "log-events": program.log_events,
     "storage": program.storage,
     "refused-findings": program.refused_findings,

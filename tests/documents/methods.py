@@ -46,7 +46,12 @@ METHODS = (
     ),
     Method("F005", "images, waveforms and video are kept as they come", ("dicom_node/receive",), ("tests/test_receive.py: test_",)),
     Method("F006", "several time points of one patient"),
-    Method("F007", "features, then a decision"),
+    Method(
+        "F007",
+        "features, then a decision",
+        ("models/radiomics", "dicom_node/learn"),
+        (f"{_MODELS_PROOF}/test_radiomics.py: test_texture_of_the_phantom", "tests/test_learn.py: test_a_new_patient"),
+    ),
     Method("F008", "features that a network learns", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",)),
     Method(
         "F009",
@@ -102,7 +107,7 @@ METHODS = (
         (f"{_MODELS_PROOF}/test_denoise.py: test_each_method",),
     ),
     Method("F021", "steps in a chain, recorded", ("dicom_node/work",), ("tests/walks/test_walk.py: test_a_study_sent",)),
-    Method("F022", "standardising features"),
+    Method("F022", "standardising features", ("dicom_node/methods/tabular.py",), (f"{_MODELS_PROOF}/test_tabular.py: test_the_scaler",)),
     Method(
         "F023",
         "thresholds and region growing",
@@ -128,9 +133,9 @@ METHODS = (
     Method(
         "F030",
         "recognition by features",
-        ("models/head_hyperdensity",),
-        (f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_a_head_without_lesion",),
-        "present or absent, by density; no classifier yet",
+        ("models/head_hyperdensity", "dicom_node/learn"),
+        (f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_a_head_without_lesion", "tests/test_learn.py: test_a_new_patient"),
+        "present or absent, by density; a classifier of features is trained by the site: none comes with the program",
     ),
     Method("F031", "recognition by a network"),
     Method("F032", "what a candidate is, by Bayes' rule"),
@@ -153,14 +158,21 @@ METHODS = (
     Method("F037", "detection by a network"),
     Method("F038", "one-stage detection without anchors"),
     Method("F039", "one-stage detection with anchors"),
-    Method("F040", "classification by features"),
+    Method(
+        "F040",
+        "classification by features",
+        ("dicom_node/methods/tabular.py", "dicom_node/methods/feature_classifier.py"),
+        (f"{_MODELS_PROOF}/test_tabular.py: test_probabilities_are", "tests/test_learn.py: test_a_classifier_is_judged"),
+        "logistic regression, naive Bayes, a small network; calibrated",
+    ),
     Method("F041", "classification by a network"),
     Method("F042", "normal or not, at an operating point"),
     Method(
         "F043",
-        "Bayes' rule for each voxel",
-        ("models/brain_tissue",),
+        "Bayes' rule: for each voxel, and for a row of features",
+        ("models/brain_tissue", "dicom_node/methods/tabular.py"),
         (
+            f"{_MODELS_PROOF}/test_tabular.py: test_probabilities_are",
             f"{_MODELS_PROOF}/test_brain_tissue.py: test_an_oblique",
             f"{_MODELS_PROOF}/test_brain_tissue.py: test_mni152",
         ),
@@ -190,8 +202,46 @@ METHODS = (
         ),
     ),
     Method("F060", "analysis by what a network has learnt"),
-    Method("F061", "features by filters"),
+    Method(
+        "F061",
+        "features by filters",
+        ("models/radiomics", "models/radiomics_mr"),
+        (
+            f"{_MODELS_PROOF}/test_filters.py: test_the_laplacian",
+            f"{_MODELS_PROOF}/test_filters.py: test_the_mean_filter",
+            f"{_MODELS_PROOF}/test_filters.py: test_the_gabor_filter",
+            f"{_MODELS_PROOF}/test_filters.py: test_the_energy_of_laws",
+        ),
+        "mean, Laplacian of Gaussian, Gabor, Laws",
+    ),
     Method("F062", "matching by weighted correlation"),
+    Method("F063", "classes of images, by features of their regions", ("dicom_node/learn",), ("tests/test_learn.py: test_a_study_walks",)),
+    Method(
+        "F067",
+        "tables: read, and written from what was measured",
+        ("dicom_node/export",),
+        ("tests/test_export.py: test_every_number", "tests/test_export.py: test_nobody_is_named"),
+    ),
+    Method("F068", "training and test apart, by patient", ("dicom_node/methods/tabular.py",), (f"{_MODELS_PROOF}/test_tabular.py: test_no_patient",)),
+    Method("F069", "scaled by the training data alone", ("dicom_node/methods/tabular.py",), (f"{_MODELS_PROOF}/test_tabular.py: test_the_scaler",)),
+    Method(
+        "F070",
+        "a network of 64, 32 and 1 neurons",
+        ("dicom_node/methods/tabular.py",),
+        (f"{_MODELS_PROOF}/test_tabular.py: test_the_breast_cancer",),
+    ),
+    Method(
+        "F078",
+        "an operating point, chosen on held-out patients",
+        ("dicom_node/methods/tabular.py",),
+        (f"{_MODELS_PROOF}/test_tabular.py: test_the_operating_point",),
+    ),
+    Method(
+        "F082",
+        "accuracy, recall, precision, F1, confusion matrix (to F086)",
+        ("dicom_node/methods/tabular.py",),
+        (f"{_MODELS_PROOF}/test_tabular.py: test_the_figures_are",),
+    ),
 )
 
 

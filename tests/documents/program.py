@@ -35,6 +35,7 @@ from dicom_node.config import (
 from dicom_node.config.model import Resources
 from dicom_node.config.node import Deliver, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
+from dicom_node.export import COLUMNS
 from dicom_node.store import Store
 from tests import findings as made
 from tests.documents.meanings import FOLDERS, KEYS
@@ -193,6 +194,12 @@ def verbs() -> str:
         options = [_option(one) for one in command.params if one.param_type_name == "option" and not one.hidden]
         rows.append((code(" ".join([name, *takes])), (command.help or "").strip(), ", ".join(options)))
     return table(("verb", "what it does", "options"), rows)
+
+
+def measurement_columns() -> str:
+    """Every column of the table that `export` writes."""
+    kinds = {str: "text", int: "whole number", float: "number"}
+    return table(("column", "type", "is"), [(code(column.name), kinds[column.kind], column.meaning) for column in COLUMNS])
 
 
 def _argument(argument: Any) -> str:

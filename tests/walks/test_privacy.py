@@ -189,6 +189,7 @@ def test_no_word_of_a_verb_names_the_patient(walked: Node, tmp_path: Path) -> No
     """Listings, walks, explanations and errors, for people and for programs."""
     nobody(*(walked.verb(verb, *form) for verb in ("status", "studies", "jobs", "deliveries", "models") for form in ((), ("--json",))))
     nobody(walked.verb("show", "quarantine"), walked.verb("show", "quarantine", "--json"))
+    nobody(walked.verb("export", "--measurements", tmp_path / "all.csv", "--json"), (tmp_path / "all.csv").read_text())
     for row in walked.store.studies.list(limit=1000):
         uid = row["study_instance_uid"]
         nobody(*(walked.verb(verb, uid, *form) for verb in ("show", "explain") for form in ((), ("--json",))))

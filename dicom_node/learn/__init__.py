@@ -1,0 +1,1 @@
+"""What was learnt becomes a model's folder like any other."""
