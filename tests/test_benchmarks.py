@@ -1,9 +1,14 @@
 """What `make bench` says of a benchmark is what the benchmark said. How fast anything is is no matter of this suite."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 import tests.benchmarks
-from tests.benchmarks import frame
+from dicom_node.config import load_model
+from tests import phantoms
+from tests.benchmarks import analyses, frame
 from tests.benchmarks.images import shared_out, write_series
 from tests.benchmarks.measure import Measure
 from tests.benchmarks.receivers import limit, send, storescp
@@ -118,6 +123,18 @@ def test_a_document_gets_its_tables_and_keeps_its_prose():
 def test_the_document_has_the_tables_of_its_record():
     """`make bench` writes both."""
     assert frame.with_tables(frame.DOCUMENT.read_text(), frame.read_record()) == frame.DOCUMENT.read_text()
+
+
+def test_a_model_is_timed_on_what_it_takes_and_says_why_it_declines_the_rest(tmp_path):
+    """In its own process; of further studies none is tried where one of the first was taken."""
+    model = load_model(Path(analyses.__file__).parent / "models" / "tiny")
+    ct, mr = (phantoms.write(phantoms.series(np.zeros((6, 16, 16), np.int16), modality=kind), tmp_path / kind) for kind in ("CT", "MR"))
+    wall, cpu, memory = analyses.of_model(model, {"a CT": ct, "an MR": mr}, {"another CT": ct}, 2)
+    assert [one.name.partition(":")[0] for one in (wall, cpu, memory)] == ["tiny, a CT"] * 3
+    assert wall.ours > 0 and cpu.ours >= 0 and memory.met
+    assert [one.name.partition(":")[0] for one in analyses.of_model(model, {"an MR": mr}, {"another CT": ct}, 1)] == ["tiny, another CT"] * 3
+    (declined,) = analyses.of_model(model, {"an MR": mr}, {}, 1)
+    assert declined.name == "tiny" and declined.note == "declines: an MR: no series for 'ct': Modality is MR, not CT"
 
 
 @pytest.mark.parametrize("start", [limit, storescp])

@@ -214,7 +214,13 @@ METHODS = (
         ),
         "mean, Laplacian of Gaussian, Gabor, Laws",
     ),
-    Method("F062", "matching by weighted correlation"),
+    Method(
+        "F062",
+        "matching by weighted correlation",
+        ("dicom_node/methods/matching.py",),
+        ("tests/test_methods_matching.py: test_",),
+        "a method that an analysis may stand on; none does yet",
+    ),
     Method("F063", "classes of images, by features of their regions", ("dicom_node/learn",), ("tests/test_learn.py: test_a_study_walks",)),
     Method(
         "F067",

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from pydicom import dcmread
 
 from dicom_node import Unsuitable
+from dicom_node.methods.noise import noise_sd, tissue, variance
 from dicom_node.work import try_model
 from tests import phantoms
 from tests.models_proof import code, model, sample, settled, volume
@@ -65,11 +67,27 @@ def square(*, inside=40.0, outside=-1000.0, noise=0.0, slices=4, size=96, affine
 @pytest.mark.parametrize("method", LEAST_DB)
 def test_each_method_takes_noise_from_the_shepp_logan_phantom(method):
     """PSNR against the phantom without noise; half a decibel below what was measured."""
-    sd = code("denoise")._noise(noisy(), code("denoise")._tissue(noisy()))
+    sd = noise_sd(variance(noisy()), tissue(noisy()))
     found = psnr(code("denoise").METHODS[method](noisy(), sd))
     print(f"{method}: {found:.2f} dB, noisy {psnr(noisy()):.2f} dB, noise measured {sd:.4f}")
     assert psnr(noisy()) == pytest.approx(21.9, abs=0.1)
     assert found >= LEAST_DB[method]
+
+
+@pytest.mark.parametrize("rows", [5, 16, 64])
+def test_non_local_means_is_the_weighted_mean_of_its_formula(rows, monkeypatch):
+    """Pixel by pixel, to a thousandth of the noise, however many rows are worked on at once; the image is mirrored at its edges."""
+    denoise, sd, plane = code("denoise"), 20.0, square(noise=20.0, slices=1, size=24).array[0]
+    monkeypatch.setattr(denoise, "ROWS", rows)
+    reach, edge = denoise.SEARCH // 2, denoise.PATCH // 2
+    windows = sliding_window_view(np.pad(plane.astype(np.float64), reach + edge, mode="reflect"), (denoise.PATCH, denoise.PATCH))
+    total, weight = np.zeros(plane.shape), np.zeros(plane.shape)
+    for down, right in np.ndindex(denoise.SEARCH, denoise.SEARCH):
+        here, there = windows[reach:-reach, reach:-reach], windows[down : down + len(plane), right : right + len(plane)]
+        unlike = np.square(here - there).mean(axis=(2, 3))
+        like = np.exp(-np.maximum(unlike - 2 * sd**2, 0) / (denoise.LIKE * sd) ** 2)
+        total, weight = total + like * there[..., edge, edge], weight + like
+    assert np.abs(denoise.METHODS["nlm"](plane, sd) - total / weight).max() < sd / 1000
 
 
 def test_every_method_of_the_table_is_proven_and_one_of_them_is_used():

@@ -8,6 +8,7 @@ from pydicom import dcmread
 from scipy import ndimage
 
 from dicom_node import Unsuitable
+from dicom_node.methods.noise import noise_sd, tissue, variance
 from dicom_node.work import try_model
 from tests import phantoms
 from tests.models_proof import code, model, sample, settled, volume
@@ -37,8 +38,7 @@ def width(plane):
 
 
 def enhanced(plane, method="adaptive"):
-    noise = code("enhance")._noise(plane, code("enhance")._tissue(plane))
-    return code("enhance").METHODS[method](plane, noise)
+    return code("enhance").METHODS[method](plane, noise_sd(variance(plane), tissue(plane)))
 
 
 def block(*, noise=15.0, slices=3, affine=AFFINE):
@@ -82,12 +82,12 @@ def test_nothing_is_cut_off_at_a_fixed_value():
 def test_a_factor_of_one_changes_nothing_and_one_below_smooths():
     """The formula itself: I = a I + (1 - a) background."""
     plane = edge(sd=20.0)
-    assert np.abs(code("enhance")._mixed(plane, 1.0) - plane).max() < 1e-3
-    assert code("enhance")._mixed(plane, 0.0)[:, 100:].std() < 0.3 * plane[:, 100:].std()
+    assert np.abs(code("enhance")._sharpened(plane, 1.0) - plane).max() < 1e-3
+    assert code("enhance")._sharpened(plane, 0.0)[:, 100:].std() < 0.3 * plane[:, 100:].std()
 
 
 def test_equalisation_gives_a_faint_pattern_contrast_and_keeps_the_order():
-    """Two levels close together are drawn apart, by no more than the bound of 2; the slice stays within its range; brighter stays brighter."""
+    """Two levels close together are drawn apart, by less than twice; the slice stays within its range; brighter stays brighter."""
     narrow = np.where(np.indices((128, 128)).sum(0) % 8 < 4, 500, 520).astype(np.float32)
     narrow[:4], narrow[-4:] = 0, 1000
     after = enhanced(narrow, "equalised")
