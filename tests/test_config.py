@@ -80,7 +80,17 @@ def test_a_site_is_what_its_file_says(site):
 
 
 # Bundled models that no rule runs before a site asks for it; their cards say why.
-OFF = {"head-hyperdensity", "calcium-score", "body-composition", "brain-tissue", "denoise", "enhance", "radiomics", "radiomics-mr"}
+OFF = {
+    "head-hyperdensity",
+    "calcium-score",
+    "body-composition",
+    "brain-tissue",
+    "denoise",
+    "enhance",
+    "radiomics",
+    "radiomics-mr",
+    "image-classifier",
+}
 
 
 def test_a_site_without_a_file_serves_on_loopback_with_every_bundled_model():

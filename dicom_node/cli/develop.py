@@ -1,8 +1,9 @@
-"""The verbs for those who develop and test: try, train, explain, echo, simulate."""
+"""The verbs for those who develop and test: try, train, train-images, package, explain, echo, simulate."""
 
 import logging
 import sys
 import time
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +15,10 @@ from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_
 from dicom_node.domain import AE, ConfigError, Rejected
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dicom_node.config import Model
+    from dicom_node.domain import Progress
     from dicom_node.work import Trial
 
 
@@ -25,9 +30,6 @@ def try_(
     as_json: JsonOption = False,
 ) -> None:
     """Run a model on a folder of DICOM files: no server, no ledger; writes SEG, SR and derived images and prints the findings."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from dicom_node.config import load_model
     from dicom_node.simulate.viewer import picture
     from dicom_node.work import try_model
@@ -35,9 +37,8 @@ def try_(
     log_to_stderr(logging.WARNING)
     chosen = load_model(model)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("starting", total=1.0)
-        trial = try_model(chosen, files, out, device=device, say=lambda done, what: bar.update(task, completed=done, description=what))
+    with _progress() as say:
+        trial = try_model(chosen, files, out, device=device, say=say)
     seg = next((path for path in trial.objects if path.name.endswith("seg.dcm")), None)
     pictures = [picture(trial.sources, seg, out / "picture.png")] if seg else []
     rows = _measured(chosen, trial.findings)
@@ -49,6 +50,17 @@ def try_(
     for problem in trial.problems:
         typer.echo(f"NOT VALID: {problem}", err=True)
     raise typer.Exit(1 if trial.problems else 0)
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """Give what shows how far a long step has come."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda done, what: bar.update(task, completed=done, description=what)
 
 
 def _show_trial(trial: "Trial", title: str, rows: list[dict[str, Any]], pictures: list[Path]) -> None:
@@ -113,6 +125,46 @@ def train(
     where = f"{trained.tested_on[0]} regions of {trained.tested_on[1]} patients that it has not seen"
     table(f"{out.name} on {where}", ("figure", "#value"), [(name.replace("_", " "), f"{value:.3f}") for name, value in trained.figures.items()])
     typer.echo(f"trained on {trained.trained_on[0]} regions of {trained.trained_on[1]} patients; written to {out}")
+
+
+def package(
+    description: Annotated[Path, typer.Argument(help="What the network is told of itself, and what its labels mean: a TOML file.")],
+    network: Annotated[Path, typer.Argument(help="Its weights: a state dictionary that torch saved.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's folder that is written.")],
+) -> None:
+    """Make a model's folder of an image classifier that was taught elsewhere, and say how a site names it."""
+    from dicom_node.learn.network import description_of
+    from dicom_node.learn.network import package as made_of
+
+    _tell(made_of(description_of(description), network, out))
+
+
+def train_images(
+    description: Annotated[Path, typer.Argument(help="What the network is told of itself, and what its labels mean: a TOML file.")],
+    cases: Annotated[Path, typer.Argument(help="A CSV table: folder, patient, and for each label a column of yes and no.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The model's folder that is written.")],
+    steps: Annotated[int, typer.Option(min=1, help="How often the network sees eight cases.")] = 1000,
+    rate: Annotated[float, typer.Option(help="The highest learning rate.")] = 0.003,
+    device: Annotated[str, typer.Option(help="cpu, or cuda:0 and so on.")] = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Train an image classifier on folders of DICOM files, judge it on patients it has not met, and write it as a model's folder."""
+    from dicom_node.work.cases import teach_on
+
+    log_to_stderr(logging.WARNING)
+    with _progress() as say:
+        model, figures = teach_on(description, cases, out, steps=steps, rate=rate, device=device, say=say)
+    if as_json:
+        write({"folder": str(out), "name": model.name, "build": model.build, "figures": figures})
+        return
+    shown = [(label, figure, f"{value:.3f}") for label, each in figures.items() for figure, value in each.items()]
+    table(f"{model.name} on patients that were kept back", ("label", "figure", "#value"), shown)
+    _tell(model)
+
+
+def _tell(model: "Model") -> None:
+    typer.echo(f"{model.folder} holds {model.name} {model.manifest.version}, build {model.build[:12]}: {model.manifest.task}")
+    typer.echo(f'To use it: [models.{model.name}] folder = "{model.folder}" in the configuration, and a rule that asks for it.')
 
 
 def explain(
@@ -222,4 +274,12 @@ def _keep(folder: Path, title: str, port: int) -> None:
             time.sleep(1.0)
 
 
-VERBS = {"try": try_, "train": train, "explain": explain, "echo": echo, "simulate": simulate}
+VERBS = {
+    "try": try_,
+    "train": train,
+    "train-images": train_images,
+    "package": package,
+    "explain": explain,
+    "echo": echo,
+    "simulate": simulate,
+}

@@ -16,7 +16,7 @@ from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_
 from dicom_node.domain import ConfigError, PeerUnavailable
 
 if TYPE_CHECKING:
-    from dicom_node.config import Site
+    from dicom_node.config import Model, Site
     from dicom_node.store import Store
     from dicom_node.work import Worker
 
@@ -136,14 +136,18 @@ def _check_port(site: "Site") -> list[Row]:
 
 
 def _check_models(site: "Site") -> list[Row]:
-    rows = []
-    for name, model in site.models.items():
-        missing = model.missing_weights
-        says = (
-            f"version {model.manifest.version}, build {model.build[:12]}" if not missing else f"weights missing: {', '.join(w.file for w in missing)}"
-        )
-        rows.append((f"model {name}", not missing, says, "dicom-node models --fetch" if missing else ""))
-    return rows
+    return [_check_model(model, any(name in rule.analyse for rule in site.config.rules)) for name, model in site.models.items()]
+
+
+def _check_model(model: "Model", asked_for: bool) -> Row:
+    """Say whether a model has its weights; one that the site has yet to fill may be empty as long as no rule asks for it."""
+    missing, what = model.missing_weights, f"model {model.name}"
+    if not missing:
+        return what, True, f"version {model.manifest.version}, build {model.build[:12]}", ""
+    says = f"weights missing: {', '.join(w.file for w in missing)}"
+    if all(w.local for w in missing):
+        return what, not asked_for, says, "The model's card says how a site makes them."
+    return what, False, says, "dicom-node models --fetch"
 
 
 def _check_remotes(site: "Site") -> list[Row]:

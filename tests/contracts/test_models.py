@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+import dicom_node.methods
 from dicom_node import __all__ as public
 from dicom_node.config import bundled, load_model, load_site
 
 FOLDERS = sorted(path for path in bundled("models").iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
 LIBRARIES = {"dicom_node", "numpy", "scipy", "SimpleITK", "skimage", "sklearn", "torch", "monai"}
 STANDARD = set(sys.stdlib_module_names) - {"socket", "subprocess", "urllib", "http", "ctypes", "importlib", "multiprocessing"}
+METHODS = Path(dicom_node.methods.__file__).parent
 CARD = ("research use", "## How", "## Limits", "## It declines", "pytest")  # what a model card has to say
 
 every_model = pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
@@ -24,6 +26,15 @@ def imported(path: Path) -> list[tuple[str, list[str]]]:
     return whole + [
         (node.module or "", [alias.name for alias in node.names]) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level
     ]
+
+
+def needs_torch(module: str) -> bool:
+    """Say whether importing a module loads torch: by itself, or through a method that does."""
+    root, _, method = module.partition("dicom_node.methods.")
+    if not method:
+        return root.partition(".")[0] in ("torch", "monai")
+    source = METHODS.joinpath(*method.split(".")).with_suffix(".py")
+    return source.is_file() and any(needs_torch(one) for one, _ in imported(source))
 
 
 def test_there_are_models_and_the_default_configuration_names_each():
@@ -104,7 +115,7 @@ def test_code_imports_only_what_a_model_may(folder):
 @every_model
 def test_torch_is_imported_where_it_is_declared(folder):
     """A model that needs no network must not make its process load torch."""
-    uses = any(module.partition(".")[0] in ("torch", "monai") for path in folder.rglob("*.py") for module, _ in imported(path))
+    uses = any(needs_torch(module) for path in folder.rglob("*.py") for module, _ in imported(path))
     assert uses == ("torch" in load_model(folder).manifest.resources.libraries)
 
 
