@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from dicom_node.config import Input, Manifest, Model, Rule, objections
+from dicom_node.config import Input, Manifest, Model, Rule, objections, unrecognised
 from dicom_node.domain import DRAWN_ON, Job, Series, Study, job_identity
 
 
@@ -28,6 +28,19 @@ class Choice(Protocol):
 
 
 Choose = Callable[[Sequence[Series], Input], Choice]
+
+
+class Recognised(Protocol):
+    """What a series shows, as far as its headers tell: it reads like a header, facet → class or None."""
+
+    def get(self, facet: str) -> str | None:
+        """Return the class that a facet was recognised as."""
+
+    def as_detail(self) -> dict[str, str]:
+        """Return each answer with its probability and its evidence, in words."""
+
+
+Recognise = Callable[[Series], Recognised]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +74,7 @@ class Routing:
 
     jobs: tuple[Job, ...]
     traces: tuple[RuleTrace, ...]
+    recognised: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # series UID → facet → what it is, and why
 
     @property
     def why(self) -> str:
@@ -75,6 +89,7 @@ class Routing:
     def as_detail(self) -> dict[str, Any]:
         """The same for the journal: plain values."""
         return {
+            "recognised": {uid: dict(facets) for uid, facets in self.recognised.items()},
             "rules": [
                 {
                     "rule": trace.rule,
@@ -83,19 +98,20 @@ class Routing:
                     "models": [{"model": m.model, "runs": m.runs, "why": m.why, "rejected": dict(m.rejected)} for m in trace.models],
                 }
                 for trace in self.traces
-            ]
+            ],
         }
 
 
-def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choose: Choose, *, now: float) -> Routing:
+def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choose: Choose, recognise: Recognise, *, now: float) -> Routing:
     """Decide which jobs a study gets, asking every rule.
 
     Two rules that ask for the same analysis of the same series make one job, with the higher priority and the destinations of both.
     """
     jobs: dict[str, Job] = {}
     traces = []
+    recognised = {series.series_instance_uid: recognise(series) for series in study.series}
     for rule in rules:
-        against = {series.series_instance_uid: _objections(rule, series) for series in study.series}
+        against = {series.series_instance_uid: _objections(rule, series, recognised[series.series_instance_uid]) for series in study.series}
         candidates = [series for series in study.series if not against[series.series_instance_uid]]
         asked = []
         for name in rule.analyse if candidates else ():
@@ -111,11 +127,12 @@ def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choo
                 models=tuple(asked),
             )
         )
-    return Routing(jobs=tuple(jobs.values()), traces=tuple(traces))
+    told = {uid: facets for uid, found in recognised.items() if (facets := found.as_detail())}
+    return Routing(jobs=tuple(jobs.values()), traces=tuple(traces), recognised=told)
 
 
-def _objections(rule: Rule, series: Series) -> tuple[str, ...]:
-    said = objections(rule.when, series.header)
+def _objections(rule: Rule, series: Series, recognised: Recognised) -> tuple[str, ...]:
+    said = (*objections(rule.when, series.header), *unrecognised(rule.recognised, recognised).values())
     if series.derived and not rule.derived:
         return (*said, "it is derived from images, and the rule does not ask for derived objects")
     return said

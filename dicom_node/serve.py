@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from dicom_node.assemble.completeness import Evidence, Policy, judge
+from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
@@ -191,11 +192,12 @@ def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], 
 
 def routing_of(site: Site, store: Store, study: Study, now: float) -> Routing:
     """Ask every rule what to make of a study."""
-    return route(_with_keywords(study, store, site.keywords - set(HEADER_KEYWORDS)), site.config.rules, site.models, select, now=now)
+    return route(with_keywords(study, store, site.keywords), site.config.rules, site.models, select, recognised, now=now)
 
 
-def _with_keywords(study: Study, store: Store, keywords: frozenset[str]) -> Study:
-    """Add to each series the keywords that the ledger does not keep, read from its first instance's file."""
+def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
+    """Add to each series those keywords that the ledger does not keep, read from its first instance's file."""
+    keywords = asked - set(HEADER_KEYWORDS)
     if not keywords:
         return study
     more: dict[str, Header] = {}

@@ -318,7 +318,7 @@ def test_explain_tells_of_every_rule(house: House, tmp_path: Path) -> None:
     """For a study in the ledger and for a folder of files alike, with a reason for each no."""
     here = house.verb("explain", house.unmatched, "--json").json
     folder = house.verb("explain", tmp_path / "unmatched", "--json").json
-    assert set(here) == {"study_instance_uid", "why", "rules"}
+    assert set(here) == {"study_instance_uid", "why", "recognised", "rules", "warnings"}
     assert here == folder
     (rule,) = here["rules"]
     assert (set(rule), list(rule["objections"].values())) == (KEYS["rule"], [["BodyPartExamined is HAND, not CHEST"]])

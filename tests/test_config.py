@@ -90,6 +90,7 @@ OFF = {
     "radiomics",
     "radiomics-mr",
     "image-classifier",
+    "recognise",
 }
 
 

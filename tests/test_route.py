@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.assemble.recognition import recognised
 from dicom_node.config import Manifest, Model, Rule
 from dicom_node.domain import Instance, Priority, Series, Study
 from dicom_node.route import route
@@ -60,7 +61,7 @@ def _rule(name="abdomen", **said):
 
 def test_a_rule_that_matches_makes_one_job_with_its_inputs_and_reason(model):
     """The job names the instances by their ids in the ledger."""
-    made = route(_study(_instance(1), _instance(2)), [_rule(when={"Modality": "CT"})], {"spleen-ct": model}, _first, now=5.0)
+    made = route(_study(_instance(1), _instance(2)), [_rule(when={"Modality": "CT"})], {"spleen-ct": model}, _first, recognised, now=5.0)
     (job,) = made.jobs
     assert (job.model, job.inputs, job.deliver, job.created_at, job.revision) == ("spleen-ct", {"ct": (1, 2)}, ("pacs",), 5.0, 1)
     assert "abdomen" in job.why and "the first" in job.why
@@ -69,7 +70,7 @@ def test_a_rule_that_matches_makes_one_job_with_its_inputs_and_reason(model):
 def test_every_rule_that_does_not_match_says_why_for_every_series(model):
     """Three promises: every study can explain itself."""
     study = _study(_instance(1), _instance(2, series="1.2.3.2", Modality="MR"))
-    made = route(study, [_rule(when={"BodyPartExamined": "ABDOMEN", "Modality": "MR"})], {"spleen-ct": model}, _first, now=5.0)
+    made = route(study, [_rule(when={"BodyPartExamined": "ABDOMEN", "Modality": "MR"})], {"spleen-ct": model}, _first, recognised, now=5.0)
     assert made.jobs == () and "no rule matches" in made.why
     assert made.traces[0].objections == {
         "1.2.3.1": ("BodyPartExamined is missing", "Modality is CT, not MR"),
@@ -79,7 +80,7 @@ def test_every_rule_that_does_not_match_says_why_for_every_series(model):
 
 def test_a_rule_that_matches_but_finds_no_suitable_series_says_so(model):
     """A rule's yes is not yet a job: the model's input decides, and explains."""
-    made = route(_study(_instance(1)), [_rule()], {"spleen-ct": model}, _never, now=5.0)
+    made = route(_study(_instance(1)), [_rule()], {"spleen-ct": model}, _never, recognised, now=5.0)
     assert made.jobs == () and "too thick" in made.why
     assert made.as_detail()["rules"][0]["models"] == [{"model": "spleen-ct", "runs": False, "why": "too thick", "rejected": {"1.2.3.1": "5 mm"}}]
 
@@ -88,24 +89,24 @@ def test_a_rule_that_matches_but_finds_no_suitable_series_says_so(model):
 def test_derived_objects_start_nothing_unless_a_rule_asks(model, header):
     """The loop guard: the node's own results come back from the PACS and must not be analysed again."""
     study = _study(_instance(1, **header))
-    assert route(study, [_rule()], {"spleen-ct": model}, _first, now=5.0).jobs == ()
-    assert len(route(study, [_rule(derived=True)], {"spleen-ct": model}, _first, now=5.0).jobs) == 1
+    assert route(study, [_rule()], {"spleen-ct": model}, _first, recognised, now=5.0).jobs == ()
+    assert len(route(study, [_rule(derived=True)], {"spleen-ct": model}, _first, recognised, now=5.0).jobs) == 1
 
 
 def test_two_rules_for_the_same_analysis_make_one_job_for_both_destinations(model):
     """Nothing is done twice."""
     rules = [_rule("a", priority="LOW"), _rule("b", deliver=["pacs", "archive"], priority="HIGH")]
-    (job,) = route(_study(_instance(1)), rules, {"spleen-ct": model}, _first, now=5.0).jobs
+    (job,) = route(_study(_instance(1)), rules, {"spleen-ct": model}, _first, recognised, now=5.0).jobs
     assert job.deliver == ("pacs", "archive") and job.priority is Priority.HIGH and "'a'" in job.why and "'b'" in job.why
 
 
 def test_the_order_of_arrival_changes_nothing(model):
     """The same content gives the same job, by identity."""
-    one = route(_study(_instance(1), _instance(2)), [_rule()], {"spleen-ct": model}, _first, now=5.0)
-    two = route(_study(_instance(2), _instance(1)), [_rule()], {"spleen-ct": model}, _first, now=5.0)
+    one = route(_study(_instance(1), _instance(2)), [_rule()], {"spleen-ct": model}, _first, recognised, now=5.0)
+    two = route(_study(_instance(2), _instance(1)), [_rule()], {"spleen-ct": model}, _first, recognised, now=5.0)
     assert one == two
 
 
 def test_no_rules_is_said_plainly():
     """An unmatched study is visible, not silent."""
-    assert route(_study(_instance(1)), [], {}, _first, now=5.0).why == "no analysis: there are no rules"
+    assert route(_study(_instance(1)), [], {}, _first, recognised, now=5.0).why == "no analysis: there are no rules"

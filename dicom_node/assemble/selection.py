@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.shape import Shape, misfits, number, shape_of
-from dicom_node.config import Input, objections
+from dicom_node.config import Input, objections, unrecognised
 from dicom_node.domain import DERIVED_MODALITIES, DRAWN_ON, Series
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame relatives, .7.1 to .7.4
@@ -102,7 +103,7 @@ def _unfit(series: Series, shape: Shape | None, wanted: Input) -> tuple[str, ...
     header = series.header
     if str(header.get("Modality")) in DERIVED_MODALITIES or not number(header.get("Rows")):
         return ("holds no images",)
-    said = objections(wanted.when, header)
+    said = objections(wanted.when, header) + _not_recognised(series, wanted)
     if not wanted.allow_derived:
         said += _not_acquired(series)
     if (number(header.get("SamplesPerPixel")) or 1) > 1:
@@ -110,6 +111,15 @@ def _unfit(series: Series, shape: Shape | None, wanted: Input) -> tuple[str, ...
     if said:
         return said
     return ("its images carry no position in the patient",) if shape is None else misfits(shape, wanted)
+
+
+def _not_recognised(series: Series, wanted: Input) -> tuple[str, ...]:
+    """Return what the headers' words and times have against a series, with the evidence for it."""
+    if not wanted.recognised:
+        return ()
+    found = recognised(series)
+    against = unrecognised(wanted.recognised, found)
+    return tuple(f"{said} ({found.answers[facet].why})" if facet in found.answers else said for facet, said in against.items())
 
 
 def _not_acquired(series: Series) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ import typer
 
 from dicom_node.cli.look import _show_routing
 from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, one_study, plain, site_of, table, write
-from dicom_node.domain import AE, ConfigError, Rejected
+from dicom_node.domain import AE, ConfigError, Rejected, Unsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dicom_node.config import Model
-    from dicom_node.domain import Progress
+    from dicom_node.config import Model, Site
+    from dicom_node.domain import Progress, Series, Study
+    from dicom_node.methods.recognition import Recognised
     from dicom_node.work import Trial
 
 
@@ -171,35 +172,75 @@ def explain(
     what: Annotated[str, typer.Argument(help="A study's UID or the end of it, or a folder of DICOM files.")],
     config: ConfigOption = None,
     storage: StorageOption = None,
+    pixels: Annotated[bool, typer.Option("--pixels", help="Recognise by a few images of each series, too, not by headers alone.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say for a study, or a folder, which rules match, what would run, and for every no the reason."""
+    """Say for a study, or a folder, what each series is recognised as, which rules match, what would run, and for every no the reason."""
+    from dicom_node.assemble.recognition import recognised
     from dicom_node.assemble.selection import select
-    from dicom_node.receive import study_of
     from dicom_node.route import route
-    from dicom_node.serve import routing_of
-    from dicom_node.store import Store
 
     site = site_of(config, storage)
-    if Path(what).is_dir():
-        study = study_of([path for path in sorted(Path(what).rglob("*")) if path.is_file()], site.keywords)
-        routing = route(study, site.config.rules, site.models, select, now=time.time())
-    else:
-        store = Store.of(site.config.node)
-        try:
-            found = store.studies.view(one_study(store.studies.find(what), what))
-            if found is None:
-                raise Rejected(f"the study {what} is gone", hint="Send it again.")
-            study, routing = found, routing_of(site, store, found, time.time())
-        finally:
-            store.close()
+    study, files = _found(site, what, with_files=pixels)
+    routing = route(study, site.config.rules, site.models, select, recognised, now=time.time())
+    shown = _recognised(study, files)
     if as_json:
-        write({"study_instance_uid": study.study_instance_uid, "why": routing.why, **routing.as_detail()})
+        write({"study_instance_uid": study.study_instance_uid, "why": routing.why, **routing.as_detail(), **shown})
         return
     held = [(s.series_instance_uid[-12:], s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), len(s.instances)) for s in study.series]
     table(f"study {study.study_instance_uid}", ("series", "#number", "modality", "#instances"), held)
+    rows = [(uid[-12:], facet, sentence) for uid, facets in shown["recognised"].items() for facet, sentence in facets.items()]
+    table("what each series is recognised as", ("series", "facet", "answer and evidence"), rows, empty="nothing")
+    for uid, said in shown["warnings"].items():
+        typer.echo(f"warning: series {uid[-12:]}: {'; '.join(said)}")
     _show_routing(routing.as_detail()["rules"], "how the rules answer")
     typer.echo(routing.why)
+
+
+def _found(site: "Site", what: str, *, with_files: bool) -> tuple["Study", dict[str, list[Path]]]:
+    """Return a study in a folder or on the node, with all that rules and recognising ask for; and where the files of its series are, if asked."""
+    from dicom_node.domain import RECOGNITION_KEYWORDS
+    from dicom_node.receive import study_of
+    from dicom_node.serve import with_keywords
+    from dicom_node.store import Store
+
+    keywords = site.keywords.union(RECOGNITION_KEYWORDS)
+    if Path(what).is_dir():
+        study = study_of([path for path in sorted(Path(what).rglob("*")) if path.is_file()], keywords)
+        files = {series.series_instance_uid: [Path(one.path) for one in series.instances] for series in study.series}
+        return study, files if with_files else {}
+    store = Store.of(site.config.node)
+    try:
+        found = store.studies.view(one_study(store.studies.find(what), what))
+        if found is None:
+            raise Rejected(f"the study {what} is gone", hint="Send it again.")
+        study = with_keywords(found, store, keywords)
+        return study, {series.series_instance_uid: store.instances.bring(series.instances) for series in study.series if with_files}
+    finally:
+        store.close()
+
+
+def _recognised(study: "Study", files: dict[str, list[Path]]) -> dict[str, dict[str, Any]]:
+    """Return what each series is recognised as and what is to be warned of: by its headers, and by its pixels where files are given."""
+    from dicom_node.assemble.recognition import recognised, warnings
+
+    found = {}
+    for series in study.series:
+        uid = series.series_instance_uid
+        found[uid] = recognised(series) if uid not in files else _looked(series, files[uid])
+    warned = {uid: warnings(one) for uid, one in found.items()}
+    return {"recognised": {uid: one.as_detail() for uid, one in found.items()}, "warnings": {uid: list(said) for uid, said in warned.items() if said}}
+
+
+def _looked(series: "Series", files: list[Path]) -> "Recognised":
+    from dicom_node.assemble.looking import look
+    from dicom_node.assemble.recognition import recognised
+
+    try:
+        return look(series, files)
+    except Unsuitable as error:
+        typer.echo(f"series {series.series_instance_uid[-12:]}: {error}", err=True)
+        return recognised(series)
 
 
 def echo(

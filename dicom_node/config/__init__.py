@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dicom_node.config.conditions import Condition, Conditions, objections
+from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.config.outputs import (
@@ -65,6 +65,7 @@ __all__ = [
     "load_site",
     "objections",
     "unit_code",
+    "unrecognised",
     "weights_home",
 ]
 

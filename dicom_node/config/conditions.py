@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydicom.datadict import dictionary_description, tag_for_keyword
 
+from dicom_node.domain import FACETS
+
 Scalar = str | int | float
 
 # What names a person: a sentence says that such a value does not suit, never the value.
@@ -133,7 +135,35 @@ ConditionValue = Annotated[Condition, BeforeValidator(_condition_from)]
 Conditions = Annotated[dict[str, ConditionValue], BeforeValidator(_keywords_known)]
 
 
+def _facets_known(value: Any) -> Any:
+    """Check conditions over what a series is recognised as: facets and classes that exist, asked for by name; a list is `any`."""
+    if not isinstance(value, dict):
+        return value
+    asked = {facet: {"any": one} if isinstance(one, list | tuple) else one for facet, one in value.items()}
+    for facet, one in asked.items():
+        if facet not in FACETS:
+            raise ValueError(f"'{facet}' is nothing that a series is recognised as; there are {', '.join(FACETS)}")
+        condition = Condition.model_validate(_condition_from(one))
+        strange = condition.model_fields_set - {"equals", "any", "none", "absent"}
+        if strange:
+            raise ValueError(f"{facet}: {min(strange)} cannot be asked of a class; name classes, or use any, none, absent")
+        named = (*(() if condition.equals is None else (condition.equals,)), *(condition.any or ()), *(condition.none or ()))
+        wrong = next((name for name in named if _text(name) not in map(_text, FACETS[facet])), None)
+        if wrong is not None:
+            raise ValueError(f"'{wrong}' is no class of {facet}; there are {', '.join(FACETS[facet])}")
+    return asked
+
+
+RecognisedConditions = Annotated[dict[str, ConditionValue], BeforeValidator(_facets_known)]
+
+
 def objections(conditions: dict[str, Condition], header: Any) -> tuple[str, ...]:
     """Return why a header does not meet the conditions, one sentence for each that fails."""
     said = (condition.objection(keyword, header.get(keyword)) for keyword, condition in conditions.items())
     return tuple(sentence for sentence in said if sentence)
+
+
+def unrecognised(conditions: dict[str, Condition], recognised: Any) -> dict[str, str]:
+    """Return why what a series was recognised as does not meet the conditions: facet → sentence, for each that fails."""
+    said = {facet: condition.objection(facet, recognised.get(facet)) for facet, condition in conditions.items()}
+    return {facet: sentence.replace(f"{facet} is missing", f"{facet} is not recognised") for facet, sentence in said.items() if sentence}

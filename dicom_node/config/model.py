@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from dicom_node.config.conditions import Conditions
+from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.config.outputs import (
     Code,
     CodeValue,
@@ -26,7 +26,7 @@ from dicom_node.config.outputs import (
     PresentationState,
     Segment,
 )
-from dicom_node.domain import DRAWN_ON, derived_uid
+from dicom_node.domain import DRAWN_ON, RECOGNITION_KEYWORDS, derived_uid
 
 FOUND = "found"  # what a measurement is of that is measured on each segment found
 _METHODS = Path(__file__).parents[1] / "methods"
@@ -53,6 +53,7 @@ class Input(Part):
     kind: Literal["image", "regions"] = "image"
     of: str | None = None  # of regions: the image input that they lie on
     when: Conditions = Field(default_factory=dict)
+    recognised: RecognisedConditions = Field(default_factory=dict)  # of what headers, and at last pixels, say that it shows; absent: not recognised
     plane: Literal["axial", "coronal", "sagittal"] | None = None  # of the slices, within 30 degrees; none: any
     min_slices: int = 1
     max_slice_spacing_mm: float | None = None
@@ -199,7 +200,7 @@ class Manifest(Part):
     @property
     def keywords(self) -> frozenset[str]:
         """The DICOM keywords that its inputs ask for."""
-        asked = {keyword for one in self.inputs.values() for keyword in one.when}
+        asked = {keyword for one in self.inputs.values() for keyword in (*one.when, *(RECOGNITION_KEYWORDS if one.recognised else ()))}
         return frozenset(asked | ({DRAWN_ON} if self.regions else set()))
 
     @property

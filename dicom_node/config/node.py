@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from dicom_node.config.conditions import Conditions
-from dicom_node.domain import AE, Priority, is_ae_title
+from dicom_node.config.conditions import Conditions, RecognisedConditions
+from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
@@ -106,6 +106,7 @@ class Rule(_Part):
 
     name: str = Field(min_length=1)
     when: Conditions = Field(default_factory=dict)
+    recognised: RecognisedConditions = Field(default_factory=dict)  # conditions over what the headers say that a series shows
     derived: bool = False  # whether derived objects (segmentations, reformats, the node's own results) may match
     analyse: tuple[str, ...] = Field(min_length=1)
     deliver: tuple[str, ...] = ()
@@ -182,4 +183,4 @@ class NodeConfig(_Part):
     @property
     def keywords(self) -> frozenset[str]:
         """The DICOM keywords that the rules ask for."""
-        return frozenset(keyword for rule in self.rules for keyword in rule.when)
+        return frozenset(keyword for rule in self.rules for keyword in (*rule.when, *(RECOGNITION_KEYWORDS if rule.recognised else ())))

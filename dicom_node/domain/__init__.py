@@ -25,6 +25,7 @@ from dicom_node.domain.errors import (
     Unsuitable,
     fault,
 )
+from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
 from dicom_node.domain.findings import (
     FRACTION_HALF,
     FRACTION_MAX,
@@ -85,6 +86,7 @@ __all__ = [
     "Delivery",
     "DeliveryState",
     "Discontinuation",
+    "FACETS",
     "FRACTION_HALF",
     "FRACTION_MAX",
     "Findings",
@@ -104,6 +106,7 @@ __all__ = [
     "Presentation",
     "Priority",
     "Progress",
+    "RECOGNITION_KEYWORDS",
     "Reference",
     "Region",
     "Refused",

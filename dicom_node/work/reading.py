@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dicom_node.assemble.looking import checked
 from dicom_node.assemble.regions import assemble_regions
 from dicom_node.assemble.volume import assemble
 from dicom_node.config import Manifest
@@ -27,8 +28,13 @@ class Steps:
 
 
 def assembled(manifest: Manifest, files: Callable[[str], Sequence[Path]]) -> dict[str, Assembled]:
-    """Put a model's inputs together, each of its files, in the manifest's order: regions lie on an image that comes before them."""
+    """Put a model's inputs together, each of its files, in the manifest's order: regions lie on an image that comes before them.
+
+    Raises
+    ------
+    Unsuitable: the files make no such volume, or its headers and pixels together show something else than the model asks for.
+    """
     inputs: dict[str, Assembled] = {}
     for name, wanted in manifest.inputs.items():
-        inputs[name] = assemble(files(name), wanted) if wanted.of is None else assemble_regions(files(name), inputs[wanted.of])
+        inputs[name] = assemble_regions(files(name), inputs[wanted.of]) if wanted.of else checked(assemble(files(name), wanted), wanted)
     return inputs

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.documents import conformance, methods, objects, program, tree
+from tests.documents import conformance, methods, objects, program, recognition, tree
 from tests.documents.text import rendered
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,10 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "key-objects": lambda: objects.iod("KO", "key-object-selection-document"),
     "content-tree": tree.content_tree,
     "methods": methods.methods,
+    "recognition-facets": recognition.facets,
+    "recognition-sources": recognition.sources,
+    "recognition-sequences": recognition.sequences,
+    "recognition-bodies": recognition.bodies,
     "node-keys": program.node_keys,
     "manifest-keys": program.manifest_keys,
     "conditions": program.conditions,

@@ -48,6 +48,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[[rules]]": {
         "name": "A sentence for people; two rules may not have the same.",
         "when": "Conditions by DICOM keyword; all must hold. Without any, every series meets the rule.",
+        "recognised": "Conditions over what the headers say that the series shows, by [facet](recognition.md); `absent`: it is not recognised.",
         "derived": "Whether objects that were made from images may meet the rule.",
         "analyse": "Names of `[models]`.",
         "deliver": "Names of `[remotes]` that may receive.",
@@ -97,6 +98,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[inputs.NAME]": {
         "when": "Conditions by DICOM keyword. In TOML they are written directly in the input's table, as PascalCase keys.",
+        "recognised": "Conditions over what headers and, once it is assembled, pixels say that it shows, by [facet](recognition.md). "
+        "`absent`: it is not recognised.",
         "plane": "The slices' plane, within 30 degrees; none: any.",
         "min_slices": "Fewer do not suit.",
         "max_slice_spacing_mm": "A wider spacing does not suit.",

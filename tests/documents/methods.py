@@ -157,7 +157,17 @@ METHODS = (
         "a slot: the site supplies the network; one that is taught on drawn volumes has an AUC of 0.896",
     ),
     Method("F032", "what a candidate is, by Bayes' rule"),
-    Method("F033", "what a series shows, by Bayes' rule"),
+    Method(
+        "F033",
+        "what a series shows, by Bayes' rule",
+        ("dicom_node/methods/recognition.py", "dicom_node/assemble/recognition.py", "dicom_node/assemble/looking.py", "models/recognise"),
+        (
+            "tests/test_recognition.py: test_a_header_of_a_maker",
+            "tests/test_looking.py: test_real_ct",
+            "tests/properties/test_recognition_laws.py: test_",
+        ),
+        "likelihoods of words, times and anatomy; no network learns them",
+    ),
     Method(
         "F034",
         "detection by features",
