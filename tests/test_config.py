@@ -91,6 +91,7 @@ OFF = {
     "radiomics-mr",
     "image-classifier",
     "recognise",
+    "white-matter-lesions",
 }
 
 

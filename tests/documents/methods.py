@@ -182,7 +182,13 @@ METHODS = (
         "by density and size; blobs at several scales are open",
     ),
     Method("F035", "tumours"),
-    Method("F036", "fibrosis and gliosis"),
+    Method(
+        "F036",
+        "fibrosis and gliosis",
+        ("models/white_matter_lesions",),
+        (f"{_MODELS_PROOF}/test_white_matter_lesions.py: test_",),
+        "white matter lesions on FLAIR, on drawn brains; what causes them is not told",
+    ),
     Method(
         "F037",
         "detection by a network",

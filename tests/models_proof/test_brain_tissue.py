@@ -9,6 +9,7 @@ from dicom_node import Findings, Unsuitable
 from dicom_node.analyse.contract import on_grid
 from dicom_node.config import weights_home
 from dicom_node.domain import Transient
+from dicom_node.methods import brain_tissue
 from dicom_node.store.packages import Packaged, fetch
 from tests.models_proof import code, dice, fetched, model, read, scanned, settled, volume
 from tests.models_proof.drawn_brain import T1, drawn
@@ -35,7 +36,7 @@ def analysed(image, **more) -> Findings:
 
 def measured(scan, brain) -> Findings:
     """Return what is found within a brain that is known; no network draws it."""
-    return settled("brain_tissue", code("brain_tissue").tissues(scan, brain), scan)
+    return settled("brain_tissue", code("brain_tissue").measured(scan, brain), scan)
 
 
 def volumes(findings):
@@ -111,20 +112,18 @@ def test_brightness_has_no_unit_and_missing_numbers_do_no_harm():
 
 def test_slabs_bound_the_memory_and_change_nothing():
     """Slabs of 5 planes and of all planes: the same bytes."""
-    module, brain = code("brain_tissue"), drawn(noise=0.3, **COARSE)
-    box = module._box(brain.brain)
-    image, inside = module._clean(brain.scan.array[box], brain.brain[box]), brain.brain[box]
-    whole = module._settled(image, inside, brain.scan.spacing, lambda fraction, sentence: None)[0]
+    brain = drawn(noise=0.3, **COARSE)
+    whole = brain_tissue.tissues(brain.scan.array, brain.brain, brain.scan.spacing)[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SLAB", 5)
-        assert (module._settled(image, inside, brain.scan.spacing, lambda fraction, sentence: None)[0] == whole).mean() > 0.9999
+        patch.setattr(brain_tissue, "SLAB", 5)
+        assert (brain_tissue.tissues(brain.scan.array, brain.brain, brain.scan.spacing)[1] == whole).mean() > 0.9999
 
 
 # ----------------------------------------------------------------------------------------------------------- real heads
 
 
 def test_mni152_agrees_with_its_published_tissue_maps():
-    """Dice at least 0.90 for grey and for white matter, where each is the likeliest, within the published brain."""
+    """Dice at least 0.875 for fluid, 0.94 for grey and for white matter, where each is the likeliest, within the published brain."""
     t1, grey, white = (mni152(name) for name in ("t1", "gm", "wm"))
     brain = t1.array > 0
     published = np.stack([np.clip(255 - grey.array - white.array, 0, 255), grey.array, white.array])
@@ -132,14 +131,14 @@ def test_mni152_agrees_with_its_published_tissue_maps():
     agreement = [dice((found.argmax(0) == n) & brain, (published.argmax(0) == n) & brain) for n in range(3)]
     ml = [float(one.sum()) / 255000 for one in (*(published * brain), *found.astype(float))]
     print("Dice fluid {:.3f}, grey {:.3f}, white {:.3f}".format(*agreement), "published and found mL " + ", ".join(f"{one:.0f}" for one in ml))
-    assert agreement[0] >= 0.85 and min(agreement[1:]) >= 0.90
+    assert agreement[0] >= 0.875 and min(agreement[1:]) >= 0.94
 
 
 def test_colin27_has_its_volumes():
     """Within 2 % of what was measured when this was written: a change of the method does not pass unseen."""
     findings, _ = found_in_colin()
     print(dict(findings.measurements))
-    assert volumes(findings) == pytest.approx([301, 912, 743], rel=0.02)
+    assert volumes(findings) == pytest.approx([297, 957, 703], rel=0.02)
 
 
 def test_colin27_scanned_otherwise_and_moved_by_half_a_millimetre_has_the_same_tissues():
@@ -204,8 +203,10 @@ def test_thick_slices_and_what_brain_mr_declines_are_declined():
 
 
 def test_the_brain_is_drawn_by_brain_mr_with_its_weights():
-    """One file for both, not a copy that could fall behind; the same weights by hash."""
-    assert (model("brain_tissue").folder / "brain.py").read_bytes() == (model("brain_mr").folder / "analysis.py").read_bytes()
+    """The mask of the same head is the same in both models; the same weights by hash."""
+    drawn_by_brain_mr = code("brain_mr").load(model("brain_mr").folder, "cpu", fetched("brain_mr"))(mr=colin()).segments
+    mask, _ = on_grid(drawn_by_brain_mr, colin())
+    assert (mask == (found_in_colin()[0].segments.array.sum(axis=-1, dtype=int) > 0)).all()
     assert model("brain_tissue").manifest.weights == model("brain_mr").manifest.weights
 
 

@@ -1,1 +1,0 @@
-../brain_mr/analysis.py
