@@ -92,6 +92,7 @@ OFF = {
     "image-classifier",
     "recognise",
     "white-matter-lesions",
+    "lung-texture",
 }
 
 

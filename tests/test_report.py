@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.config import Model, NodeConfig, Remote
+from dicom_node.config import Model, NodeConfig, Remote, load_model
 from dicom_node.domain import AE, Findings, ModelFailed, Reference, Rejected, Unsuitable
 from dicom_node.report import Draft, build, check, encode
 from tests import findings as made
@@ -440,6 +440,19 @@ def test_numbers_are_written_as_the_manifest_rounds_them(model: Model) -> None:
     assert (reference.ReferencedSOPInstanceUID, reference.ReferencedSegmentNumber) == (seg.SOPInstanceUID, 1)
     assert phantoms.series()[0].SeriesInstanceUID == child(left, "121232").UID
     assert number(groups(sr)[3], "RATIO") == "0.838"
+
+
+def test_a_measurement_may_be_of_a_part_of_a_segment(tmp_path: Path) -> None:
+    """TID 300: the part is the number's own finding site, on the segment's side; the group's stays the segment."""
+    text = (made.model(tmp_path / "whole").folder / "model.toml").read_text()
+    text = text.replace("[measurements.volume]\n", '[measurements.volume]\nsite = "SCT.UpperZoneOfLung"\n', 1)
+    (folder := tmp_path / "part").mkdir()
+    (folder / "model.toml").write_text(text)
+    (folder / "analysis.py").write_text("")
+    left = groups(results(load_model(folder))["SR"])[0]
+    site = child(child(left, "118565006"), "363698007")
+    assert site.ConceptCodeSequence[0].CodeValue == "281392002" and site.ContentSequence[0].ConceptCodeSequence[0].CodeMeaning == "Left"
+    assert child(left, "363698007").ConceptCodeSequence[0].CodeValue == "39607008"
 
 
 def test_a_segment_has_one_tracking_uid_in_both_objects(model: Model) -> None:

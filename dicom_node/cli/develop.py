@@ -91,8 +91,9 @@ def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:
         said = manifest.measurements[name]
         values = value if hasattr(value, "items") else {said.segment: value}
         for number, one in values.items():
-            of = labels.get(number, said.site.meaning if said.site else "")
-            rows.append({"what": said.concept.meaning, "of": of, "value": None if one is None else round(one, said.digits), "unit": said.unit.value})
+            of = ", ".join(filter(None, (labels.get(number), said.site.meaning if said.site else None)))
+            what = said.concept.meaning + (f" ({said.derivation.meaning})" if said.derivation else "")
+            rows.append({"what": what, "of": of, "value": None if one is None else round(one, said.digits), "unit": said.unit.value})
     for name, answer in findings.evaluations.items():
         said = manifest.evaluations[name]
         rows.append({"what": said.concept.meaning, "of": said.site.meaning if said.site else "", "value": said.answers[answer].meaning, "unit": ""})

@@ -102,7 +102,7 @@ class Measurement(Part):
     of: str | None = None  # what it is measured on each of: the input of kind regions, or "found"
     segment: int | None = None  # the segment it was measured on
     segments: tuple[int, ...] = ()  # one value for each of these segments
-    site: CodeValue | None = None  # where, when it belongs to no segment
+    site: CodeValue | None = None  # where, when it belongs to no segment; otherwise in which part of it
     derivation: CodeValue | None = None  # such as SCT.Mean
     method: CodeValue | None = None
     plausible: tuple[float, float] | None = None  # outside of this the result says so

@@ -218,7 +218,9 @@ class Report:
             "finding_type": self.words.concept(segment.type),
             "finding_sites": [site],
             "algorithm_id": self._algorithm(),
-            "measurements": self._measurements([r for r in self.outcome.readings if r.segment == segment.number], site),
+            "measurements": [
+                self._measurement(r, self._site_of(segment, r.meaning.site)) for r in self.outcome.readings if r.segment == segment.number
+            ],
         }
 
     def _not_found(self, segment: Segment) -> MeasurementsAndQualitativeEvaluations:
@@ -242,7 +244,7 @@ class Report:
             finding_type=None if site is None else self.words.concept(site),
             finding_sites=None if item is None else [item],
             algorithm_id=self._algorithm(),
-            measurements=self._measurements([r for r in self.outcome.readings if r.segment is None and _key(r.meaning.site) == _key(site)], item),
+            measurements=[self._measurement(r, item) for r in self.outcome.readings if r.segment is None and _key(r.meaning.site) == _key(site)],
             qualitative_evaluations=[
                 QualitativeEvaluation(self.words.concept(evaluation.concept), self.words.concept(answer))
                 for evaluation, answer in self.outcome.answers
@@ -266,13 +268,11 @@ class Report:
         identifier = self._tracking(f"{name}, {self.manifest.name}", self.run.uid(f"beside {one.SOPInstanceUID}"))
         return MeasurementsAndQualitativeEvaluations(tracking_identifier=identifier, algorithm_id=self._algorithm())
 
-    def _measurements(self, readings: list[Reading], site: FindingSite | None) -> list[Measurement]:
-        return [self._measurement(reading, site) for reading in readings]
-
     def _measurement(self, reading: Reading, site: FindingSite | None) -> Measurement:
         """TID 300. Each number has at least one content item of its own: OHIF fails to load a report with a number that has none."""
         meaning, finite = reading.meaning, math.isfinite(reading.value)
         plain = meaning.derivation is None and meaning.method is None
+        in_part = reading.segment is not None and meaning.site is not None
         measurement = Measurement(
             name=self.words.concept(meaning.concept),
             value=rounded(reading.value, meaning.digits) if finite else 0.0,
@@ -280,7 +280,7 @@ class Report:
             qualifier=None if finite else codes.DCM.NotANumber,
             derivation=self.words.concept(meaning.derivation) if meaning.derivation else None,
             method=self.words.concept(meaning.method) if meaning.method else None,
-            finding_sites=[site] if plain and site else None,
+            finding_sites=[site] if site and (plain or in_part) else None,
             referenced_images=[SourceImageForMeasurement(self.first.SOPClassUID, self.first.SOPInstanceUID)] if plain and not site else None,
         )
         text = spelled(reading.value, meaning.digits)
@@ -314,9 +314,10 @@ class Report:
         """TID 4019, equal to the contributing equipment (IHE AIR Table 6.5.3.1-1)."""
         return AlgorithmIdentification(name=self.manifest.name, version=self.words.say(self.manifest.version, 64))
 
-    def _site_of(self, segment: Segment) -> FindingSite:
+    def _site_of(self, segment: Segment, part: Code | None = None) -> FindingSite:
+        """Return where a segment is, or a part of it, on the segment's side."""
         laterality = self.words.concept(segment.laterality) if segment.laterality else None
-        return FindingSite(self.words.concept(segment.site or segment.type), laterality=laterality)
+        return FindingSite(self.words.concept(part or segment.site or segment.type), laterality=laterality)
 
 
 def _key(code: Code | None) -> str:

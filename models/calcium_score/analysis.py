@@ -5,21 +5,20 @@ Everything works on a view whose axes run to the patient's head, back and left, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicom_node import Findings, Unsuitable
+from dicom_node.methods.body import ROOM_HU, enclosed, solid
+from dicom_node.methods.coarse import Box, Grid, Image, Mask, block_maxima, block_means, box, clean, spread
+from dicom_node.methods.lungs import CLOSE_MM, LUNG_HU, is_gas
+from dicom_node.methods.morphology import closed, not_smaller, opened
 
-Mask = NDArray[np.bool_]
-Image = NDArray[np.float32]
 Progress = Callable[[float, str], None]
-Box = tuple[slice, slice, slice]
 
 CALCIUM, REGION = 1, 2  # the manifest's segments
 
@@ -35,13 +34,8 @@ QUIET_HU = 20.0  # standard deviation: the noise that the consensus standard (Mc
 GRID_MM = 2.0  # of the coarse grid; a direction sampled more coarsely stays as it is
 THICK_MM = 5.05  # slices further apart than this average small lesions away
 SHORT_MM = 80.0  # along the body; less does not hold a heart
-BODY_HU = -500.0
-LUNG_HU = -400.0
-ROOM_HU = -940.0  # at the edge of the image: above is more than the air about the patient
-GAS_HU = (-965.0, -900.0)  # median and 95th percentile below these: free gas; lung has vessels
 LUNG_PART_ML = 50.0
 LUNG_SIDE_ML = 100.0  # of one lung in the field of view, which may cut it
-CLOSE_MM = 8.0  # vessels up to about twice this wide are part of the lung
 BONE_ML = 8.0  # a connected piece above the threshold larger than this is bone: one as large in calcium would score above 2500
 NEAR_MIDDLE_MM = 20.0  # spine and breastbone reach this far to either side
 SPINE_MM = 40.0  # wide, at least
@@ -67,27 +61,6 @@ UNCALIBRATED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The coarse grid: blocks of `factors` voxels of the scan, as (slice, row, column), and their spacing in mm."""
-
-    factors: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-
-    @property
-    def ml(self) -> float:
-        """The volume of one voxel."""
-        return float(np.prod(self.spacing_mm)) / 1000
-
-    def voxels(self, mm: float, axis: int) -> int:
-        """Return a length along one axis in voxels, at least one."""
-        return max(1, round(mm / self.spacing_mm[axis]))
-
-    def radius(self, mm: float) -> list[int]:
-        """Return a radius in voxels, in SimpleITK's order (x, y, z)."""
-        return [max(0, round(mm / s)) for s in self.spacing_mm[::-1]]
-
-
 def load(folder: Path, device: str) -> Callable[..., Findings]:
     """Return the analysis; it needs neither files nor an accelerator."""
     return analyse
@@ -105,21 +78,21 @@ def analyse(ct: Any, progress: Progress = lambda fraction, sentence: None) -> Fi
     axial = ct.to_patient_orientation("HPL")
     spacing_mm = tuple(float(s) for s in axial.spacing)
     _check_geometry(axial.array.shape, spacing_mm)
-    grid = Grid(factors := tuple(max(1, round(GRID_MM / s)) for s in spacing_mm), tuple(f * s for f, s in zip(factors, spacing_mm, strict=True)))
+    grid = Grid.about(spacing_mm, GRID_MM)
     progress(0.05, "looking for the lungs")
-    hu, bright = _coarse(axial.array, grid)
+    hu = block_means(axial.array, grid)
     lungs = _lungs(hu, grid)
     progress(0.3, "looking for the heart")
-    bone = _large(bright, BONE_ML, grid)
+    bone = not_smaller(block_maxima(axial.array, grid) >= THRESHOLD_HU, grid, BONE_ML)
     region = _region(hu, lungs, bone, grid)
     progress(0.5, "looking for calcification")
-    box = _box(region, grid, axial.array.shape)
-    inside, bony = _fine(region, box, grid), _fine(bone, box, grid)
-    values = _clean(axial.array[box])
+    where = _box(region, grid, axial.array.shape)
+    inside, bony = spread(region, grid, where), spread(bone, grid, where)
+    values = clean(axial.array[where])
     calcium = _lesions(values, inside, bony, spacing_mm)
     progress(0.8, "scoring")
     segments = np.zeros(axial.array.shape, np.uint8)
-    segments[box] = np.where(calcium, CALCIUM, np.where(inside, REGION, 0))
+    segments[where] = np.where(calcium, CALCIUM, np.where(inside, REGION, 0))
     measurements = scores(values, calcium, spacing_mm) | {"region": float(np.count_nonzero(segments == REGION) * np.prod(spacing_mm) / 1000)}
     return Findings(segments=axial.with_array(segments), measurements=measurements, notes=_notes(values, calcium, inside, spacing_mm))
 
@@ -136,32 +109,6 @@ def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> No
 # --------------------------------------------------------------------------------------------------------- where to look
 
 
-def _clean(hu: Any) -> Image:
-    """Return values between air and metal; what is no number counts as air."""
-    return np.clip(np.nan_to_num(hu, nan=-1024), -1024, 3071).astype(np.float32, copy=False)
-
-
-def _coarse(hu: Any, grid: Grid) -> tuple[Image, Mask]:
-    """Return on the coarse grid each block's mean, and whether anything in it reaches the threshold, by which thin bone stays joined.
-
-    Made slab by slab to bound the memory; the last block of a row may be short.
-    """
-    deep, *factors = grid.factors
-    starts = [np.arange(0, length, factor) for length, factor in zip(hu.shape[1:], factors, strict=True)]
-    size = np.outer(*(np.diff(start, append=length) for start, length in zip(starts, hu.shape[1:], strict=True)))
-    means, bright = [], []
-    for k in range(0, hu.shape[0], deep):
-        slab = _clean(hu[k : k + deep])
-        means.append(_blockwise(np.add, slab.mean(0), starts) / size)
-        bright.append(_blockwise(np.maximum, slab.max(0), starts) >= THRESHOLD_HU)
-    return np.stack(means).astype(np.float32), np.stack(bright)
-
-
-def _blockwise(ufunc: np.ufunc, plane: Image, starts: list[NDArray[np.intp]]) -> Image:
-    """Return a plane reduced over blocks that begin at some rows and columns."""
-    return np.asarray(ufunc.reduceat(ufunc.reduceat(plane, starts[0], axis=0), starts[1], axis=1))
-
-
 def _lungs(hu: Image, grid: Grid) -> Mask:
     """Return both lungs with their vessels, as far as the field of view goes.
 
@@ -171,21 +118,16 @@ def _lungs(hu: Image, grid: Grid) -> Mask:
     ------
     Unsuitable: there is no body, or nothing in it is as large and as dense as lung.
     """
-    pieces, count = ndimage.label(ndimage.binary_opening(hu > BODY_HU))  # opened: the table is a thin shell
-    if not count:
-        raise Unsuitable("The volume is empty: no body was found in it.", hint=WANTED)
-    body = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    body = solid(hu, WANTED)
     body[:, [0, -1]] |= hu[:, [0, -1]] > ROOM_HU
-    within = np.logical_or.accumulate(body, 1) & np.logical_or.accumulate(body[:, ::-1], 1)[:, ::-1]
-    pieces, count = ndimage.label((hu < LUNG_HU) & within)
+    pieces, count = ndimage.label((hu < LUNG_HU) & enclosed(body, 1))
     lung = np.zeros(count + 1, bool)
     size_ml = np.bincount(pieces.ravel(), minlength=count + 1) * grid.ml
     for number in np.flatnonzero(size_ml[1:] >= LUNG_PART_ML) + 1:
-        lung[number] = any(np.percentile(hu[pieces == number], (50, 95)) >= GAS_HU)
+        lung[number] = not is_gas(hu[pieces == number])
     if not lung.any():
         raise Unsuitable(NO_HEART, hint=WANTED)
-    image = sitk.GetImageFromArray(lung[pieces].astype(np.uint8))
-    return sitk.GetArrayFromImage(sitk.BinaryMorphologicalClosing(image, grid.radius(CLOSE_MM), sitk.sitkBall, 1, True)).astype(bool)
+    return closed(lung[pieces], grid.radius(CLOSE_MM))
 
 
 def _region(hu: Image, lungs: Mask, bone: Mask, grid: Grid) -> Mask:
@@ -204,20 +146,11 @@ def _region(hu: Image, lungs: Mask, bone: Mask, grid: Grid) -> Mask:
     rows = np.arange(hu.shape[1])[:, None]
     front, back = _breastbone(bone, quarter, centre, grid), _spine(bone, quarter, centre, grid)
     thorax = between & (rows > front[:, None, None]) & (rows < back[:, None, None]) & ~ndimage.binary_dilation(bone)
-    image = sitk.GetImageFromArray(thorax.astype(np.uint8))
-    pieces, count = ndimage.label(sitk.GetArrayFromImage(sitk.BinaryMorphologicalOpening(image, grid.radius(OPEN_MM), sitk.sitkBall)))
+    pieces, _ = ndimage.label(opened(thorax, grid.radius(OPEN_MM)))
     sizes = np.bincount(pieces.ravel(), minlength=2)[1:]
     if sizes.max() * grid.ml < REGION_ML:
         raise Unsuitable(NO_HEART, hint=WANTED)
     return np.asarray(pieces == sizes.argmax() + 1)
-
-
-def _large(mask: Mask, ml: float, grid: Grid) -> Mask:
-    """Return the connected pieces of at least a volume."""
-    pieces, _ = ndimage.label(mask)
-    large = np.bincount(pieces.ravel()) * grid.ml >= ml
-    large[0] = False
-    return np.asarray(large[pieces])
 
 
 def _spine_column(bone: Mask, middle: int, grid: Grid) -> int:
@@ -285,18 +218,10 @@ def _check_blood(hu: Image, grid: Grid) -> None:
 
 def _box(region: Mask, grid: Grid, shape: tuple[int, ...]) -> Box:
     """Return the box on the scan's own grid about a mask on the coarse one, a block wider on each side."""
-    spans = []
-    for axis, (factor, length) in enumerate(zip(grid.factors, shape, strict=True)):
-        found = np.flatnonzero(region.any(axis=tuple({0, 1, 2} - {axis})))
-        spans.append(slice(max(0, (int(found[0]) - 1) * factor), min(length, (int(found[-1]) + 2) * factor)))
-    return spans[0], spans[1], spans[2]
-
-
-def _fine(mask: Mask, box: Box, grid: Grid) -> Mask:
-    """Return a box of a coarse mask on the scan's own grid."""
-    for axis, (span, factor) in enumerate(zip(box, grid.factors, strict=True)):
-        mask = mask.take(np.arange(span.start, span.stop) // factor, axis)
-    return mask
+    found = box(region, (1, 1, 1))
+    if found is None:
+        raise Unsuitable(NO_HEART, hint=WANTED)
+    return grid.fine(found, shape)
 
 
 def _lesions(hu: Image, inside: Mask, bony: Mask, spacing_mm: tuple[float, ...]) -> Mask:

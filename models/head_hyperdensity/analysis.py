@@ -5,19 +5,17 @@ The skull's inside is found on a grid of about 2 mm, the candidates on one of ab
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from dicom_node import Findings, Unsuitable
+from dicom_node.methods.coarse import Box, Grid, Image, Mask, block_means, box, clean, spread
+from dicom_node.methods.morphology import closed, distance_mm, not_smaller
 
-Mask = NDArray[np.bool_]
-Image = NDArray[np.float32]
 Progress = Callable[[float, str], None]
 
 WORK_MM, COARSE_MM = 1.0, 2.0  # of the two grids; a direction sampled more coarsely stays as it is
@@ -55,29 +53,6 @@ NO_SKULL = "No closed skull was found in this volume."
 WANTED = "Send a CT of the whole head, in Hounsfield units, from the skull base to the vertex."
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A grid whose voxels are blocks of `factors` voxels of a finer one; spacing in mm, all as (slice, row, column)."""
-
-    factors: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-
-    @classmethod
-    def over(cls, spacing_mm: tuple[float, ...], wanted_mm: float) -> "Grid":
-        """Return the grid of blocks that are about, and at least half, as wide as wanted."""
-        factors = tuple(max(1, int(wanted_mm / s + 0.1)) for s in spacing_mm)
-        return cls(factors, tuple(f * s for f, s in zip(factors, spacing_mm, strict=True)))
-
-    @property
-    def ml(self) -> float:
-        """The volume of one voxel."""
-        return float(np.prod(self.spacing_mm)) / 1000
-
-    def voxels(self, mm: float) -> list[int]:
-        """Return a radius in voxels, in SimpleITK's order (x, y, z)."""
-        return [max(0, round(mm / s)) for s in self.spacing_mm[::-1]]
-
-
 def load(folder: Path, device: str) -> Callable[..., Findings]:
     """Return the analysis; it needs neither files nor an accelerator."""
     return analyse
@@ -96,21 +71,39 @@ def analyse(ct: Any, progress: Progress = lambda fraction, sentence: None) -> Fi
     spacing_mm = tuple(float(s) for s in axial.spacing)
     _check_geometry(axial.array.shape, spacing_mm)
     progress(0.05, "averaging to 1 mm")
-    grid = Grid.over(spacing_mm, WORK_MM)
-    hu = _blocks(axial.array, grid)
+    grid = _grid(spacing_mm, WORK_MM)
+    hu = block_means(axial.array, grid)
     progress(0.2, "looking for the skull")
     inside, notes = _inside(hu, grid)
-    box = _box(inside, grid)
+    where = _box(inside, grid)
     progress(0.5, "looking for what is dense")
-    candidates, more = _candidates(hu[box], inside[box], grid)
+    candidates, more = _candidates(hu[where], inside[where], grid)
     progress(0.9, "measuring")
     segments = np.zeros(hu.shape, bool)
-    segments[box] = candidates
-    segments = _spread(segments, grid, axial.array.shape)
+    segments[where] = candidates
+    segments = spread(segments, grid, _all_of(axial.array.shape))
     measurements = _measure(axial.array, segments, float(np.prod(spacing_mm)) / 1000, _sizes_ml(candidates, grid))
     measurements["intracranial_volume"] = float(np.count_nonzero(inside)) * grid.ml
     answer = "present" if measurements["count"] else "absent"
     return Findings(segments=axial.with_array(segments), measurements=measurements, evaluations={"hyperdense": answer}, notes=notes + more)
+
+
+def _grid(spacing_mm: tuple[float, ...], wanted_mm: float) -> Grid:
+    """Return the grid of blocks that are about, and at least half, as wide as wanted."""
+    return Grid.of(spacing_mm, tuple(max(1, int(wanted_mm / s + 0.1)) for s in spacing_mm))
+
+
+def _all_of(shape: tuple[int, ...]) -> Box:
+    z, y, x = (slice(0, length) for length in shape)
+    return z, y, x
+
+
+def _box(inside: Mask, grid: Grid) -> Box:
+    """Return the box about the skull's inside, and a little more, so that the bone beside it is seen."""
+    found = box(inside, tuple(int(2 * SHELL_MM / s) + 2 for s in grid.spacing_mm))
+    if found is None:
+        raise Unsuitable(NO_SKULL, hint=WANTED)
+    return found
 
 
 def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> None:
@@ -125,49 +118,6 @@ def _check_geometry(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> No
         raise Unsuitable(f"The series is {shortest:.0f} mm wide in one direction, which cannot hold a skull.", hint=WANTED)
 
 
-# ----------------------------------------------------------------------------------------------------------------- grids
-
-
-def _blocks(hu: Any, grid: Grid) -> Image:
-    """Return block means, made slab by slab to bound the memory; the last block of a row may be short, and no number counts as air."""
-    deep, *factors = grid.factors
-    starts = [np.arange(0, length, factor) for length, factor in zip(hu.shape[1:], factors, strict=True)]
-    sizes = np.outer(*(np.diff(start, append=length) for start, length in zip(starts, hu.shape[1:], strict=True))).astype(np.float32)
-    slabs = (np.clip(np.nan_to_num(hu[k : k + deep], nan=-1024), -1024, 3071).mean(0, dtype=np.float32) for k in range(0, hu.shape[0], deep))
-    return np.stack([np.add.reduceat(np.add.reduceat(slab, starts[0], axis=0), starts[1], axis=1) / sizes for slab in slabs])
-
-
-def _spread(mask: Mask, grid: Grid, shape: tuple[int, ...]) -> Mask:
-    """Return a mask on the finer grid: each voxel as its block."""
-    for axis, factor in enumerate(grid.factors):
-        mask = mask.repeat(factor, axis) if factor > 1 else mask
-    return mask[: shape[0], : shape[1], : shape[2]]
-
-
-def _box(mask: Mask, grid: Grid) -> tuple[slice, ...]:
-    """Return the smallest box about a mask, and a little more, so that the bone beside it is seen."""
-    margins = [int(2 * SHELL_MM / s) + 2 for s in grid.spacing_mm]
-    ends = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    return tuple(slice(max(0, int(first) - margin), int(last) + 1 + margin) for (first, last), margin in zip(ends, margins, strict=True))
-
-
-def _distance_mm(mask: Mask, grid: Grid) -> Image:
-    """Return each voxel's distance in mm from the nearest voxel of the mask; infinite where the mask is empty."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf, np.float32)
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    image.SetSpacing(grid.spacing_mm[::-1])
-    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True)).clip(min=0)
-
-
-def _pieces(mask: Mask, grid: Grid, least_ml: float) -> Mask:
-    """Return the pieces of a mask that are not smaller than this."""
-    pieces, count = ndimage.label(mask)
-    large = np.bincount(pieces.ravel(), minlength=count + 1) * grid.ml >= least_ml
-    large[0] = False
-    return large[pieces]
-
-
 # ------------------------------------------------------------------------------------------------------ the skull's inside
 
 
@@ -178,14 +128,13 @@ def _inside(hu: Image, grid: Grid) -> tuple[Mask, tuple[str, ...]]:
     ------
     Unsuitable: there is no closed skull, or too much of it is cut off.
     """
-    coarse = Grid.over(grid.spacing_mm, COARSE_MM)
-    bone = _pieces(_blocks(hu > BONE_HU, coarse) > 0, coarse, BONE_ML)  # wherever a block holds some: the temple is thin
-    closed = sitk.BinaryMorphologicalClosing(sitk.GetImageFromArray(bone.astype(np.uint8)), coarse.voxels(CLOSE_MM), sitk.sitkBall, 1, True)
-    seal = sitk.GetArrayFromImage(closed) > 0
-    found = _cavity(~seal & (_blocks(hu, coarse) > SOFT_HU), coarse)
+    coarse = _grid(grid.spacing_mm, COARSE_MM)
+    bone = not_smaller(block_means(hu > BONE_HU, coarse) > 0, coarse, BONE_ML)  # wherever a block holds some: the temple is thin
+    seal = closed(bone, coarse.radius(CLOSE_MM))
+    found = _cavity(~seal & (block_means(hu, coarse) > SOFT_HU), coarse)
     notes = _check_closed(found, seal, coarse) + _check_ends(found)
-    may = _spread(ndimage.binary_dilation(found), coarse, hu.shape) & (hu < BONE_HU) & (hu > SOFT_HU)
-    must = _spread(ndimage.binary_erosion(found, border_value=1), coarse, hu.shape)
+    may = spread(ndimage.binary_dilation(found), coarse, _all_of(hu.shape)) & (hu < BONE_HU) & (hu > SOFT_HU)
+    must = spread(ndimage.binary_erosion(found, border_value=1), coarse, _all_of(hu.shape))
     joined, _ = ndimage.label(may | must)
     return np.asarray(joined == np.bincount(joined[must]).argmax()), notes
 
@@ -195,11 +144,11 @@ def _cavity(soft: Mask, grid: Grid) -> Mask:
 
     Through a gap narrower than twice CORE_MM it does not reach out; the spinal canal is such a gap.
     """
-    cores, count = ndimage.label(_distance_mm(~soft, grid) > CORE_MM)
+    cores, count = ndimage.label(distance_mm(~soft, grid) > CORE_MM)
     if not count:
         raise Unsuitable(NO_SKULL, hint=WANTED)
     core = cores == np.bincount(cores.ravel())[1:].argmax() + 1
-    near, _ = ndimage.label(soft & (_distance_mm(core, grid) <= CORE_MM + CORNER_MM))
+    near, _ = ndimage.label(soft & (distance_mm(core, grid) <= CORE_MM + CORNER_MM))
     return np.asarray(near == near[core][0])
 
 
@@ -259,9 +208,9 @@ def _candidates(hu: Image, inside: Mask, grid: Grid) -> tuple[Mask, tuple[str, .
             hint="Send a series with a smooth kernel or thicker slices.",
         )
     notes = (f"The image is noisy ({noise_hu:.1f} HU after smoothing): small candidates may be chance.",) if noise_hu > CALM_HU else ()
-    smooth, depth_mm = _smooth(hu, deep, grid, sigma_mm), _distance_mm(hu > BONE_HU, grid)
+    smooth, depth_mm = _smooth(hu, deep, grid, sigma_mm), distance_mm(hu > BONE_HU, grid)
     dense = deep & (smooth >= _threshold(smooth, deep, depth_mm, grid)) & (smooth <= HYPER_HU[1])
-    found = _pieces(_without_sheets(dense, grid), grid, SMALL_ML)
+    found = not_smaller(_without_sheets(dense, grid), grid, SMALL_ML)
     return found, notes + _beside_bone(found, depth_mm)
 
 
@@ -270,7 +219,7 @@ def _away(dense: Mask, grid: Grid) -> Mask:
     beside = dense.copy()
     beside[1:] |= dense[:-1]
     beside[:-1] |= dense[1:]
-    return np.asarray(_distance_mm(beside, grid) > SHELL_MM)
+    return np.asarray(distance_mm(beside, grid) > SHELL_MM)
 
 
 def _smooth(hu: Image, within: Mask, grid: Grid, sigma_mm: float) -> Image:
@@ -359,7 +308,7 @@ def _sizes_ml(candidates: Mask, grid: Grid) -> NDArray[Any]:
 
 def _measure(hu: Any, segments: Mask, voxel_ml: float, sizes_ml: NDArray[Any]) -> dict[str, float | None]:
     """Return the manifest's figures of the candidates; without one there is no density."""
-    values = np.clip(np.nan_to_num(hu[segments], nan=-1024), -1024, 3071)
+    values = clean(hu[segments])
     return {
         "count": float(len(sizes_ml)),
         "volume": float(values.size * voxel_ml),

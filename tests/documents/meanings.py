@@ -129,7 +129,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "unit": "In UCUM.",
         "segment": "The segment that it is measured on; not with `segments`.",
         "segments": "The segments that it is measured on, with a value for each.",
-        "site": "Where, if it belongs to no segment.",
+        "site": "Where, if it belongs to no segment; otherwise in which part of its segment, on the segment's side.",
         "of": "The input of kind regions, on each of which it is measured; `found`: each segment that was found.",
         "unit_of": "Instead of `unit`: the input whose values are measured. Without a `concept`, it is theirs too.",
         "derivation": "How the number was derived, such as `SCT.Mean`.",

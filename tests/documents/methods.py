@@ -97,8 +97,8 @@ METHODS = (
     ),
     Method("F015", "a blend of the image and its background", ("models/enhance",), (f"{_MODELS_PROOF}/test_enhance.py: test_a_factor_of_one",)),
     Method("F016", "grey from colour"),
-    Method("F017", "erosion", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
-    Method("F018", "dilation, opening, closing", ("models/lung_ct",), (f"{_MODELS_PROOF}/test_lung_ct.py: test_",)),
+    Method("F017", "erosion", ("dicom_node/methods/morphology.py",), ("tests/test_methods_morphology.py: test_erosion",)),
+    Method("F018", "dilation, opening, closing", ("dicom_node/methods/morphology.py",), ("tests/test_methods_morphology.py: test_closing",)),
     Method("F019", "noise by averaging neighbours", ("models/denoise",), (f"{_MODELS_PROOF}/test_denoise.py: test_the_mean_of_nine",)),
     Method(
         "F020",
@@ -112,12 +112,14 @@ METHODS = (
         "F023",
         "thresholds and region growing",
         (
+            "dicom_node/methods/lungs.py",
             "models/lung_ct",
             "models/body_composition",
             "models/calcium_score",
             "models/head_hyperdensity",
         ),
         (
+            "tests/test_methods_lungs.py: test_",
             f"{_MODELS_PROOF}/test_lung_ct.py: test_",
             f"{_MODELS_PROOF}/test_body_composition.py: test_a_drawn_torso",
             f"{_MODELS_PROOF}/test_calcium_score.py: test_rods",
@@ -125,7 +127,15 @@ METHODS = (
         ),
     ),
     Method("F024", "edges, watershed, contours that evolve"),
-    Method("F025", "texture", ("models/radiomics",), (f"{_MODELS_PROOF}/test_radiomics.py: test_texture_of_the_phantom",)),
+    Method(
+        "F025",
+        "texture",
+        ("models/lung_texture", "models/radiomics"),
+        (
+            f"{_MODELS_PROOF}/test_lung_texture.py: test_textures_of_equal_mean",
+            f"{_MODELS_PROOF}/test_radiomics.py: test_texture_of_the_phantom",
+        ),
+    ),
     Method("F026", "segmentation by a network", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",)),
     Method(
         "F027",
@@ -145,9 +155,13 @@ METHODS = (
     Method(
         "F030",
         "recognition by features",
-        ("models/head_hyperdensity", "dicom_node/learn"),
-        (f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_a_head_without_lesion", "tests/test_learn.py: test_a_new_patient"),
-        "present or absent, by density; a classifier of features is trained by the site: none comes with the program",
+        ("models/lung_texture", "models/head_hyperdensity", "dicom_node/learn"),
+        (
+            f"{_MODELS_PROOF}/test_lung_texture.py: test_a_drawn_texture",
+            f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_a_head_without_lesion",
+            "tests/test_learn.py: test_a_new_patient",
+        ),
+        "of the lung's texture by Bayes' rule, learned from drawings; in the head by density; a classifier of regions is trained by the site",
     ),
     Method(
         "F031",
@@ -185,9 +199,9 @@ METHODS = (
     Method(
         "F036",
         "fibrosis and gliosis",
-        ("models/white_matter_lesions",),
-        (f"{_MODELS_PROOF}/test_white_matter_lesions.py: test_",),
-        "white matter lesions on FLAIR, on drawn brains; what causes them is not told",
+        ("models/lung_texture", "models/white_matter_lesions"),
+        (f"{_MODELS_PROOF}/test_lung_texture.py: test_a_drawn_texture", f"{_MODELS_PROOF}/test_white_matter_lesions.py: test_"),
+        "a net of lines in the lung, white matter lesions on FLAIR; on drawings alone, and what causes them is not told",
     ),
     Method(
         "F037",
