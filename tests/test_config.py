@@ -93,6 +93,7 @@ OFF = {
     "recognise",
     "white-matter-lesions",
     "lung-texture",
+    "lung-nodules",
 }
 
 

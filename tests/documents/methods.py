@@ -49,8 +49,12 @@ METHODS = (
     Method(
         "F007",
         "features, then a decision",
-        ("models/radiomics", "dicom_node/learn"),
-        (f"{_MODELS_PROOF}/test_radiomics.py: test_texture_of_the_phantom", "tests/test_learn.py: test_a_new_patient"),
+        ("models/radiomics", "dicom_node/learn", "models/lung_nodules"),
+        (
+            f"{_MODELS_PROOF}/test_radiomics.py: test_texture_of_the_phantom",
+            "tests/test_learn.py: test_a_new_patient",
+            f"{_MODELS_PROOF}/test_lung_nodules.py: test_free_nodules",
+        ),
     ),
     Method("F008", "features that a network learns", ("models/brain_mr",), (f"{_MODELS_PROOF}/test_brain_mr.py: test_",)),
     Method(
@@ -126,7 +130,13 @@ METHODS = (
             f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_two_lesions",
         ),
     ),
-    Method("F024", "edges, watershed, contours that evolve"),
+    Method(
+        "F024",
+        "edges, watershed, contours that evolve",
+        ("models/lung_nodules",),
+        (f"{_MODELS_PROOF}/test_lung_nodules.py: test_volumes_of_nodules",),
+        "watershed of the gradient; contours that evolve are open",
+    ),
     Method(
         "F025",
         "texture",
@@ -170,7 +180,16 @@ METHODS = (
         (f"{_MODELS_PROOF}/test_image_classifier.py: test_a_network_taught_here",),
         "a slot: the site supplies the network; one that is taught on drawn volumes has an AUC of 0.896",
     ),
-    Method("F032", "what a candidate is, by Bayes' rule"),
+    Method(
+        "F032",
+        "what a candidate is, by Bayes' rule",
+        ("models/lung_nodules",),
+        (
+            f"{_MODELS_PROOF}/test_lung_nodules.py: test_the_probability_is_bayes_rule",
+            f"{_MODELS_PROOF}/test_lung_nodules.py: test_the_nodule_that_four_experts",
+        ),
+        "learnt from simulated chests, not from patients",
+    ),
     Method(
         "F033",
         "what a series shows, by Bayes' rule",
@@ -188,14 +207,22 @@ METHODS = (
         (
             "models/head_hyperdensity",
             "models/calcium_score",
+            "models/lung_nodules",
         ),
         (
             f"{_MODELS_PROOF}/test_head_hyperdensity.py: test_two_lesions",
             f"{_MODELS_PROOF}/test_calcium_score.py: test_rods",
+            f"{_MODELS_PROOF}/test_lung_nodules.py: test_nodules_of_a_simulated_chest",
         ),
-        "by density and size; blobs at several scales are open",
+        "by density and size; blobs at seven scales",
     ),
-    Method("F035", "tumours"),
+    Method(
+        "F035",
+        "tumours",
+        ("models/lung_nodules",),
+        (f"{_MODELS_PROOF}/test_lung_nodules.py: test_the_nodule_that_four_experts",),
+        "candidates for lung nodules; proved on one patient",
+    ),
     Method(
         "F036",
         "fibrosis and gliosis",
