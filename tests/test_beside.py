@@ -42,7 +42,7 @@ description = "What was found"
 MAPS = """
 [maps.heat]
 description = "Where the network looked"
-quantity = ["130403", "DCM", "Class activation"]
+quantity = ["130403", "DCM", "Gradient-weighted class activation"]
 unit = "1"
 """
 KEYS = """

@@ -7,6 +7,7 @@ from highdicom.sr import DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from dicom_node.config import KeyImages
 from dicom_node.domain import Assembled
 from dicom_node.report.evidence import identified
 from dicom_node.report.grid import planes
@@ -20,29 +21,16 @@ def key_objects(name: str, slices: Sequence[int], assembled: Assembled, run: Run
 
     slices: indices in the input's volume. Of a multi-frame image its frames are named.
     """
-    described, manifest = run.model.manifest.keys[name], run.model.manifest
-    words = Words.of(assembled.sources[0])
     frames: dict[str, list[int]] = {}  # by SOP Instance UID, in the order of the slices
     for plane in planes(assembled):
         if plane.slice_index in slices:
             frames.setdefault(plane.sop_instance_uid, []).extend([] if plane.frame_number is None else [plane.frame_number])
     if not frames:
         return None
+    first, words = assembled.sources[0], Words.of(assembled.sources[0])
     sources = {source.SOPInstanceUID: source for source in assembled.sources}
     evidence = [identified(sources[uid], "Rows", "Columns", "NumberOfFrames") for uid in frames]
-    observer = DeviceObserverIdentifyingAttributes(
-        uid=run.model.device_uid,
-        name=manifest.name,
-        manufacturer_name=words.say(manifest.manufacturer, 64),
-        model_name=manifest.name,
-        serial_number=serial_number(run),
-    )
-    content = KeyObjectSelection(
-        document_title=words.concept(described.title),
-        referenced_objects=evidence,
-        observer_device_context=ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=observer),
-        description=words.say(f"{described.description} {manifest.name}: {manifest.intended_use} Unverified.", 1024),
-    )
+    content = _content(run.model.manifest.keys[name], evidence, run, words)
     _name_frames(content[0], frames)
     built = KeyObjectSelectionDocument(
         evidence=evidence,
@@ -50,11 +38,29 @@ def key_objects(name: str, slices: Sequence[int], assembled: Assembled, run: Run
         series_instance_uid=run.uid("KO series"),
         series_number=1,
         sop_instance_uid=run.uid(f"KO {name}"),
-        instance_number=1 + list(manifest.keys).index(name),
-        manufacturer=words.say(manifest.manufacturer, 64),
+        instance_number=1 + list(run.model.manifest.keys).index(name),
+        manufacturer=words.say(run.model.manifest.manufacturer, 64),
     )
-    settle(built, assembled.sources[0], run, "KO")
+    settle(built, first, run, "KO")
     return built
+
+
+def _content(described: KeyImages, evidence: Sequence[Dataset], run: Run, words: Words) -> KeyObjectSelection:
+    """Return title, observer, what is named and the sentence on it (TID 2010)."""
+    manifest = run.model.manifest
+    observer = DeviceObserverIdentifyingAttributes(
+        uid=run.model.device_uid,
+        name=manifest.name,
+        manufacturer_name=words.say(manifest.manufacturer, 64),
+        model_name=manifest.name,
+        serial_number=serial_number(run),
+    )
+    return KeyObjectSelection(
+        document_title=words.concept(described.title),
+        referenced_objects=evidence,
+        observer_device_context=ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=observer),
+        description=words.say(f"{described.description} {manifest.name}: {manifest.intended_use} Unverified.", 1024),
+    )
 
 
 def _name_frames(content: Dataset, frames: dict[str, list[int]]) -> None:

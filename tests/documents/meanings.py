@@ -159,7 +159,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[maps.NAME]": {
         "description": "What it shows: stands in Content Description and in LUT Explanation.",
-        "quantity": "What is quantified (Quantity Definition), such as (130403, DCM, Class activation).",
+        "quantity": "What is quantified (Quantity Definition), such as (130403, DCM, Gradient-weighted class activation).",
         "unit": "In UCUM.",
         "of": "The input on whose grid it lies; none: the first.",
     },

@@ -102,7 +102,7 @@ Modality = "CT"
 
 [maps.heat]
 description = "Where it looked"
-quantity = ["130403", "DCM", "Class activation"]
+quantity = ["130403", "DCM", "Gradient-weighted class activation"]
 unit = "1"
 
 [presentations.marks]
@@ -121,7 +121,7 @@ _OTHER_POINTING_MODEL = (
     .replace("What was", "That was")
     .replace("Slices of", "Images of")
     .replace('"DCM.OfInterest"', '"DCM.ForResearch"')
-    .replace('["130403", "DCM", "Class activation"]', '["HEAT", "99OTHER", "Heat"]')
+    .replace('["130403", "DCM", "Gradient-weighted class activation"]', '["HEAT", "99OTHER", "Heat"]')
     .replace('unit = "1"', 'unit = "%"')
     .replace('version = "1"', 'version = "2"\nmanufacturer = "Another maker"\nintended_use = "To look at."')
 )
