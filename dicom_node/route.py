@@ -163,11 +163,13 @@ class Taking:
 def takings(all_series: Sequence[Series], candidates: Sequence[Series], manifest: Manifest, choose: Choose) -> Iterator[Taking]:
     """Give the ways in which a model's inputs take series.
 
-    candidates: those that a rule lets through. Of drawn regions there may be several objects, and each takes the series that it was drawn on,
-    whatever the rule says of that.
+    candidates: those that a rule lets through. Of projections each is taken by itself. Of drawn regions there may be several objects, and each
+    takes the series that it was drawn on, whatever the rule says of that.
     """
     if manifest.regions is None:
-        yield _taken(candidates, manifest.inputs, choose, {}, {})
+        parts = _apart(candidates) if any(one.projections for one in manifest.inputs.values()) else []
+        ways = [taking for part in parts if (taking := _taken(part, manifest.inputs, choose, {}, {})).series is not None]
+        yield from ways or [_taken(candidates, manifest.inputs, choose, {}, {})]
         return
     wanted, left, found = manifest.inputs[manifest.regions], list(candidates), False
     while (choice := choose(left, wanted)).series is not None:
@@ -178,6 +180,11 @@ def takings(all_series: Sequence[Series], candidates: Sequence[Series], manifest
         yield _taken(drawn_on, manifest.inputs, choose, {manifest.regions: regions}, {manifest.regions: choice.why})
     if not found:
         yield Taking(series=None, reasons=(choice.why,), rejected=choice.rejected, lacks=manifest.regions)
+
+
+def _apart(candidates: Sequence[Series]) -> list[list[Series]]:
+    """Return the series of slices, of which one is to be chosen, then each projection image by itself."""
+    return [[one for one in candidates if not one.projection], *([image] for one in candidates if one.projection for image in one.each)]
 
 
 def _taken(

@@ -221,6 +221,29 @@ def test_what_does_not_apply_is_not_made(tmp_path: Path) -> None:
     assert [draft.kind for draft in whole.drafts] == ["SEG", "PM", "SR"]
 
 
+BELONGING = """
+[measurements.center]
+concept = ["CENTER", "99PHANTOM", "Centre of the window"]
+unit = "[hnsf'U]"
+of = "lung"
+site = "SCT.Lung"
+"""
+
+
+def test_what_belongs_to_a_presentation_is_told_where_it_is_made(tmp_path: Path) -> None:
+    """A measurement of a window that is not made is no missing output: the report is complete without it."""
+    marks = Presentation(marks=(CIRCLE,))
+    for name, window, value in (("made", Presentation(window=(-600, 1500)), -600.0), ("unmade", None, None)):
+        chosen = {"presentations": {"lung": window, "marks": marks}, "measurements": {"center": value}}
+        rest = {"segments": None, "maps": {}, "keys": {}}
+        (report,) = Made(tmp_path / name, phantoms.series(), HEAD + STATES + BELONGING, **chosen, **rest).of("SR")
+        assert ("Centre of the window" in str(report)) is (name == "made")
+        assert report.CompletionFlag == "COMPLETE"
+    chosen["measurements"] = {"center": 7.0}
+    with pytest.raises(ModelFailed, match="measurement 'center' has a value, though the presentation 'lung' is not made"):
+        Made(tmp_path / "wrong", phantoms.series(), HEAD + STATES + BELONGING, **chosen, **rest)
+
+
 def test_images_with_different_rescales_cannot_be_presented_by_one_state(tmp_path: Path) -> None:
     """Positron emission images are rescaled one by one."""
     images = phantoms.series()
@@ -350,6 +373,8 @@ def test_what_the_manifest_does_not_allow_fails_the_job(change: dict[str, object
         ),
         (HEAD + MAPS + '[measurements.a]\nconcept = "SCT.Volume"\nunit = "mL"\nof = "found"\n', "nor what \\[found\\] describes"),
         (HEAD, "has no output"),
+        (HEAD + BELONGING, "nor a presentation"),
+        (HEAD + STATES.replace("presentations.lung", "presentations.ct"), "presentations.ct has the name of an input"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_does_not_load(manifest: str, said: str, tmp_path: Path) -> None:

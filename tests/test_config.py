@@ -89,6 +89,8 @@ OFF = {
     "enhance",
     "radiomics",
     "radiomics-mr",
+    "smart-windows",
+    "contrast-window",
     "image-classifier",
     "recognise",
     "white-matter-lesions",

@@ -199,7 +199,9 @@ def test_values_beyond_16_bits_are_the_models_fault(tmp_path: Path) -> None:
 
 def test_multi_frame_images_are_declined(tmp_path: Path) -> None:
     """Not supported yet, and said so."""
-    with pytest.raises(Unsuitable, match="are Enhanced CT Image Storage objects; derived images are made of single-frame CT and MR images only"):
+    with pytest.raises(
+        Unsuitable, match="are Enhanced CT Image Storage objects; derived images are made of single-frame CT, MR, CR, DX and MG images only"
+    ):
         Series(tmp_path, [phantoms.enhanced()])
 
 

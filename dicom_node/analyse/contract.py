@@ -27,7 +27,8 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
     of reference; flips, permutations, crops and pads are undone. None only where the manifest describes no segments. Where it says `fractional`,
     a Volume of fractions (uint8, 255 being 1.0): (slice, row, column, segment), the last axis also where there is one segment.
     measurements: every name of the manifest; finite; a measurement on several segments is a mapping segment number -> value.
-    What could not be measured because its segment is empty, or what is undefined on a region that others drew, stays None.
+    What could not be measured because its segment is empty, or what is undefined on a region that others drew, stays None; what belongs to a
+    presentation that is not made is left out.
     evaluations: every name of the manifest, with a known answer.
     images, maps: every name of the manifest, a Volume of finite numbers on the exact grid of its input; flips and permutations are undone.
     presentations, keys: every name of the manifest; what they point at lies in their input.
@@ -42,7 +43,7 @@ def settle(findings: Findings, manifest: Manifest, inputs: Mapping[str, Volume])
         if given is not None:
             raise ModelFailed("the model gave segments, though its input brings them", hint="Return measurements of the regions, and no segments.")
         given = inputs[manifest.regions]
-    manifest, findings = _as_found(manifest, findings)
+    manifest, findings = _as_made(*_as_found(manifest, findings))
     volume, notes = _segments(given, manifest, inputs[next(iter(manifest.inputs))])
     empty = _Empty(volume, manifest)
     _same_names("measurement", findings.measurements, manifest.measurements)
@@ -88,6 +89,17 @@ def _as_found(manifest: Manifest, findings: Findings) -> tuple[Manifest, Finding
             raise ModelFailed(f"measurement '{name}' has values, though nothing was found", hint="Give an empty mapping.")
     measured = {name: value for name, value in findings.measurements.items() if name not in unmeasured}
     return settled, replace(findings, measurements=measured)
+
+
+def _as_made(manifest: Manifest, findings: Findings) -> tuple[Manifest, Findings]:
+    """Return the manifest as it reads for the presentations that are made, and findings without what belongs to the others."""
+    settled = manifest.of_made([name for name, one in findings.presentations.items() if one is not None])
+    unmade = set(manifest.measurements) - set(settled.measurements)
+    for name in unmade & set(findings.measurements):
+        if findings.measurements[name] is not None:
+            of = manifest.measurements[name].of
+            raise ModelFailed(f"measurement '{name}' has a value, though the presentation '{of}' is not made", hint="Give None.")
+    return settled, replace(findings, measurements={name: value for name, value in findings.measurements.items() if name not in unmade})
 
 
 def _segments(mask: Volume | None, manifest: Manifest, grid: Volume) -> tuple[Volume | None, tuple[str, ...]]:
@@ -281,7 +293,7 @@ def _same_names(kind: str, given: Mapping[str, Any], described: Mapping[str, Any
 
 
 def _measured(name: str, value: Any, described: Measurement, empty: _Empty) -> Any:
-    on, drawn = described.on, described.of not in (None, FOUND)
+    on, drawn = described.on, bool(described.on) and described.of not in (None, FOUND)
     if drawn and isinstance(value, Mapping):
         value = {n: None for n in on} | dict(value)  # of a region without a pixel a model knows nothing
     if not isinstance(value, Mapping):

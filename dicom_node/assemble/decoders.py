@@ -50,7 +50,8 @@ class Coded:
     plugins: tuple[str, ...]  # of pydicom, best first
     options: dict[str, Any]  # for pydicom's decoder
     refused: Unsuitable  # what is raised when it cannot be decoded
-    take: Callable[[Array], None]  # is given its values (row, column), which live until it returns
+    take: Callable[[Array], None]  # is given its values (row, column), of colours (row, column, 3), which live until it returns
+    samples: int = 1  # of a pixel
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -234,11 +235,12 @@ class _Round:
         return [slot]
 
     def _values(self, frame: Coded, slot: int, answer: str) -> Array:
-        size = frame.rows * frame.columns
+        size = frame.rows * frame.columns * frame.samples
         if answer not in _TYPES or np.dtype(answer).itemsize * size > self._frame_bytes:
             raise frame.refused
         _, memory = self._decoders.slot(slot)
-        return np.frombuffer(memory, answer, size, _aligned(self._coded_bytes)).reshape(frame.rows, frame.columns)
+        shape = (frame.rows, frame.columns, *((frame.samples,) if frame.samples > 1 else ()))
+        return np.frombuffer(memory, answer, size, _aligned(self._coded_bytes)).reshape(shape)
 
     def _bury(self, process: _Process) -> list[int]:
         """Have a fresh process do what a dead one left, but for a frame that was the death of two."""

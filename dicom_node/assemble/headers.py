@@ -255,7 +255,8 @@ def _read_one(path: Path, reader: Reader) -> Image | None:
     rows, columns, frames, samples, number = (
         reader.value(head.header, keyword) for keyword in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "InstanceNumber")
     )
-    if not head.pixels_head or not rows or not columns:
+    rows, columns = int(rows or 0), int(columns or 0)
+    if not head.pixels_head or min(rows, columns) < 1:
         return None
     frames = int(frames or 1)
     if not 0 < frames <= _MAX_FRAMES:
@@ -272,8 +273,8 @@ def _read_one(path: Path, reader: Reader) -> Image | None:
         size_bytes=head.size_bytes,
         single="PerFrameFunctionalGroupsSequence" not in head.header,
         frames=frames,
-        rows=int(rows),
-        columns=int(columns),
+        rows=rows,
+        columns=columns,
         samples=int(samples or 1),
         transfer_syntax_uid=str(reader.value(head.header.file_meta, "TransferSyntaxUID")),
     )

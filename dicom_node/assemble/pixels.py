@@ -1,7 +1,7 @@
 """Stored values out of files: never more memory than the file has bytes for, and a sentence when a file is not what its header says.
 
-Uncompressed pixels are read by several threads, each through one buffer of a frame. Compressed ones are decoded in processes of their own
-(`decoders`) by named plug-ins of pydicom, none of them under the GPL.
+A frame in colour is given as red, green and blue. Uncompressed pixels are read by several threads, each through one buffer of a frame.
+Compressed ones are decoded in processes of their own (`decoders`) by named plug-ins of pydicom, none of them under the GPL.
 """
 
 import struct
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from pydicom.encaps import generate_frames
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -56,6 +57,7 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     RLELossless: ("pylibjpeg", "pydicom"),
 }
 
+_COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})  # that are read, of 8 bits
 _FLOATS = {0x0008: "f4", 0x0009: "f8"}  # element of group 7FE0 -> type, for Float and Double Float Pixel Data
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
@@ -67,7 +69,7 @@ _PARTS_EACH = 4  # that a thread reads: the last to end is then not far behind
 _PART_PIXELS = 2**21  # fewer are not worth another thread
 
 Array = np.ndarray[Any, Any]
-Take = Callable[[Image, int, Array], None]  # image, index of the frame, stored values (row, column)
+Take = Callable[[Image, int, Array], None]  # image, index of the frame, stored values (row, column), of colours (row, column, 3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +78,30 @@ class _Element:
 
     value_at: int
     size_bytes: int  # that the file has for it
+    frame_bytes: int  # of a frame that is not compressed
     dtype: np.dtype[Any]
     shift_left: int = 0  # what brings the highest stored bit to the top
     shift_right: int = 0  # what then brings the lowest stored bit to the bottom
 
 
-def check(image: Image) -> None:
+def check(image: Image, *, colour: bool = False) -> None:
     """Refuse an image whose pixels could not be read, before any memory is set aside for them.
+
+    colour: whether one in colour is taken.
 
     Raises
     ------
-    Unsuitable: colour, an odd number of bits, a transfer syntax without decoder, or fewer bytes than the header declares.
+    Unsuitable: colour that is not taken or not of 8 bits, an odd number of bits, a transfer syntax without decoder, or fewer bytes than the
+        header declares.
     """
     try:
+        if not colour and not str(image.value("PhotometricInterpretation")).startswith("MONOCHROME"):
+            raise ValueError("they are in colour")
         element = _element(image)
     except UNREADABLE as error:
         raise Unsuitable(f"the pixels of {image.name} are not as its header says: {_plain(error)}", hint=SEND_AGAIN) from error
     if image.transfer_syntax_uid in _NATIVE:
-        declared = image.frames * image.rows * image.columns * element.dtype.itemsize
+        declared = image.frames * element.frame_bytes
         if element.size_bytes < declared:
             raise Unsuitable(f"{image.name} is cut short: {element.size_bytes} of {declared} bytes of pixels are there", hint=SEND_AGAIN)
     elif image.transfer_syntax_uid not in _PLUGINS:
@@ -106,7 +114,7 @@ def check(image: Image) -> None:
 def take_all(wanted: Mapping[Image, Sequence[int]], take: Take) -> None:
     """Hand the stored values (row, column) of the wanted frames of some images to `take`, in no certain order and from several threads at once.
 
-    An array lives until `take` returns.
+    Of an image in colour they are red, green and blue (row, column, 3). An array lives until `take` returns.
 
     Raises
     ------
@@ -160,20 +168,31 @@ def _element(image: Image) -> _Element:
         raise ValueError("pixel data of an unknown kind")
     size = image.size_bytes - value_at if length == _UNDEFINED else min(length, image.size_bytes - value_at)
     if element in _FLOATS:
-        return _Element(value_at=value_at, size_bytes=size, dtype=np.dtype(order + _FLOATS[element]))
-    return _integers(image, value_at, size, order)
+        dtype = np.dtype(order + _FLOATS[element])
+        return _Element(value_at=value_at, size_bytes=size, frame_bytes=image.rows * image.columns * dtype.itemsize, dtype=dtype)
+    if not little and head[4:6] == b"OW" and image.value("BitsAllocated") == 8:
+        raise ValueError("bytes in words of big-endian order")
+    return (_integers if image.samples == 1 else _colours)(image, value_at, size, order)
 
 
 def _integers(image: Image, value_at: int, size: int, order: str) -> _Element:
     allocated, stored = int(image.value("BitsAllocated")), int(image.value("BitsStored"))
     stated = image.value("HighBit")
     high = stored - 1 if stated is None else int(stated)
-    if image.samples != 1 or not str(image.value("PhotometricInterpretation")).startswith("MONOCHROME"):
-        raise ValueError("they are in colour")
     if allocated not in (8, 16, 32) or not 0 < stored <= high + 1 <= allocated:
         raise ValueError(f"{stored} bits stored in {allocated}")
     dtype = np.dtype(f"{order}{'i' if image.value('PixelRepresentation') else 'u'}{allocated // 8}")
-    return _Element(value_at=value_at, size_bytes=size, dtype=dtype, shift_left=allocated - 1 - high, shift_right=allocated - stored)
+    frame_bytes = image.rows * image.columns * dtype.itemsize
+    shifts = {"shift_left": allocated - 1 - high, "shift_right": allocated - stored}
+    return _Element(value_at=value_at, size_bytes=size, frame_bytes=frame_bytes, dtype=dtype, **shifts)
+
+
+def _colours(image: Image, value_at: int, size: int, order: str) -> _Element:
+    space, bits = str(image.value("PhotometricInterpretation")), (image.value("BitsAllocated"), image.value("BitsStored"))
+    if image.samples != 3 or space not in _COLOURS or bits != (8, 8) or image.value("PixelRepresentation"):
+        raise ValueError(f"{image.samples} samples of {bits[1]} bits in the colour space {space}")
+    samples = 2 if space == "YBR_FULL_422" else 3  # of a pixel: both differences of two neighbours stand once (PS3.3 C.7.6.3.1.2)
+    return _Element(value_at=value_at, size_bytes=size, frame_bytes=image.rows * image.columns * samples, dtype=np.dtype("u1"))
 
 
 def _parts(frames: Sequence[tuple[Image, int]]) -> list[Sequence[tuple[Image, int]]]:
@@ -206,14 +225,14 @@ def _native(frames: Sequence[tuple[Image, int]]) -> Iterator[tuple[Image, int, A
         deflated = image.transfer_syntax_uid == DeflatedExplicitVRLittleEndian
         try:
             element = _element(image)
-            size = image.rows * image.columns * element.dtype.itemsize
-            if len(buffer) != size:
-                buffer = bytearray(size)
-            stored = np.frombuffer(buffer, element.dtype).reshape(image.rows, image.columns)
+            if len(buffer) != element.frame_bytes:
+                buffer = bytearray(element.frame_bytes)
+            stored = np.frombuffer(buffer, element.dtype)
+            stored = stored.reshape(image.rows, image.columns) if image.samples == 1 else stored
             with opened(image.path) if deflated else image.path.open("rb", buffering=0) as file:
                 for _, index in group:
                     _read_into(buffer, stored, file, element, index)
-                    yield image, index, stored
+                    yield image, index, stored if image.samples == 1 else _as_rgb(image, buffer)
         except UNREADABLE as error:
             raise _undecodable(image) from error
 
@@ -223,11 +242,14 @@ def _read_into(buffer: bytearray, stored: Array, file: Any, element: _Element, i
     file.seek(element.value_at + index * len(buffer))
     if file.readinto(buffer) != len(buffer):
         raise EOFError("cut short")
-    if element.dtype.itemsize == 1 and element.dtype.byteorder == ">":
-        raise ValueError("bytes in words of big-endian order")
     if element.shift_right:
         np.left_shift(stored, element.shift_left, out=stored)
         np.right_shift(stored, element.shift_right, out=stored)
+
+
+def _as_rgb(image: Image, data: bytearray) -> Array:
+    """Return one uncompressed frame in colour as red, green and blue (row, column, 3), whatever its colour space and the order of its planes."""
+    return get_decoder(ExplicitVRLittleEndian).as_array(bytes(data), index=0, **_options(image))[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- compressed
@@ -249,19 +271,8 @@ def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
     Unsuitable: they are not there, or are not what the header says.
     """
     left = set(wanted)
-    options = {
-        "rows": image.rows,
-        "columns": image.columns,
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "bits_allocated": int(image.value("BitsAllocated")),
-        "bits_stored": int(image.value("BitsStored")),
-        "pixel_representation": int(image.value("PixelRepresentation")),
-        "photometric_interpretation": str(image.value("PhotometricInterpretation")),
-        "pixel_keyword": "PixelData",
-    }
     try:
-        element = _element(image)
+        options, element = _options(image), _element(image)
         offsets = image.value("ExtendedOffsetTable"), image.value("ExtendedOffsetTableLengths")
         with image.path.open("rb") as file:
             file.seek(element.value_at)
@@ -273,6 +284,7 @@ def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
                         data=data,
                         rows=image.rows,
                         columns=image.columns,
+                        samples=image.samples,
                         transfer_syntax_uid=image.transfer_syntax_uid,
                         plugins=_PLUGINS[image.transfer_syntax_uid],
                         options=options,
@@ -283,6 +295,22 @@ def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
         raise _undecodable(image) from error
     if left:
         raise Unsuitable(f"{image.name} is cut short: {len(left)} of its frames are missing", hint=SEND_AGAIN)
+
+
+def _options(image: Image) -> dict[str, Any]:
+    """Return what pydicom's decoders ask of a header, for one frame."""
+    return {
+        "rows": image.rows,
+        "columns": image.columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": image.samples,
+        "bits_allocated": int(image.value("BitsAllocated")),
+        "bits_stored": int(image.value("BitsStored")),
+        "pixel_representation": int(image.value("PixelRepresentation")),
+        "photometric_interpretation": str(image.value("PhotometricInterpretation")),
+        "pixel_keyword": "PixelData",
+        **({} if image.samples == 1 else {"planar_configuration": int(image.value("PlanarConfiguration") or 0)}),
+    }
 
 
 def _undecodable(image: Image) -> Unsuitable:

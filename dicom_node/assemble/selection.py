@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.shape import Shape, misfits, number, shape_of
 from dicom_node.config import Input, objections, unrecognised
-from dicom_node.domain import DERIVED_MODALITIES, DRAWN_ON, Series
+from dicom_node.domain import DERIVED_MODALITIES, DRAWN_ON, Header, Series
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame relatives, .7.1 to .7.4
 _NO_AGENT = {"no", "n", "none", "without", "no contrast", "non contrast", "0"}  # written where ContrastBolusAgent should be empty
@@ -41,6 +41,9 @@ class _Candidate:
 
     @property
     def facts(self) -> str:
+        if self.series.projection:
+            stated = number(self.series.instances[0].header.get("InstanceNumber"))
+            return ("one image" if stated is None else f"image {stated:.0f}") + (", original" if self.original else "")
         said = [self.shape.plane or "", "original" if self.original else "derived", f"{self.thickness_mm:.4g} mm" if self.thickness_mm else ""]
         said += [f"{self.shape.slices} {'slice' if self.shape.slices == 1 else 'slices'}", f"kernel {self.kernel}" if self.kernel else ""]
         return ", ".join(fact for fact in said if fact)
@@ -49,7 +52,7 @@ class _Candidate:
 def select(candidates: Sequence[Series], wanted: Input) -> Selection:
     """Return the best of some series for a model's input; the same series give the same answer in whatever order they are named.
 
-    For an input of kind regions: the first object that says what it was drawn on.
+    For an input of kind regions: the first object that says what it was drawn on. A projection is taken by itself: a series of one image.
 
     Ties are broken by the number of slices, then by SeriesNumber and UID.
     """
@@ -57,8 +60,9 @@ def select(candidates: Sequence[Series], wanted: Input) -> Selection:
         return _select_regions(candidates, wanted)
     rejected: dict[str, str] = {}
     suitable = []
-    for series in sorted(candidates, key=_by_number):
-        shape = shape_of(series)
+    apart = [one for series in candidates for one in (series.each if series.projection else (series,))]
+    for series in sorted(apart, key=_by_number):
+        shape = Shape(slices=1) if series.projection else shape_of(series)
         reasons = _unfit(series, shape, wanted)
         if reasons or shape is None:
             rejected[series.series_instance_uid] = "; ".join(reasons)
@@ -106,11 +110,22 @@ def _unfit(series: Series, shape: Shape | None, wanted: Input) -> tuple[str, ...
     said = objections(wanted.when, header) + _not_recognised(series, wanted)
     if not wanted.allow_derived:
         said += _not_acquired(series)
-    if (number(header.get("SamplesPerPixel")) or 1) > 1:
+    if (number(header.get("SamplesPerPixel")) or 1) > 1 and not (series.projection and wanted.projections):
         said += ("its images are in colour",)
     if said:
         return said
+    if series.projection:
+        return _unfit_projection(header, wanted)
+    if wanted.kind == "projection":
+        return ("its images are slices, not projections",)
     return ("its images carry no position in the patient",) if shape is None else misfits(shape, wanted)
+
+
+def _unfit_projection(header: Header, wanted: Input) -> tuple[str, ...]:
+    if not wanted.projections:
+        return ("its images carry no position in the patient",)
+    frames = number(header.get("NumberOfFrames")) or 1
+    return (f"it has {frames:.0f} frames, and only single images are taken",) if frames > 1 else ()
 
 
 def _not_recognised(series: Series, wanted: Input) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """What stored values mean: real-world value mapping, modality look-up table or rescale, by slice, and the unit that results.
 
-Presentation (MONOCHROME1, Presentation LUT Shape, windows) changes how values look, never what they are: it is not applied.
+Presentation (MONOCHROME1, Presentation LUT Shape, windows) changes how values look, never what they are: it is not applied, but where an input
+asks for projections that are bright where their values are high (`projection`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from pydicom.pixels import apply_modality_lut
 from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame
 from dicom_node.config import Input
 from dicom_node.domain import Unsuitable
+
+TOO_WIDE, FLOATS = "are not whole numbers of 16 bits, which the model asks for", 'Ask for dtype = "float32" in the model\'s manifest.'
 
 _HU = "[hnsf'U]"  # UCUM
 _EXACT = 2**22  # below this, whole numbers times and plus whole numbers are exact in float32
@@ -101,6 +104,30 @@ def scale_of(frame: Frame, wanted: Input) -> Scale:
         return _hounsfield(frame) if wanted.units == "HU" else _as_stated(frame)
     except UNREADABLE as error:
         raise Unsuitable(f"what the values of {frame.name} mean cannot be understood from its header", hint=SEND_AGAIN) from error
+
+
+def noticed(first: Frame, scales: Collection[Scale], *, turned: bool = False) -> list[str]:
+    """Return what a reader of the result should know about the values; turned: whether those of MONOCHROME1 were.
+
+    Raises
+    ------
+    Unsuitable: they are of different units.
+    """
+    units = {scale.unit for scale in scales}
+    if len(units) > 1:
+        raise Unsuitable(f"slices state different units: {', '.join(sorted(unit or 'none' for unit in units))}", hint=SEND_AGAIN)
+    said = [f"values are in {unit}" for unit in units if unit]
+    kernel = first.get("ConvolutionKernel", "CTReconstructionSequence")
+    if kernel:
+        said.append(f"reconstruction kernel {kernel if isinstance(kernel, str) else '/'.join(map(str, kernel))}")
+    padding = first.get("PixelPaddingValue")
+    if padding is not None:
+        said.append(f"stored values of {padding} are padding outside of what was imaged; they are left as they are")
+    if first.get("PhotometricInterpretation") == "MONOCHROME1":
+        said.append(f"the images are meant to be shown inverted (MONOCHROME1); values are {'inverted' if turned else 'not inverted'}")
+    if first.get("LossyImageCompression") == "01":
+        said.append("the images were compressed with loss")
+    return said
 
 
 def _as_stated(frame: Frame) -> Scale:

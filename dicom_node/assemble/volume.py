@@ -12,11 +12,12 @@ import highdicom as hd
 import numpy as np
 from pydicom.uid import UID
 
-from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, frames_of, read
+from dicom_node.assemble.headers import Frame, Image, frames_of, read
 from dicom_node.assemble.pixels import check, same_pixels, take_all
+from dicom_node.assemble.projection import is_projection, projection
 from dicom_node.assemble.shape import Shape, misfits, plane_of
 from dicom_node.assemble.stack import Stack, stack
-from dicom_node.assemble.values import Scale, scale_of
+from dicom_node.assemble.values import FLOATS, TOO_WIDE, Scale, noticed, scale_of
 from dicom_node.config import Input
 from dicom_node.domain import Assembled, Unsuitable
 
@@ -25,6 +26,8 @@ _MAX_VOXELS = 2**30  # 4 GiB as float32: 1024 slices of 1024 x 1024
 
 def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
     """Return the volume that the files of one series make, in the order that geometry gives, whatever the order of the paths.
+
+    Where the input takes projections and the file holds one: that image alone, as `projection` makes a volume of it.
 
     Values are Hounsfield units where the input asks for them, else real-world values where the images map them, else as rescaled; float32, or
     int16 where the input asks for that.
@@ -35,11 +38,13 @@ def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
     Unsuitable: the files make no such volume; the message says what is wrong, and where.
     """
     images = read(paths)
+    if wanted.kind == "projection" or (wanted.projections and is_projection(images)):
+        return projection(images, wanted)
     frames, notes = _slices(images)
     found = stack(frames, wanted, same_pixels)
     _meets(found, wanted)
     scales = {frame: scale_of(frame, wanted) for frame in found.present}
-    notes += [*found.notes, *_noticed(found.present[0], scales)]
+    notes += [*found.notes, *noticed(found.present[0], scales.values())]
     array = _allocated(found, wanted)
     notes += _fill(array, found, scales)
     volume = _placed(array, found)
@@ -72,25 +77,6 @@ def _meets(found: Stack, wanted: Input) -> None:
         raise Unsuitable("; ".join(said), hint="Choose another series, or change what the model's manifest asks for.")
 
 
-def _noticed(first: Frame, scales: dict[Frame, Scale]) -> list[str]:
-    """Return what a reader of the result should know about the values."""
-    units = {scale.unit for scale in scales.values()}
-    if len(units) > 1:
-        raise Unsuitable(f"slices state different units: {', '.join(sorted(unit or 'none' for unit in units))}", hint=SEND_AGAIN)
-    said = [f"values are in {unit}" for unit in units if unit]
-    kernel = first.get("ConvolutionKernel", "CTReconstructionSequence")
-    if kernel:
-        said.append(f"reconstruction kernel {kernel if isinstance(kernel, str) else '/'.join(map(str, kernel))}")
-    padding = first.get("PixelPaddingValue")
-    if padding is not None:
-        said.append(f"stored values of {padding} are padding outside of what was imaged; they are left as they are")
-    if first.get("PhotometricInterpretation") == "MONOCHROME1":
-        said.append("the images are meant to be shown inverted (MONOCHROME1); values are not inverted")
-    if first.get("LossyImageCompression") == "01":
-        said.append("the images were compressed with loss")
-    return said
-
-
 def _allocated(found: Stack, wanted: Input) -> np.ndarray[Any, Any]:
     """Set the array aside, once it is known that the files have the pixels for it."""
     image = found.present[0].image
@@ -115,8 +101,7 @@ def _fill(array: np.ndarray[Any, Any], found: Stack, scales: dict[Frame, Scale])
         try:
             scales[frame].apply(stored, array[slot])
         except OverflowError as error:
-            hint = 'Ask for dtype = "float32" in the model\'s manifest.'
-            raise Unsuitable(f"the values of {frame.name} are not whole numbers of 16 bits, which the model asks for", hint=hint) from error
+            raise Unsuitable(f"the values of {frame.name} {TOO_WIDE}", hint=FLOATS) from error
         if not scales[frame].covers(stored):
             outside.append(slot)
 

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -45,12 +45,14 @@ Preference = Literal["original", "axial", "coronal", "sagittal", "thin", "kernel
 
 
 class Input(Part):
-    """What one argument of `analyse` accepts: one image series, or the regions that somebody drew on it.
+    """What one argument of `analyse` accepts: one image series, one projection image, or the regions that somebody drew on a series.
 
-    kind: "regions" is a segmentation or a structure set that refers to the series of the input named by `of`; each of them is analysed by itself.
+    kind: "image" is a series of slices. "projection" is one image that is no slice, such as a radiograph or an ultrasound image; "either" is one or
+    the other. "regions" is a segmentation or a structure set that refers to the series of the input named by `of`. Each projection image, and each
+    object with regions, is analysed by itself.
     """
 
-    kind: Literal["image", "regions"] = "image"
+    kind: Literal["image", "projection", "either", "regions"] = "image"
     of: str | None = None  # of regions: the image input that they lie on
     when: Conditions = Field(default_factory=dict)
     recognised: RecognisedConditions = Field(default_factory=dict)  # of what headers, and at last pixels, say that it shows; absent: not recognised
@@ -58,6 +60,7 @@ class Input(Part):
     min_slices: int = 1
     max_slice_spacing_mm: float | None = None
     min_extent_mm: float | None = None  # across all slices
+    photometric: Literal["MONOCHROME2"] | None = None  # of projections: MONOCHROME2 turns values so that higher is brighter; none: as they are
     units: Literal["HU"] | None = None  # of the values; none: as the real-world value mapping or the rescale gives them
     dtype: Literal["float32", "int16"] = "float32"  # of the values; int16 takes half the memory, and an input whose values do not fit is unsuitable
     allow_derived: bool = False
@@ -73,6 +76,24 @@ class Input(Part):
         return self
 
     @model_validator(mode="after")
+    def _asks_of_a_projection_what_it_has(self) -> Self:
+        odd = {
+            "plane",
+            "min_slices",
+            "max_slice_spacing_mm",
+            "min_extent_mm",
+            "units",
+            "allow_gaps",
+            "max_tilt_deg",
+            "prefer",
+        } & self.model_fields_set
+        if self.kind == "projection" and odd:
+            raise ValueError(f"is a projection, which has neither slices nor Hounsfield units: leave out {', '.join(sorted(odd))}")
+        if self.photometric and not self.projections:
+            raise ValueError("names photometric, which is of projections only: leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _kernel_is_named(self) -> Self:
         if "kernel" in self.prefer and self.prefer_kernel is None:
             raise ValueError("prefers a kernel but does not name one: give prefer_kernel, a regular expression")
@@ -81,6 +102,11 @@ class Input(Part):
         except re.error as error:
             raise ValueError(f"prefer_kernel '{self.prefer_kernel}' is not a regular expression: {error}") from error
         return self
+
+    @property
+    def projections(self) -> bool:
+        """Whether it takes projection images."""
+        return self.kind in ("projection", "either")
 
 
 class Weights(Part):
@@ -170,7 +196,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _outputs_are_of_inputs(self) -> Self:
-        pictured = [name for name, one in self.inputs.items() if one.kind == "image"]
+        pictured = [name for name, one in self.inputs.items() if one.kind != "regions"]
         for kind in ("images", "maps", "presentations", "keys"):
             for name, one in getattr(self, kind).items():
                 if one.of not in (None, *pictured):
@@ -179,6 +205,8 @@ class Manifest(Part):
             raise ValueError("describes both found and segments, or fractions of what is found; keep one")
         if self.found and FOUND in self.inputs:
             raise ValueError(f"inputs.{FOUND} has the name of what is found: call it otherwise")
+        if named := {FOUND, *self.inputs} & set(self.presentations):
+            raise ValueError(f"presentations.{min(named)} has the name of an input or of what is found: call it otherwise")
         return self
 
     @model_validator(mode="after")
@@ -191,10 +219,21 @@ class Manifest(Part):
         if drawn and self.inputs[drawn[0]].of != first:
             raise ValueError(f"inputs.{drawn[0]}.of is not '{first}': regions lie on the first input")
         for name, measurement in self.measurements.items():
-            if measurement.of is not None and measurement.of not in [*drawn, *([FOUND] if self.found else [])]:
-                raise ValueError(f"measurements.{name}.of is '{measurement.of}', which is no input of kind regions, nor what [{FOUND}] describes")
+            if measurement.of is not None and measurement.of not in [*drawn, *([FOUND] if self.found else []), *self.presentations]:
+                said = f"measurements.{name}.of is '{measurement.of}', which is no input of kind regions, nor what [{FOUND}] describes"
+                raise ValueError(f"{said}, nor a presentation")
             if measurement.unit_of is not None and measurement.unit_of not in self.inputs:
                 raise ValueError(f"measurements.{name}.unit_of is '{measurement.unit_of}', which is no input")
+        return self
+
+    @model_validator(mode="after")
+    def _projections_stand_alone(self) -> Self:
+        name = next((name for name, one in self.inputs.items() if one.projections), None)
+        if name and len(self.inputs) > 1:
+            raise ValueError(f"inputs.{name} takes projection images, each by itself: it is the only input")
+        if name and (self.segments or self.found or self.maps):
+            said = f"describes segments or maps, but projection images, which inputs.{name} takes, have no frame of reference"
+            raise ValueError(f"{said}: leave them out")
         return self
 
     @property
@@ -214,7 +253,7 @@ class Manifest(Part):
         quantities: what the values of each image input are, and their unit. overlap: whether some lie on others, so that no label map can hold them.
         """
         numbers = tuple(segment.number for segment in segments)
-        measurements = {name: one.on_regions(numbers, quantities) for name, one in self.measurements.items()}
+        measurements = {name: one.on_regions(numbers if one.of == self.regions else (), quantities) for name, one in self.measurements.items()}
         return self.model_copy(update={"segments": tuple(segments), "measurements": measurements, "fractional": "OCCUPANCY" if overlap else None})
 
     def of_found(self, count: int) -> "Manifest":
@@ -231,6 +270,11 @@ class Manifest(Part):
             if count or one.of != FOUND
         }
         return self.model_copy(update={"segments": self.found.segments(count) or (self.found.absent,), "measurements": measured, "found": None})
+
+    def of_made(self, presentations: Collection[str]) -> "Manifest":
+        """Return the manifest as it reads where these presentations are made: without the measurements that belong to others."""
+        unmade = set(self.presentations) - set(presentations)
+        return self.model_copy(update={"measurements": {name: one for name, one in self.measurements.items() if one.of not in unmade}})
 
     def input_of(self, output: DerivedImage | ParametricMap | PresentationState | KeyImages) -> str:
         """Return the name of the input that an output belongs to."""

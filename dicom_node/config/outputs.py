@@ -99,7 +99,7 @@ class Measurement(Part):
     concept: CodeValue = VALUE
     unit: UnitValue = Code(value="1", scheme="UCUM", meaning="no units")
     unit_of: str | None = None  # in the place of `unit`, and of `concept` if that is left out: the input whose values are measured
-    of: str | None = None  # what it is measured on each of: the input of kind regions, or "found"
+    of: str | None = None  # what it is measured on each of: the input of kind regions, or "found"; or the presentation that it belongs to
     segment: int | None = None  # the segment it was measured on
     segments: tuple[int, ...] = ()  # one value for each of these segments
     site: CodeValue | None = None  # where, when it belongs to no segment; otherwise in which part of it
@@ -120,7 +120,7 @@ class Measurement(Part):
 
     def on_regions(self, numbers: tuple[int, ...], quantities: Mapping[str, tuple[Code, Code]]) -> "Measurement":
         """Return the measurement as it reads for regions of these numbers, in the inputs' quantities."""
-        changed: dict[str, Any] = {"segments": numbers} if self.of is not None else {}
+        changed: dict[str, Any] = {"segments": numbers} if numbers else {}
         if self.unit_of is not None:
             concept, changed["unit"] = quantities[self.unit_of]
             changed |= {} if "concept" in self.model_fields_set else {"concept": concept}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from dicom_node.domain.received import PROJECTIONS
+
 FRACTION_MAX = 255  # a fraction is held as a byte, rounded: this is 1.0
 FRACTION_HALF = 128  # and this is what 0.5 is rounded to: from here on a voxel counts as the segment's
 SEGMENT_AXIS = "ReferencedSegmentNumber"  # how highdicom names the axis of a volume that tells segments apart
@@ -92,6 +94,12 @@ class Assembled:
     # Of drawn regions: what each is, in the order of the numbers 1, 2, … that the volume holds; where some overlap it holds fractions instead
     # (slice, row, column, region), uint8, 255 being inside. The source is the object that drew them.
     regions: tuple[Region, ...] = ()
+    turned: float | None = None  # of a projection stored dark where it is bright: the volume's values are this number less the image's own
+
+    @property
+    def projection(self) -> bool:
+        """Whether it is one image without a place in the patient's coordinates."""
+        return self.sources[0].get("SOPClassUID") in PROJECTIONS and "ImagePositionPatient" not in self.sources[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,12 +67,31 @@ HEADER_KEYWORDS = (
     "Columns",
     "PixelSpacing",
     "BurnedInAnnotation",
+    "ViewPosition",
 )
 
 # Modalities of objects that say something about images rather than being images: never an analysis' input unless a rule asks.
 DERIVED_MODALITIES = frozenset({"SEG", "SR", "KO", "PR", "REG", "RTSTRUCT", "RTPLAN", "RTDOSE", "RWV", "DOC", "PLAN", "AU", "SMR"})
 
 SEGMENTATIONS = frozenset({"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"})  # Segmentation, Label Map Segmentation Storage
+
+# Images that are no slices: each shows the patient by itself and states no place in the patient's coordinates. Radiographs, mammograms, dental
+# images, angiograms, ultrasound, screen captures and photographs; of those that may have many frames, the ones with one.
+PROJECTIONS = frozenset(
+    "1.2.840.10008.5.1.4.1.1." + last
+    for last in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1"),  # CR, DX, MG, IO, for presentation and for processing
+        *("6", "6.1", "3", "3.1", "12.1", "12.2"),  # US and US multi-frame, each with the retired class; XA, XRF
+        *(
+            "7",
+            "77.1.1",
+            "77.1.2",
+            "77.1.4",
+            "77.1.5.1",
+            "77.1.5.2",
+        ),  # Secondary Capture; VL endoscopic, microscopic, photographic; ophthalmic of 8 and 16 bits
+    )
+)
 
 # Asked for like any other keyword: of a segmentation or structure set the UIDs of the series that it was drawn on.
 DRAWN_ON = "ReferencedSeriesSequence"
@@ -115,10 +134,24 @@ class Series:
 
     @property
     def derived(self) -> bool:
-        """Whether this is something made from images (a segmentation, a report, a reformat) rather than acquired."""
-        image_type = self.header.get("ImageType") or []
-        first = image_type[0] if isinstance(image_type, list | tuple) and image_type else image_type
-        return str(self.header.get("Modality")) in DERIVED_MODALITIES or first == "DERIVED"
+        """Whether this is something made from images (a segmentation, a report, a reformat) rather than acquired.
+
+        A projection that is DERIVED and PRIMARY is what the acquiring system made of its own raw image (PS3.3 C.7.6.1.1.2): it counts as acquired.
+        """
+        stated = self.header.get("ImageType") or []
+        kind = tuple(stated[:2]) if isinstance(stated, list | tuple) else (stated,)
+        made = kind[:1] == ("DERIVED",) and not (self.projection and kind[1:] == ("PRIMARY",))
+        return str(self.header.get("Modality")) in DERIVED_MODALITIES or made
+
+    @property
+    def projection(self) -> bool:
+        """Whether its images are no slices: each shows the patient by itself, and states no place."""
+        return self.header.get("SOPClassUID") in PROJECTIONS and not self.header.get("ImagePositionPatient")
+
+    @property
+    def each(self) -> tuple["Series", ...]:
+        """Its images one by one, each as a series of its own."""
+        return tuple(Series(series_instance_uid=self.series_instance_uid, instances=(one,), more=self.more) for one in self.instances)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Images that a model made, as a series of their own: one image for each source image, of its class, in its place, in its stored unit.
 
 What is said of patient, study, place and technique is the source's, copied as it stands there. The values are stored as the source stores its
-own, so that rescale, window and padding keep their meaning; a stored value is never further from the model's value than half a stored unit.
+own, so that rescale, window and padding keep their meaning; a stored value is never further from the model's value than half a stored unit, but
+for those of a radiograph that its own bits do not hold: these become black or white.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sr.codedict import codes
 from pydicom.tag import Tag
-from pydicom.uid import UID, CTImageStorage, MRImageStorage
+from pydicom.uid import UID
 from pydicom.valuerep import validate_value
 
 from dicom_node.config import DerivedImage
@@ -25,6 +26,7 @@ from dicom_node.report.grid import planes
 from dicom_node.report.header import copy_elements, settle
 from dicom_node.report.run import Run
 from dicom_node.report.side import state_side
+from dicom_node.report.technique import ACQUIRED, TECHNIQUE, TYPE_2, X_RAYS
 from dicom_node.report.words import Words
 
 # Copied as they stand, whatever they hold: where the image lies, how its pixels are laid out, what its values mean (PS3.3 C.7.4.1, C.7.6.2,
@@ -59,40 +61,6 @@ _KEPT = (
     "LossyImageCompressionRatio",
     "LossyImageCompressionMethod",
 )
-# Copied where they are valid: how and when the source was acquired, which holds for what was made of it (PS3.3 C.7.6.1, C.7.6.4, C.8.2.1, C.8.3.1).
-_ACQUIRED = (
-    "AcquisitionDate",
-    "AcquisitionTime",
-    "AcquisitionNumber",
-    "ProtocolName",
-    "BodyPartExamined",
-    "PatientOrientation",
-    "ImageLaterality",
-    "ScanOptions",
-    "ContrastBolusAgent",
-    "ContrastBolusRoute",
-    "ContrastBolusVolume",
-)
-_TECHNIQUE = {
-    str(CTImageStorage): (
-        *("KVP", "DataCollectionDiameter", "ReconstructionDiameter", "DistanceSourceToDetector", "DistanceSourceToPatient", "GantryDetectorTilt"),
-        *("TableHeight", "RotationDirection", "ExposureTime", "XRayTubeCurrent", "Exposure", "FilterType", "FocalSpots", "ConvolutionKernel"),
-        *("RevolutionTime", "SingleCollimationWidth", "TotalCollimationWidth", "SpiralPitchFactor"),
-    ),
-    str(MRImageStorage): (
-        *("ScanningSequence", "SequenceVariant", "MRAcquisitionType", "SequenceName", "AngioFlag", "RepetitionTime", "EchoTime", "InversionTime"),
-        *("NumberOfAverages", "ImagingFrequency", "ImagedNucleus", "EchoNumbers", "MagneticFieldStrength", "NumberOfPhaseEncodingSteps"),
-        *("EchoTrainLength", "PercentSampling", "PercentPhaseFieldOfView", "PixelBandwidth", "TriggerTime", "ReceiveCoilName"),
-        *("AcquisitionMatrix", "InPlanePhaseEncodingDirection", "FlipAngle", "VariableFlipAngleFlag", "TemporalPositionIdentifier"),
-        *("NumberOfTemporalPositions", "TemporalResolution"),
-    ),
-}
-_TYPE_2 = {
-    str(CTImageStorage): ("PositionReferenceIndicator", "InstanceNumber", "SliceThickness", "AcquisitionNumber", "KVP"),
-    str(MRImageStorage): (
-        *("PositionReferenceIndicator", "InstanceNumber", "SliceThickness", "ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength"),
-    ),
-}
 _BINARY = ("US", "SS", "UL", "SL", "FL", "FD")
 _RANGES = {0: (0, 65535), 1: (-32768, 32767)}  # of stored values, by Pixel Representation
 
@@ -111,7 +79,7 @@ def derived(name: str, values: Any, assembled: Assembled, run: Run) -> tuple[Dat
     if values.array.shape != before.shape or not np.allclose(values.affine, assembled.volume.affine, atol=1e-6):
         raise ModelFailed(f"the image '{name}' is not on its input's grid", hint="Return it with `volume.with_array`.")
     wants_hu = run.model.manifest.inputs[run.model.manifest.input_of(run.model.manifest.images[name])].units == "HU"
-    sources = {source.SOPInstanceUID: (source, _scale(source, wants_hu=wants_hu)) for source in assembled.sources}
+    sources = {source.SOPInstanceUID: (source, _scale(source, assembled.turned, wants_hu=wants_hu)) for source in assembled.sources}
     slices = [(plane.slice_index, *sources[plane.sop_instance_uid]) for plane in planes(assembled)]
     signed = _signed(name, values.array, [(index, scale) for index, _, scale in slices])
     return tuple(_image(name, source, index, scale.stored(values.array[index], before[index], signed), scale, run) for index, source, scale in slices)
@@ -134,10 +102,12 @@ class _Scale:
     mapped: bool  # by a real-world value mapping, which speaks of stored values by their sign
     signed: int  # Pixel Representation
     padding: tuple[int, int] | None  # stored values from and to
+    bits: int | None  # of a radiograph: no stored value needs more; None: of 16 bits all are used
+    turned: float | None  # the model's values are this number less the image's own
 
     def of(self, values: Any) -> Any:
         """Return stored values, not yet rounded."""
-        return (values - self.intercept) / self.slope
+        return ((values if self.turned is None else self.turned - values) - self.intercept) / self.slope
 
     def stored(self, values: Any, of_source: Any, signed: int) -> np.ndarray:
         """Return the stored values (row, column) of a slice, rounded; what is padding in the source is the same padding (PS3.3 C.7.5.1.1.2)."""
@@ -145,20 +115,23 @@ class _Scale:
         if self.padding is not None:
             before = np.rint(self.of(of_source.astype(np.float64)))
             found = np.where((before >= min(self.padding)) & (before <= max(self.padding)), before, found)
+        if self.bits is not None:
+            low = -(2 ** (self.bits - 1)) if signed else 0
+            found = np.clip(found, low, low + 2**self.bits - 1)
         return found.astype("<i2" if signed else "<u2")
 
 
-def _scale(source: Dataset, *, wants_hu: bool) -> _Scale:
+def _scale(source: Dataset, turned: float | None, *, wants_hu: bool) -> _Scale:
     """Return how the values of an image follow from its stored values.
 
     Raises
     ------
     Unsuitable: its class is not one of those that are written here, or a table stands between both.
     """
-    if source.SOPClassUID not in _TECHNIQUE:
+    if source.SOPClassUID not in TECHNIQUE:
         raise Unsuitable(
-            f"the images are {UID(source.SOPClassUID).name} objects; derived images are made of single-frame CT and MR images only",
-            hint="Send the series as CT Image Storage or MR Image Storage objects.",
+            f"the images are {UID(source.SOPClassUID).name} objects; derived images are made of single-frame CT, MR, CR, DX and MG images only",
+            hint="Send the series as objects of one of these classes.",
         )
     mapping: Dataset = next(iter(source.get("RealWorldValueMappingSequence") or ()), Dataset())
     mapped = len(mapping) > 0 and not (wants_hu and source.get("RescaleType", "HU") in ("HU", "US", ""))
@@ -168,8 +141,15 @@ def _scale(source: Dataset, *, wants_hu: bool) -> _Scale:
             hint="Send the series with rescale slope and intercept.",
         )
     slope, intercept = (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) if mapped else _rescale(source)
-    signed = int(source.PixelRepresentation)
-    return _Scale(slope=float(slope), intercept=float(intercept), mapped=mapped, signed=signed, padding=_padding(source))
+    return _Scale(
+        slope=float(slope),
+        intercept=float(intercept),
+        mapped=mapped,
+        signed=int(source.PixelRepresentation),
+        padding=_padding(source),
+        bits=min(int(source.BitsStored), 16) if source.SOPClassUID in X_RAYS else None,
+        turned=turned,
+    )
 
 
 def _rescale(source: Dataset) -> tuple[float, float]:
@@ -180,11 +160,13 @@ def _rescale(source: Dataset) -> tuple[float, float]:
 
 def _signed(name: str, array: Any, scales: Sequence[tuple[int, _Scale]]) -> int:
     """Return the Pixel Representation for the whole series: the source's if all values fit, else the other one."""
+    own = scales[0][1].signed
+    if scales[0][1].bits is not None:
+        return own
     low, high = 0.0, 0.0
     for index, scale in scales:
         ends = [scale.of(float(end)) for end in (array[index].min(), array[index].max())]
         low, high = min(low, *ends, *(scale.padding or ())), max(high, *ends, *(scale.padding or ()))
-    own = scales[0][1].signed
     for representation in (own,) if scales[0][1].mapped else (own, 1 - own):
         if _RANGES[representation][0] <= round(low) and round(high) <= _RANGES[representation][1]:
             return representation
@@ -218,13 +200,13 @@ def _image(name: str, source: Dataset, index: int, stored: np.ndarray, scale: _S
     image.file_meta = FileMetaDataset()
     image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = UID(source.SOPClassUID)
     image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = UID(run.uid(_kind(name), index + 1))
-    for keyword in _TYPE_2[image.SOPClassUID]:
+    for keyword in TYPE_2[image.SOPClassUID]:
         setattr(image, keyword, None)
-    valid = [keyword for keyword in (*_ACQUIRED, *_TECHNIQUE[image.SOPClassUID]) if _is_valid(source, keyword)]
+    valid = [keyword for keyword in (*ACQUIRED, *TECHNIQUE[image.SOPClassUID]) if _is_valid(source, keyword)]
     copied = (*_KEPT, *(("RealWorldValueMappingSequence",) if scale.mapped else ()), *valid)
-    copy_elements(source, image, [Tag(keyword) for keyword in copied if keyword in source])
+    copy_elements(source, image, [Tag(keyword) for keyword in copied if keyword in source and not _is_without_size(source, keyword)])
     _say_how_it_was_made(image, source, described, run, words)
-    _put_pixels(image, source, stored)
+    _put_pixels(image, source, stored, scale.bits or 16)
     settle(image, source, run, _kind(name))
     if "ImageLaterality" not in image:
         state_side(image, source)
@@ -245,10 +227,16 @@ def _is_valid(source: Dataset, keyword: str) -> bool:
     return True
 
 
+def _is_without_size(source: Dataset, keyword: str) -> bool:
+    """Say whether an attribute says of pixels that they are of no size, as some radiographs do that were never calibrated."""
+    return keyword in ("PixelSpacing", "ImagerPixelSpacing") and not all(float(each) > 0 for each in source.get(keyword) or (0,))
+
+
 def _say_how_it_was_made(image: Dataset, source: Dataset, described: DerivedImage, run: Run, words: Words) -> None:
     """Write the derivation (PS3.3 C.7.6.1.1.2 to 4, C.12.4). Value 3 of Image Type stays the source's: its class gives it a meaning."""
     own = list(source.ImageType) if _is_valid(source, "ImageType") else []
-    kind = own[2] if len(own) > 2 else {"CT": "AXIAL"}.get(str(source.get("Modality")), "OTHER")
+    unstated = "" if source.SOPClassUID in X_RAYS else {"CT": "AXIAL"}.get(str(source.get("Modality")), "OTHER")
+    kind = own[2] if len(own) > 2 else unstated
     image.ImageType = ["DERIVED", "SECONDARY", kind, described.image_type]
     image.DerivationDescription = words.say(f"{described.description} ({run.model.name} {run.model.manifest.version})", 1024)
     image.DerivationCodeSequence = [words.concept(code) for code in described.derivation]
@@ -261,10 +249,9 @@ def _say_how_it_was_made(image: Dataset, source: Dataset, described: DerivedImag
     image.SourceImageSequence = [item]
 
 
-def _put_pixels(image: Dataset, source: Dataset, stored: np.ndarray) -> None:
+def _put_pixels(image: Dataset, source: Dataset, stored: np.ndarray, bits: int) -> None:
     signed = int(stored.dtype.kind == "i")
-    image.BitsAllocated = image.BitsStored = 16
-    image.HighBit, image.PixelRepresentation = 15, signed
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, bits, bits - 1, signed
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         number = _whole(source, keyword)
         if number is not None:

@@ -27,12 +27,14 @@ class Plane:
 
 
 def planes(assembled: Assembled) -> list[Plane]:
-    """Return the planes of a volume in the order of its slices; a slice that was interpolated has none.
+    """Return the planes of a volume in the order of its slices; a slice that was interpolated has none, a projection has one.
 
     Raises
     ------
     Rejected: the volume is not on the grid of its images, so that a mask on it could not be laid over them.
     """
+    if assembled.projection:
+        return [_flat(assembled)]
     affine = np.asarray(assembled.volume.affine)
     step = affine[:3, 0]
     found: dict[int, Plane] = {}
@@ -65,6 +67,21 @@ def _same_axes(plane: Plane, affine: np.ndarray) -> None:
         direction = affine[:3, axis] / np.linalg.norm(affine[:3, axis])
         if direction @ np.array(cosines) < _PARALLEL:
             raise Rejected("the rows and columns of the volume are not those of its images", hint="This is a fault of the node: report it.")
+
+
+def _flat(assembled: Assembled) -> Plane:
+    """Return the plane of a projection: it lies where its volume lies, in a system of its own."""
+    source = assembled.sources[0]
+    return Plane(
+        slice_index=0,
+        sop_class_uid=source.SOPClassUID,
+        sop_instance_uid=source.SOPInstanceUID,
+        frame_number=None,
+        position_mm=(0.0, 0.0, 0.0),
+        orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        spacing_mm=assembled.volume.spacing[1:],
+        thickness_mm=None,
+    )
 
 
 def _planes_of(source: Dataset) -> Iterator[Plane]:

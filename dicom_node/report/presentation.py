@@ -1,7 +1,8 @@
 """How images are to be shown, as a Grayscale Softcopy Presentation State (PS3.3 A.33.1): a window, marks on slices, and no pixel of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from highdicom import ModalityLUTTransformation, PresentationLUTTransformation, ReferencedImageSequence
@@ -20,6 +21,7 @@ from dicom_node.report.side import state_side
 from dicom_node.report.words import Words
 
 _LAYER = GraphicLayer("AI", order=1, description="AI, research use, unverified", display_color=CIELabColor.from_rgb(255, 204, 0))
+_FINEST_RATIO = 1000
 _HALF = 0.5  # in GSPS coordinates the corner of the first pixel is 0\0, and its centre lies half a pixel further (PS3.3 C.10.5)
 
 
@@ -52,12 +54,12 @@ def presentation(name: str, wanted: Presentation, assembled: Assembled, run: Run
         graphic_annotations=marked or None,
         graphic_layers=[_LAYER] if marked else None,
         modality_lut_transformation=scale.transformation,
-        voi_lut_transformations=_windows(wanted, sources, scale, words.say(described.description, 64)),
+        voi_lut_transformations=_windows(_as_stored(wanted, assembled), sources, scale, words.say(described.description, 64)),
         presentation_lut_transformation=_polarity(sources[0]),
     )
     built.ContentCreatorName = None  # type 2, and no person made it
     built.PresentationCreationDate, built.PresentationCreationTime = run.moment(str(sources[0].get("TimezoneOffsetFromUTC") or ""))
-    _keep_aspect(built, planes(assembled)[0])
+    _keep_aspect(built, planes(assembled)[0], assembled)
     settle(built, sources[0], run, "PR")
     copy_elements(sources[0], built, [Tag("BodyPartExamined")] if is_sound(sources[0], "BodyPartExamined") else [])
     state_side(built, sources[0])
@@ -120,6 +122,14 @@ def _scale(place: Dataset) -> _Scale:
     return _Scale(slope=float(slope), intercept=float(intercept), type=str(place.get("RescaleType") or "US"))
 
 
+def _as_stored(wanted: Presentation, assembled: Assembled) -> Presentation:
+    """Return the window for the image's own values where the model's are turned: what is shown, once inverted, is the same (PS3.3 C.11.2.1.2)."""
+    if wanted.window is None or assembled.turned is None:
+        return wanted
+    center, width = wanted.window
+    return replace(wanted, window=(assembled.turned - center + (1 if width >= 1 else 0), width))
+
+
 def _windows(wanted: Presentation, sources: Sequence[Dataset], scale: _Scale, explanation: str) -> list[SoftcopyVOILUTTransformation] | None:
     """Return the window for all images, in what the modality LUT gives (PS3.3 C.11.2, C.11.8); without one, each image's own, where it has one."""
     if wanted.window is not None:
@@ -169,9 +179,13 @@ def _polarity(source: Dataset) -> PresentationLUTTransformation:
     return PresentationLUTTransformation(presentation_lut_shape="INVERSE" if white_first else "IDENTITY")
 
 
-def _keep_aspect(built: Dataset, plane: Plane) -> None:
-    """State the pixels' size in place of a ratio of one to one (PS3.3 C.10.4)."""
+def _keep_aspect(built: Dataset, plane: Plane, assembled: Assembled) -> None:
+    """State the pixels' size in place of a ratio of one to one; of a projection, where they have none in the patient, their ratio (PS3.3 C.10.4)."""
     area = built.DisplayedAreaSelectionSequence[0]
+    if assembled.projection:
+        ratio = Fraction(plane.spacing_mm[0] / plane.spacing_mm[1]).limit_denominator(_FINEST_RATIO)
+        area.PresentationPixelAspectRatio = [ratio.numerator, ratio.denominator]
+        return
     del area.PresentationPixelAspectRatio
     area.PresentationPixelSpacing = [DSfloat(number, auto_format=True) for number in plane.spacing_mm]
 

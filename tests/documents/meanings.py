@@ -104,10 +104,12 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "min_slices": "Fewer do not suit.",
         "max_slice_spacing_mm": "A wider spacing does not suit.",
         "min_extent_mm": "A shorter stack does not suit.",
+        "photometric": "Of projections: `MONOCHROME2` turns the values of MONOCHROME1 images, so that higher is brighter. None: as they are stored.",
         "units": "`HU`: only CT whose values are Hounsfield units. None: as the real-world value mapping or the rescale gives them.",
         "dtype": 'Of the values. `"int16"` takes half the memory; a series whose values are not whole numbers of 16 bits is then declined.',
         "allow_derived": "Whether reformats, localizers, screen captures and other derived images suit.",
-        "kind": "`image`: one series of images. `regions`: a segmentation or structure set that refers to the series of `of`.",
+        "kind": "`image`: one series of slices. `projection`: one image that is no slice; `either`: one or the other. "
+        "`regions`: a segmentation or structure set that refers to the series of `of`.",
         "of": "Of regions: the image input that they lie on, the first.",
         "allow_gaps": "Whether a missing slice may be interpolated; the report says so.",
         "max_tilt_deg": "A larger gantry tilt does not suit.",
@@ -130,7 +132,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "segment": "The segment that it is measured on; not with `segments`.",
         "segments": "The segments that it is measured on, with a value for each.",
         "site": "Where, if it belongs to no segment; otherwise in which part of its segment, on the segment's side.",
-        "of": "The input of kind regions, on each of which it is measured; `found`: each segment that was found.",
+        "of": "The input of kind regions, on each of which it is measured; `found`: each segment that was found. "
+        "Or the presentation that it belongs to: where that is not made, it is `None` and left out.",
         "unit_of": "Instead of `unit`: the input whose values are measured. Without a `concept`, it is theirs too.",
         "derivation": "How the number was derived, such as `SCT.Mean`.",
         "method": "Measurement method.",

@@ -32,10 +32,10 @@ METHODS = (
     ),
     Method(
         "F002",
-        "modalities: CT, MR and their enhanced forms as volumes",
+        "modalities: CT, MR and their enhanced forms as volumes; radiographs, ultrasound and other single images",
         ("dicom_node/assemble",),
-        ("tests/test_assemble.py: test_",),
-        "projection images and ultrasound are stored and routed, not analysed",
+        ("tests/test_assemble.py: test_", "tests/test_projections.py: test_"),
+        "images of many frames without a place (ultrasound and angiography runs) are stored and routed, not analysed",
     ),
     Method("F003", "more dimensions: time, energy, dose"),
     Method(
@@ -82,9 +82,12 @@ METHODS = (
     Method(
         "F011",
         "contrast: window, gamma, equalisation",
-        ("models/enhance",),
-        (f"{_MODELS_PROOF}/test_enhance.py: test_equalisation",),
-        "limited equalisation; windows and gamma are the viewer's",
+        ("dicom_node/methods/windows.py", "models/smart_windows", "models/contrast_window", "models/enhance"),
+        (
+            f"{_MODELS_PROOF}/test_smart_windows.py: test_",
+            f"{_MODELS_PROOF}/test_enhance.py: test_equalisation",
+        ),
+        "windows as presentation states, and limited equalisation; gamma is the viewer's",
     ),
     Method(
         "F012", "sharpening: unsharp mask, Laplacian", ("models/enhance",), (f"{_MODELS_PROOF}/test_enhance.py: test_a_blurred_edge",), "unsharp mask"
@@ -100,7 +103,17 @@ METHODS = (
         ),
     ),
     Method("F015", "a blend of the image and its background", ("models/enhance",), (f"{_MODELS_PROOF}/test_enhance.py: test_a_factor_of_one",)),
-    Method("F016", "grey from colour"),
+    Method(
+        "F016",
+        "grey from colour",
+        ("dicom_node/assemble/projection.py",),
+        (
+            "tests/test_projections.py: test_colour_becomes",
+            "tests/test_projections.py: test_a_palette",
+            "tests/test_projections.py: test_every_way_to_store_colour",
+        ),
+        "of 8 bits",
+    ),
     Method("F017", "erosion", ("dicom_node/methods/morphology.py",), ("tests/test_methods_morphology.py: test_erosion",)),
     Method("F018", "dilation, opening, closing", ("dicom_node/methods/morphology.py",), ("tests/test_methods_morphology.py: test_closing",)),
     Method("F019", "noise by averaging neighbours", ("models/denoise",), (f"{_MODELS_PROOF}/test_denoise.py: test_the_mean_of_nine",)),

@@ -44,13 +44,17 @@ def fetched(folder: str) -> Path:
     return model(folder).weights_folder
 
 
-def sample(name: str) -> Volume:
-    """Return a published image by name, or skip this test where it cannot be had."""
+def published(name: str) -> Path:
+    """Return the file of a published image by name, or skip this test where it cannot be had."""
     try:
-        path = nifti(name)
+        return nifti(name)
     except Transient as error:
-        path = Path(missing(str(error)))
-    return read(path)
+        return Path(missing(str(error)))
+
+
+def sample(name: str) -> Volume:
+    """Return a published NIfTI image by name, or skip this test where it cannot be had."""
+    return read(published(name))
 
 
 def read(path: Path) -> Volume:

@@ -8,10 +8,11 @@ from pydicom import dcmread
 from scipy import ndimage
 
 from dicom_node import Unsuitable
+from dicom_node.assemble.volume import assemble
 from dicom_node.methods.noise import noise_sd, tissue, variance
 from dicom_node.work import try_model
-from tests import phantoms
-from tests.models_proof import code, model, sample, settled, volume
+from tests import phantoms, projections
+from tests.models_proof import code, model, published, sample, settled, volume
 
 AFFINE = np.diag([2.5, 0.7, 0.7, 1.0])
 OBLIQUE = phantoms.affine("oblique", (3.0, 0.9, 0.5))
@@ -167,3 +168,27 @@ def test_the_series_that_comes_out_is_valid_and_lies_on_its_source(tmp_path: Pat
     images = [dcmread(path) for path in trial.objects[:-1]]
     assert {image.ImageType[3] for image in images} == {"ENHANCED"} and len(images) == 4
     assert [code.CodeValue for code in images[0].DerivationCodeSequence] == ["113086", "113089"]
+
+
+def test_a_published_radiograph_has_steeper_edges_and_no_more_noise():
+    """A chest radiograph (CR, MONOCHROME1; NEMA compression sample RG1): its middle, in the sense in which it is seen."""
+    image = assemble([published("chest-cr")], model("enhance").manifest.inputs["images"]).volume
+    found = analysed(volume(image.array[:, 600:1400, 500:1300], np.eye(4))).measurements
+    print({name: round(value, 1) for name, value in found.items()})
+    assert found["edge_gain"] > 25 and found["noise_gain"] < 5
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX", "MG"])
+def test_a_radiograph_comes_out_as_one_of_its_kind(kind, tmp_path: Path):
+    """As DICOM: one image of its class and polarity, and a report, valid."""
+    array = np.full((64, 64), 1000, np.uint16)
+    array[8:-8, 8:-8] = 2500
+    array = (array + np.rint(np.random.default_rng(3).normal(0, 12, array.shape))).astype(np.uint16)
+    source = projections.image(
+        kind, 4095 - array, PhotometricInterpretation="MONOCHROME1", **({} if kind == "CR" else {"PresentationLUTShape": "INVERSE"})
+    )
+    trial = try_model(model("enhance"), phantoms.write([source], tmp_path / "in"), tmp_path / "out")
+    assert trial.problems == () and len(trial.objects) == 2
+    image = dcmread(trial.objects[0])
+    assert (image.SOPClassUID, image.PhotometricInterpretation, image.ImageType[3]) == (source.SOPClassUID, "MONOCHROME1", "ENHANCED")
+    assert np.abs(image.pixel_array.astype(int) - source.pixel_array)[20:-20, 20:-20].max() < 100
