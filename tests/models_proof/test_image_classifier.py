@@ -24,7 +24,7 @@ from dicom_node.methods.calibration import operating_point, probabilities, tempe
 from dicom_node.methods.classification import Classifier, Description, Preparation, laid_back, prepared
 from dicom_node.methods.training import fit
 from dicom_node.work import try_model
-from tests import phantoms
+from tests import phantoms, projections
 from tests.models_proof import code, scanned, volume
 from tests.models_proof.drawn_lesions import Drawn, drawn
 from tests.verbs import run
@@ -326,6 +326,23 @@ def test_a_volume_without_contrast_or_a_single_image_is_declined(tmp_path):
         analyse(volume(np.full(SHAPE, -1000), AFFINE))
     with pytest.raises(Unsuitable, match="looks at volumes, and this is a single image"):
         analyse(volume(np.zeros((1, 40, 40)), AFFINE))
+
+
+@pytest.mark.parametrize("kind", ["CR", "DX"])
+def test_a_radiograph_is_classified_by_itself(kind, tmp_path):
+    """A network that looks at single images: a valid report and no map, as a radiograph names no frame of reference; dark or bright, it is the same."""
+    plane = SMALL | {"spatial_dims": 2, "block_config": [1]}
+    network = {"name": "DenseNet", "arguments": plane, "layer": "class_layers.relu"}
+    inputs = {"image": {"kind": "projection", "photometric": "MONOCHROME2", "Modality": kind}}
+    said = {**SAID, "network": network, "image": {"size": [32, 32], "mean": 0.5, "sd": 0.25}, "inputs": inputs}
+    model = package(*written(tmp_path, said, told_of(said).network.build().state_dict()), tmp_path / "made")
+    likely = []
+    for photometric, stored in (("MONOCHROME2", projections.wedge()), ("MONOCHROME1", 4095 - projections.wedge())):
+        image = projections.image(kind, stored, PhotometricInterpretation=photometric)
+        trial = try_model(model, phantoms.write([image], tmp_path / photometric), tmp_path / f"{photometric} out")
+        assert trial.problems == () and [path.name for path in trial.objects] == ["1-sr.dcm"]
+        likely.append(trial.findings.measurements["lesion"])
+    assert likely[0] == pytest.approx(likely[1], abs=1e-4) and 0 < likely[0] < 1
 
 
 @pytest.mark.parametrize(
