@@ -37,7 +37,17 @@ METHODS = (
         ("tests/test_assemble.py: test_", "tests/test_projections.py: test_"),
         "images of many frames without a place (ultrasound and angiography runs) are stored and routed, not analysed",
     ),
-    Method("F003", "more dimensions: time, energy, dose"),
+    Method(
+        "F003",
+        "more dimensions: time, echo, diffusion, energy",
+        ("dicom_node/assemble/stack.py",),
+        (
+            "tests/test_assemble.py: test_of_several_phases",
+            "tests/test_assemble.py: test_phases_told_apart",
+            "tests/test_assemble.py: test_of_an_enhanced_image_with_two",
+        ),
+        "a series is parted by time, echo, b-value or tube voltage and the first complete part is analysed; dose reports are kept, not read",
+    ),
     Method(
         "F004",
         "large amounts: on disk, in patches, in a queue",

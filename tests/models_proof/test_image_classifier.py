@@ -330,7 +330,7 @@ def test_a_volume_without_contrast_or_a_single_image_is_declined(tmp_path):
 
 @pytest.mark.parametrize("kind", ["CR", "DX"])
 def test_a_radiograph_is_classified_by_itself(kind, tmp_path):
-    """A network that looks at single images: a valid report and no map, as a radiograph names no frame of reference; dark or bright, it is the same."""
+    """A network of single images: a valid report and no map, for a radiograph names no frame of reference; dark or bright, the answer is one."""
     plane = SMALL | {"spatial_dims": 2, "block_config": [1]}
     network = {"name": "DenseNet", "arguments": plane, "layer": "class_layers.relu"}
     inputs = {"image": {"kind": "projection", "photometric": "MONOCHROME2", "Modality": kind}}
