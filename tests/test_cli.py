@@ -340,6 +340,16 @@ def test_try_runs_a_model_on_a_folder(house: House, tmp_path: Path) -> None:
     assert house.store.jobs.counts()["COMPLETED"] == 1
 
 
+def test_try_names_what_was_found_and_shows_it_in_the_models_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the whole first, then candidate by candidate; the picture's window is that of the model's presentation."""
+    phantoms.write(phantoms.series(), tmp_path / "in")
+    shown = []
+    monkeypatch.setattr("dicom_node.simulate.viewer.picture", lambda sources, seg, into, window: shown.append(window) or into)
+    said = run("try", FAKES / "points", tmp_path / "in", "-o", tmp_path / "out", "--json")
+    assert [(row["what"], row["of"]) for row in said.json["findings"]] == [("Candidates", "Lung"), ("Volume", "Candidate 1")], said.err
+    assert shown == [(40, 400)]
+
+
 def mr(folder: Path) -> Path:
     phantoms.write(phantoms.series(modality="MR"), folder / "mr")
     return folder / "mr"

@@ -251,6 +251,14 @@ def test_the_picture_has_the_segments_colour_where_the_marker_is(tmp_path: Path)
     assert (np.abs(pixels[:100, 1200:] - (255, 184, 64)).sum(axis=2) < 30).sum() > 500
 
 
+def test_a_picture_can_be_asked_for_in_a_window(tmp_path: Path) -> None:
+    """Center and width, as a presentation state says them; without them the marker's tissue chooses."""
+    files = written(tmp_path, phantom())
+    seg = segmented(files, tmp_path / "seg.dcm")
+    assert "window -1350 to 150 HU" in scene(files, seg, (-600, 1500)).subtitle
+    assert "window -160 to 240 HU" in scene(files, seg).subtitle
+
+
 def test_a_segmentation_of_other_images_is_not_drawn(tmp_path: Path) -> None:
     """What it refers to must be among the files that are given."""
     files = written(tmp_path / "a", phantom())

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dicom_node.config import Model, Site
-    from dicom_node.domain import Progress, Series, Study
+    from dicom_node.domain import Findings, Progress, Series, Study
     from dicom_node.methods.recognition import Recognised
     from dicom_node.work import Trial
 
@@ -41,8 +42,8 @@ def try_(
     with _progress() as say:
         trial = try_model(chosen, files, out, device=device, say=say)
     seg = next((path for path in trial.objects if path.name.endswith("seg.dcm")), None)
-    pictures = [picture(trial.sources, seg, out / "picture.png")] if seg else []
-    rows = _measured(chosen, trial.findings)
+    pictures = [picture(trial.sources, seg, out / "picture.png", _window(trial))] if seg else []
+    rows = _measured(trial.model, trial.findings)
     if as_json:
         said = {"chosen": trial.chosen, "findings": rows, "notes": trial.findings.notes, "objects": trial.objects, "pictures": pictures}
         write(plain(said | {"problems": trial.problems, "seconds": trial.seconds}))
@@ -83,20 +84,35 @@ def _together(paths: list[Path]) -> list[tuple[str, int]]:
     return rows
 
 
-def _measured(model: Any, findings: Any) -> list[dict[str, Any]]:
+def _window(trial: "Trial") -> tuple[float, float] | None:
+    """Return the window, center and width, in which the model wants the images of its first input to be seen; None: it names none."""
+    manifest = trial.model.manifest
+    of_first = [name for name, one in manifest.presentations.items() if manifest.input_of(one) == next(iter(manifest.inputs))]
+    shown = [one for name in of_first if (one := trial.findings.presentations.get(name))]
+    return next((one.window for one in shown if one.window), None)
+
+
+def _measured(model: "Model", findings: "Findings") -> list[dict[str, Any]]:
+    """Return what was measured and answered as rows: of the whole first, then segment by segment.
+
+    model: its manifest as it reads for these findings.
+    """
     manifest = model.manifest
     labels = {segment.number: segment.label for segment in manifest.segments}
-    rows = []
-    for name, value in findings.measurements.items():
-        said = manifest.measurements[name]
-        values = value if hasattr(value, "items") else {said.segment: value}
+    numbered = []
+    for name, said in manifest.measurements.items():
+        value = findings.measurements[name]
+        values = value if isinstance(value, Mapping) else {next(iter(said.on), 0): value}
         for number, one in values.items():
             of = ", ".join(filter(None, (labels.get(number), said.site.meaning if said.site else None)))
             what = said.concept.meaning + (f" ({said.derivation.meaning})" if said.derivation else "")
-            rows.append({"what": what, "of": of, "value": None if one is None else round(one, said.digits), "unit": said.unit.value})
+            row = {"what": what, "of": of, "value": None if one is None else round(one, said.digits or None), "unit": said.unit.value}
+            numbered.append((number, row))
+    rows: list[dict[str, Any]] = [row for _, row in sorted(numbered, key=lambda pair: pair[0])]
     for name, answer in findings.evaluations.items():
-        said = manifest.evaluations[name]
-        rows.append({"what": said.concept.meaning, "of": said.site.meaning if said.site else "", "value": said.answers[answer].meaning, "unit": ""})
+        asked = manifest.evaluations[name]
+        of = asked.site.meaning if asked.site else ""
+        rows.append({"what": asked.concept.meaning, "of": of, "value": asked.answers[answer].meaning, "unit": ""})
     return rows
 
 

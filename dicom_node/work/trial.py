@@ -21,6 +21,7 @@ class Trial:
     """What `try_model` made."""
 
     findings: Findings
+    model: Model  # its manifest as it reads for these inputs and findings
     chosen: Mapping[str, str]  # the model's input name → why this series
     sources: tuple[Path, ...]  # files of the first input
     objects: tuple[Path, ...]  # files written
@@ -53,6 +54,7 @@ def try_model(model: Model, files: Sequence[Path], out: Path, *, device: str = "
     steps.end("check")
     return Trial(
         findings=findings,
+        model=model,
         chosen=dict(zip(chosen, taking.reasons, strict=True)),
         sources=tuple(paths[next(iter(paths))]),
         objects=objects,

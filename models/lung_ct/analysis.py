@@ -19,7 +19,7 @@ Progress = Callable[[float, str], None]
 
 AIRWAYS = 3  # the manifest's segment
 THIRDS = ("lower", "middle", "upper")
-OF_THIRDS = ("volume", "laa950", "haa")
+OF_THIRDS = ("laa950", "haa")  # their volumes say no more than where the planes lie
 BONE_HU = 1024  # the histogram's end
 NOISY_HU = 40.0  # standard deviation in air
 FEW = 100  # voxels, from which no noise is estimated

@@ -13,6 +13,7 @@ from skimage.morphology import ball
 from skimage.segmentation import watershed
 
 from dicom_node.methods.coarse import Box, Image, Mask
+from dicom_node.methods.coarse import box as box_about
 
 from .candidates import STEP_MM, Blob, Field, Point, blobs, halved
 
@@ -93,14 +94,20 @@ def _basin(hu: Image, inside: Mask, heart: Mask, far: Mask, edge_hu: float, lung
 
 def _without_tails(mask: Mask, heart: Mask) -> Mask:
     """Return the piece in the heart without what is much thinner."""
-    inner = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1]
-    widest = float(inner[heart].max(initial=0.0))
+    result = np.zeros_like(mask)
+    where = box_about(mask)
+    if where is None:
+        return result
+    inner = ndimage.distance_transform_edt(np.pad(mask[where], 1))[1:-1, 1:-1, 1:-1]
+    widest = float(inner[heart[where]].max(initial=0.0))
     if widest < 1:
-        return mask & False
+        return result
     thin = THIN * widest
     core, _ = ndimage.label(inner > thin)
-    number = core[np.unravel_index(np.argmax(np.where(heart, inner, 0)), mask.shape)]
-    return mask & (ndimage.distance_transform_edt(core != number) <= thin + 1) if number else mask & False
+    number = core[np.unravel_index(np.argmax(np.where(heart[where], inner, 0)), core.shape)]
+    if number:
+        result[where] = mask[where] & (ndimage.distance_transform_edt(core != number) <= thin + 1)
+    return result
 
 
 def _shape(mask: Mask) -> tuple[float, float, float, float]:
@@ -114,10 +121,11 @@ def _shape(mask: Mask) -> tuple[float, float, float, float]:
 
 
 def _surroundings(mask: Mask, bright: Mask, inside: Mask) -> tuple[float, float]:
-    """Return the shares of its shell that are as bright as itself, and that lie outside of the closed lungs."""
-    shell = ndimage.binary_dilation(np.pad(mask, 2), ball(2))[2:-2, 2:-2, 2:-2] & ~ndimage.binary_dilation(mask)
+    """Return the shares of its shell that are as bright as itself, and that lie outside of the closed lungs; the mask is not empty."""
+    where = box_about(mask, (2, 2, 2)) or ()
+    shell = ndimage.binary_dilation(np.pad(mask[where], 2), ball(2))[2:-2, 2:-2, 2:-2] & ~ndimage.binary_dilation(mask[where])
     total = max(1, int(shell.sum()))
-    return float((shell & bright & inside).sum()) / total, float((shell & ~inside).sum()) / total
+    return float((shell & bright[where] & inside[where]).sum()) / total, float((shell & ~inside[where]).sum()) / total
 
 
 def _logit(share: float) -> float:

@@ -6,12 +6,14 @@ image is set to the density of lung, so that chest wall, heart and the other lun
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
 
 from dicom_node import Unsuitable
@@ -93,14 +95,23 @@ def blobs(view: Field) -> list[Blob]:
     middles = np.array([peak.place if peak.step_mm == STEP_MM else 2 * peak.place + 0.5 for peak in found]).reshape(-1, 3)
     reach = np.array([max(TOUCH_MM, peak.diameter_mm / 2) for peak in found])
     kept: list[Blob] = []
-    alone = np.ones(len(found), bool)
-    for number, (peak, middle) in enumerate(zip(found, middles, strict=True)):
-        if alone[number]:
-            alone[number + 1 :] &= np.linalg.norm(middles[number + 1 :] - middle, axis=1) * STEP_MM >= reach[number]
-            least, second = _curvatures(view.hu if peak.step_mm == STEP_MM else half, peak)
-            if least > ROUND:
-                kept.append(Blob(middle, peak.diameter_mm / 2, peak.answer, least, second))
+    for number in _apart(middles, reach / STEP_MM):
+        peak = found[number]
+        least, second = _curvatures(view.hu if peak.step_mm == STEP_MM else half, peak)
+        if least > ROUND:
+            kept.append(Blob(middles[number], peak.diameter_mm / 2, peak.answer, least, second))
     return kept
+
+
+def _apart(middles: Point, reach: NDArray[np.float64]) -> Iterator[int]:
+    """Yield each place that lies in reach of none yielded before; middles: (place, axis), the most distinct first."""
+    if not len(middles):
+        return
+    near, alone = cKDTree(middles), np.ones(len(middles), bool)
+    for number, middle in enumerate(middles):
+        if alone[number]:
+            alone[near.query_ball_point(middle, reach[number])] = False
+            yield number
 
 
 def _on_cubes(array: NDArray[Any], spacing_mm: tuple[float, ...], step_mm: float, how: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
@@ -150,13 +161,21 @@ _ORDERS = ((2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 0), (1, 0, 1), (0, 1, 1))
 
 def _curvatures(hu: Image, peak: _Peak) -> tuple[float, float]:
     """Return the least and the second curvature over the greatest at a peak, as the filter that found it sees them; negative: not bright."""
-    sigma, place = peak.diameter_mm / np.sqrt(12) / peak.step_mm, peak.place
-    reach = int(3.5 * sigma + 0.5)
-    z, y, x = (np.clip(np.arange(int(p) - reach, int(p) + reach + 1), 0, n - 1) for p, n in zip(place, hu.shape, strict=True))
-    patch = hu[z[:, None, None], y[:, None], x]
-    away = np.arange(-reach, reach + 1) / sigma
-    kernels = (np.exp(-(away**2) / 2) * np.array([np.ones_like(away), away, away**2 - 1])).astype(np.float32)  # to the order 0, 1, 2
+    kernels = _kernels(peak.diameter_mm / np.sqrt(12) / peak.step_mm)
+    reach = kernels.shape[1] // 2
+    sides = [(int(p) - reach, int(p) + reach + 1) for p in peak.place]
+    z, y, x = (slice(max(0, first), stop) for first, stop in sides)
+    beyond = [(max(0, -first), max(0, stop - n)) for (first, stop), n in zip(sides, hu.shape, strict=True)]
+    patch = np.pad(hu[z, y, x], beyond, mode="edge") if np.any(beyond) else hu[z, y, x]
     by_order = np.tensordot(kernels, np.tensordot(kernels, patch @ kernels.T, (1, 1)), (1, 1))  # (slice, row, column)
     zz, yy, xx, zy, zx, yx = (by_order[order] for order in _ORDERS)
     least, second, greatest = np.linalg.eigvalsh(-np.array([[zz, zy, zx], [zy, yy, yx], [zx, yx, xx]]))
     return (float(least / greatest), float(second / greatest)) if greatest > 0 else (-1.0, -1.0)
+
+
+@cache
+def _kernels(sigma: float) -> Image:
+    """Return a Gaussian and its first two derivatives, sigma in voxels: (order, place)."""
+    reach = int(3.5 * sigma + 0.5)
+    away = np.arange(-reach, reach + 1) / sigma
+    return (np.exp(-(away**2) / 2) * np.array([np.ones_like(away), away, away**2 - 1])).astype(np.float32)

@@ -113,6 +113,7 @@ def _patterns(hu: Any, lung: Mask, spacing_mm: tuple[float, ...], noise_hu: floa
     found = features(hu, lung, spacing_mm, noise_hu)
     kinds = np.full(found.places.shape, NOWHERE, np.uint8)
     kinds[found.places] = posteriors(found.values, classes).argmax(axis=1)
+    kinds[found.solid] = NAMES.index("consolidation")
     kinds = _without_rims(kinds, found.grid)
     z, y, x = (slice(0, length) for length in lung.shape)
     return np.where(lung, spread(kinds, found.grid, (z, y, x)), 0).astype(np.uint8)

@@ -32,6 +32,7 @@ class Features:
 
     values: NDArray[np.float32]  # (place, feature)
     places: Mask  # (slice, row, column) of `grid`
+    solid: Mask  # on it: most of the block is as dense as soft tissue and thicker than a vessel, which no window need tell
     grid: Grid
 
 
@@ -43,7 +44,10 @@ def features(hu: Any, lung: Mask, spacing_mm: tuple[float, ...], noise_hu: float
     """
     grid = Grid.about(spacing_mm, GRID_MM)
     smooth = np.stack([smoothed(plane, spacing_mm) for plane in hu])
-    counted = eroded(lung, Grid.of(spacing_mm, (1, 1, 1)).radius(EDGE_MM)) & ~_vessels(smooth, lung, spacing_mm)
+    fine = Grid.of(spacing_mm, (1, 1, 1))
+    thick = opened(lung & (smooth > THICK_HU), fine.radius(CLOSE_MM))
+    vessels = dilated(lung & (smooth > SOLID_HU) & ~thick, fine.radius(RIM_MM))
+    counted = eroded(lung, fine.radius(EDGE_MM)) & ~vessels
     layers = (np.ones_like(smooth), smooth, _relief(smooth, counted, spacing_mm), smooth < LOW_HU, (smooth >= LOW_HU) & (smooth < AERATED_HU))
     count, total, relief, low, aerated = (_windowed(np.where(counted, layer, 0), grid) for layer in layers)
     places = (_sums(lung, grid) > 0) & (count > LEAST_WEIGHT * np.prod(grid.factors))
@@ -52,7 +56,8 @@ def features(hu: Any, lung: Mask, spacing_mm: tuple[float, ...], noise_hu: float
     of_noise_hu = np.sqrt(2 / np.pi) * noise_hu  # the mean of its absolute value
     structure = np.log(np.sqrt(((relief[places] / count) ** 2 - of_noise_hu**2).clip(LEAST_HU**2)))
     shares = (np.arcsin(np.sqrt((one[places] / count).clip(0, 1))) for one in (low, aerated))
-    return Features(np.stack((mean, structure, *shares), axis=1).astype(np.float32), places, grid)
+    solid = _sums(thick, grid) > np.prod(grid.factors) / 2
+    return Features(np.stack((mean, structure, *shares), axis=1).astype(np.float32), places, solid, grid)
 
 
 def smoothed(plane: Any, spacing_mm: tuple[float, ...]) -> Image:
@@ -69,14 +74,6 @@ def _relief(smooth: Image, counted: Mask, spacing_mm: tuple[float, ...]) -> Imag
         ground = ndimage.gaussian_filter(smooth[k] * here, sigmas, truncate=3.0) / ndimage.gaussian_filter(here, sigmas, truncate=3.0).clip(1e-3)
         relief[k] = abs(smooth[k] - ground)
     return relief
-
-
-def _vessels(smooth: Image, lung: Mask, spacing_mm: tuple[float, ...]) -> Mask:
-    """Return what is solid and thin, with its rim."""
-    fine = Grid.of(spacing_mm, (1, 1, 1))
-    thick = opened(lung & (smooth > THICK_HU), fine.radius(CLOSE_MM))
-    thin = lung & (smooth > SOLID_HU) & ~thick
-    return dilated(thin, fine.radius(RIM_MM))
 
 
 def _sums(layer: Any, grid: Grid) -> Image:

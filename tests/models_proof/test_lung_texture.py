@@ -91,7 +91,7 @@ def with_balls():
 
 @pytest.mark.slow
 def test_patterns_drawn_into_a_real_lung_are_found_there():
-    """Each is the commonest answer inside its own ball; Dice, rims and all, at least 0.75: what is solid loses a rim of 1 to 2 mm."""
+    """Each is the commonest answer inside its own ball; Dice, rims and all, at least 0.9; of emphysema, whose spaces reach beyond the rim, 0.79."""
     image, truth = with_balls()
     result, before = analysed(image).segments.array, found().segments.array
     figures, answers = {}, {}
@@ -100,7 +100,7 @@ def test_patterns_drawn_into_a_real_lung_are_found_there():
         answers[kind] = np.bincount(result[truth == kind], minlength=5) / np.count_nonzero(truth == kind)
     print({part("textures").NAMES[kind]: (round(figure, 3), answers[kind].round(3).tolist()) for kind, figure in figures.items()})
     assert all(answers[kind].argmax() == kind for kind in PLACES)
-    assert min(figures.values()) >= 0.75
+    assert figures.pop(1) >= 0.79 and min(figures.values()) >= 0.9
 
 
 @pytest.mark.slow

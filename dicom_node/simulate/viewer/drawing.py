@@ -26,19 +26,20 @@ _FILL, _OUTLINE_PX = 0.14, 1.3  # opacity inside an outline; half of the outline
 Point = tuple[int, int]
 
 
-def picture(sources: Sequence[Path], seg: Path, into: Path) -> Path:
+def picture(sources: Sequence[Path], seg: Path, into: Path, window: tuple[float, float] | None = None) -> Path:
     """Draw a segmentation over its source images and return `into`, a PNG file.
 
     Three planes to one scale, a strip of axial slices, a legend with each segment's volume; the patient's right is on the left. The picture shows
     no patient identity.
 
     sources: files of images; those that the segmentation refers to are taken, whatever else is among them.
+    window: center and width of the values that are told apart; None: chosen by what the segments lie in.
 
     Raises
     ------
     Unsuitable: an image that it refers to is not among the sources, or images and segments do not share a grid.
     """
-    shown = scene(sources, seg)
+    shown = scene(sources, seg, window)
     sizes_mm = [shown.size_mm(plane) for plane in (AXIAL, CORONAL, SAGITTAL)]
     widest = (_WIDTH - 2 * _MARGIN - 2 * _GAP) / sum(wide for wide, _ in sizes_mm)
     scale = min(widest, _TALLEST / max(high for _, high in sizes_mm))  # pixels per mm

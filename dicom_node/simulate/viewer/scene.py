@@ -97,8 +97,8 @@ class Scene:
         return tuple(round(high - (high - low) * (step + 0.5) / count) for step in range(count))
 
 
-def scene(sources: Sequence[Path], seg_path: Path) -> Scene:
-    """Read a segmentation and the images that it refers to.
+def scene(sources: Sequence[Path], seg_path: Path, window: tuple[float, float] | None = None) -> Scene:
+    """Read a segmentation and the images that it refers to; window: center and width, None: chosen by what the segments lie in.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def scene(sources: Sequence[Path], seg_path: Path) -> Scene:
         raise Unsuitable(f"images and segmentation cannot be put on one grid: {error}") from error
     anywhere = masks.array.any(axis=3)
     modality = str(images[0].get("Modality", ""))
-    low, high = _window(modality, volume.array, anywhere)
+    low, high = (window[0] - window[1] / 2, window[0] + window[1] / 2) if window else _window(modality, volume.array, anywhere)
     box = _body(volume.array > (_AIR_HU if modality == "CT" else low + 0.1 * (high - low)), anywhere)
     return Scene(
         grey=((np.clip(volume.array[box], low, high) - low) * (255 / (high - low))).astype(np.uint8),
