@@ -91,10 +91,11 @@ def box_about(brain: Mask) -> Box:
 # ------------------------------------------------------------------------------------------------------------ brightness
 
 
-def clean(image: Any, inside: Mask) -> Image:
+def clean(image: Any, inside: Mask, *, cut: bool = True) -> Image:
     """Return brightness from 0 to 1: no signal is 0, the brain's brightest is 1; what is no number is 0.
 
     Brightness in MR is a magnitude, and shading multiplies it; an image below 0 was shifted, and is shifted back as far as can be told.
+    cut: what is brighter than one voxel of the brain in a thousand counts as 1; else it keeps its brightness, above 1.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def clean(image: Any, inside: Mask) -> Image:
     zero = min(0.0, low)
     if not low < high:
         raise Unsuitable("The brain is equally bright throughout: this is no image of it.", hint=WANTED)
-    np.clip(image, low, high, out=image)
+    np.clip(image, low, high if cut else None, out=image)
     image -= zero
     image /= high - zero
     return image
@@ -113,7 +114,7 @@ def clean(image: Any, inside: Mask) -> Image:
 
 def unshaded(image: Image, inside: Mask, spacing_mm: tuple[float, ...]) -> Image:
     """Return the image without the slow change of brightness that coils leave (N4), estimated on a coarse grid."""
-    fine, mask = _itk(np.maximum(image, DARKEST), spacing_mm), _itk(inside.astype(np.float32), spacing_mm)
+    fine, mask = _itk(np.clip(image, DARKEST, 1), spacing_mm), _itk(inside.astype(np.float32), spacing_mm)
     factors = [max(1, min(round(SHADING_MM / mm), n)) for mm, n in zip(fine.GetSpacing(), fine.GetSize(), strict=True)]
     coarse = sitk.BinShrink(fine, factors)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()

@@ -4,7 +4,7 @@ Brain and tissues are drawn on the T1 (`dicom_node.methods.brain_mask`, `brain_t
 what FLAIR shows brighter than grey and white matter are, by a robust measure of their spread, amid white matter. It is drawn on the FLAIR's grid.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from dicom_node import Findings, Unsuitable
 from dicom_node.methods.brain_mask import drawing
-from dicom_node.methods.brain_tissue import FLUID, GREY, WHITE, Bytes, clean, tissues, unshaded
+from dicom_node.methods.brain_tissue import FLUID, GREY, WHITE, Box, Bytes, box_about, clean, tissues, unshaded
 from dicom_node.methods.rigid import itk, resampled, rigid
 
 Mask = NDArray[np.bool_]
@@ -29,6 +29,7 @@ OUTLIER = 3.0  # robust standard deviations above grey and above white matter: w
 MADS = 1.4826  # standard deviations of a normal distribution in one median absolute deviation
 SMOOTH_MM = 0.7  # standard deviation of the Gaussian under which outliers are looked for
 HALF = 0.5  # of the way from white matter to the lesion's own brightness: there lies the edge, as a blurred edge has it
+RIM = 4  # voxels on each side of what is brighter than tissue, as far as which it may grow
 SHALLOW_MM = 3.0  # under the brain's surface: what is bright there is cortex, vessel or dura
 SMALLEST_MM3 = 14.0  # a ball of 3 mm, the least that is called a lesion in multiple sclerosis
 SHELL_MM = 2.0  # about a lesion, in which
@@ -89,12 +90,12 @@ def measured(flair: Any, t1: Any, brain: Mask, progress: Progress = lambda fract
     """
     box, probable = tissues(t1.array, brain, tuple(float(s) for s in t1.spacing), lambda fraction, sentence: progress(0.2 + 0.4 * fraction, sentence))
     progress(0.6, "bringing FLAIR and T1 together")
-    scene = _scene(flair, t1[box], brain[box], probable)
+    cut, scene = _scene(flair, t1[box], brain[box], probable)
     progress(0.8, "looking for what is bright")
     mask, count = _lesions(scene)
     progress(0.95, "measuring")
     return Findings(
-        segments=flair.with_array(mask),
+        segments=cut.with_array(mask),
         measurements=_measure(scene, mask, count),
         evaluations={"lesions": "present" if count else "absent"},
     )
@@ -103,8 +104,8 @@ def measured(flair: Any, t1: Any, brain: Mask, progress: Progress = lambda fract
 # ----------------------------------------------------------------------------------------------------- both on one grid
 
 
-def _scene(flair: Any, t1: Any, brain: Mask, probable: Bytes) -> Scene:
-    """Return the FLAIR with what T1 says, on the grid of the FLAIR."""
+def _scene(flair: Any, t1: Any, brain: Mask, probable: Bytes) -> tuple[Any, Scene]:
+    """Return the part of the FLAIR that holds the brain, and what T1 says of it, on the grid of the FLAIR."""
     values = np.nan_to_num(flair.array.astype(np.float32), nan=0, posinf=0, neginf=0)
     fixed, moving, within = itk(t1.array, t1.affine), itk(values, flair.affine), itk(brain.astype(np.uint8), t1.affine)
     motion = rigid(fixed, moving, within)
@@ -116,8 +117,10 @@ def _scene(flair: Any, t1: Any, brain: Mask, probable: Bytes) -> Scene:
     covered = np.count_nonzero(inside) * np.prod(spacing_mm) / (np.count_nonzero(brain) * np.prod(t1.spacing))
     if covered < COVERED:
         raise Unsuitable(f"The FLAIR shows only {100 * covered:.0f} % of the brain that the T1 shows.", hint=WANTED)
-    shares = np.stack([resampled(itk(one.astype(np.float32), t1.affine), moving, back) / 255 for one in probable])
-    return Scene(unshaded(clean(values, inside), inside, spacing_mm), inside, shares, spacing_mm)
+    box = box_about(inside)
+    cut, values, inside = flair[box], values[box], inside[box]
+    shares = np.stack([resampled(itk(one.astype(np.float32), t1.affine), itk(values, cut.affine), back) / 255 for one in probable])
+    return cut, Scene(unshaded(clean(values, inside, cut=False), inside, spacing_mm), inside, shares, spacing_mm)
 
 
 # ------------------------------------------------------------------------------------------------------------- lesions
@@ -132,8 +135,7 @@ def _lesions(scene: Scene) -> tuple[Mask, int]:
     deep = scene.inside & (ndimage.distance_transform_edt(scene.inside, scene.spacing_mm) > SHALLOW_MM)
     bright = deep & (smooth > max(middle + OUTLIER * spread for middle, spread in levels[GREY:]))
     result = np.zeros(bright.shape, bool)
-    for core, place in _pieces(bright):
-        around = tuple(slice(max(0, s.start - 4), s.stop + 4) for s in place)
+    for core, around in _pieces(bright, (RIM, RIM, RIM)):
         result[around] |= _grown(scene, core, around, white)
     return _kept(scene, result)
 
@@ -165,31 +167,32 @@ def _check_flair(levels: list[tuple[float, float]]) -> None:
         raise Unsuitable("Fluid is not the darkest and grey matter not the brightest tissue of the second series: this is no FLAIR.", hint=WANTED)
 
 
-def _pieces(mask: Mask) -> list[tuple[Mask, tuple[slice, ...]]]:
-    """Return each piece of a mask, where voxels hang together by faces, edges or corners, and the box about it."""
+def _pieces(mask: Mask, margin: tuple[int, ...] = (0, 0, 0)) -> Iterator[tuple[Mask, Box]]:
+    """Yield each piece of a mask, where voxels hang together by faces, edges or corners, in its box with a margin, and the box."""
     numbered, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    return [(numbered == n, place) for n, place in enumerate(ndimage.find_objects(numbered), start=1)]
+    for number, place in enumerate(ndimage.find_objects(numbered), start=1):
+        x, y, z = (slice(max(0, s.start - n), s.stop + n) for s, n in zip(place, margin, strict=True))
+        yield numbered[x, y, z] == number, (x, y, z)
 
 
-def _grown(scene: Scene, core: Mask, around: tuple[slice, ...], white: float) -> Mask:
+def _grown(scene: Scene, core: Mask, around: Box, white: float) -> Mask:
     """Return a piece with its rim, out to half of its own brightness over white matter, where a blurred edge lies."""
-    edge = white + HALF * (float(np.median(scene.flair[core])) - white)
+    edge = white + HALF * (float(np.median(scene.flair[around][core])) - white)
     reach = scene.inside[around] & (scene.flair[around] > edge)
-    return np.asarray(ndimage.binary_propagation(core[around] & reach, np.ones((3, 3, 3)), mask=reach))
+    return np.asarray(ndimage.binary_propagation(core & reach, np.ones((3, 3, 3)), mask=reach))
 
 
 def _kept(scene: Scene, found: Mask) -> tuple[Mask, int]:
     """Return the pieces that are large enough and lie amid white matter, and their number."""
     result, count = np.zeros(found.shape, bool), 0
-    steps = [int(np.ceil(SHELL_MM / mm)) for mm in scene.spacing_mm]
-    for piece, place in _pieces(found):
-        if np.count_nonzero(piece[place]) * scene.voxel_mm3 < SMALLEST_MM3:
+    near_mm = max(SHELL_MM, min(scene.spacing_mm))
+    for piece, around in _pieces(found, tuple(int(np.ceil(near_mm / mm)) for mm in scene.spacing_mm)):
+        if np.count_nonzero(piece) * scene.voxel_mm3 < SMALLEST_MM3:
             continue
-        around = tuple(slice(max(0, s.start - n), s.stop + n) for s, n in zip(place, steps, strict=True))
-        distance_mm = ndimage.distance_transform_edt(~piece[around], scene.spacing_mm)
-        shell = (distance_mm > 0) & (distance_mm <= max(SHELL_MM, min(scene.spacing_mm)))
+        distance_mm = ndimage.distance_transform_edt(~piece, scene.spacing_mm)
+        shell = (distance_mm > 0) & (distance_mm <= near_mm)
         if scene.shares[WHITE][around][shell].mean() >= AMID:
-            result |= piece
+            result[around] |= piece
             count += 1
     return result, count
 
@@ -198,11 +201,11 @@ def _measure(scene: Scene, mask: Mask, count: int) -> dict[str, float | None]:
     """Return the manifest's figures. White matter holds the lesions, which T1 may show as grey."""
     volume_ml = float(np.count_nonzero(mask)) * scene.voxel_mm3 / 1000
     white_ml = float(scene.shares[WHITE][scene.inside & ~mask].sum(dtype=np.float64)) * scene.voxel_mm3 / 1000 + volume_ml
-    sizes = [np.count_nonzero(piece[place]) for piece, place in _pieces(mask)]
+    sizes = [np.count_nonzero(piece) for piece, _ in _pieces(mask)]
     return {
         "count": float(count),
         "volume": volume_ml,
-        "largest": max(sizes, default=0) * scene.voxel_mm3 / 1000,
+        "largest": float(max(sizes, default=0)) * scene.voxel_mm3 / 1000,
         "share": 100 * volume_ml / white_ml,
         "white_volume": white_ml,
     }

@@ -250,8 +250,12 @@ METHODS = (
         "F036",
         "fibrosis and gliosis",
         ("models/lung_texture", "models/white_matter_lesions"),
-        (f"{_MODELS_PROOF}/test_lung_texture.py: test_a_drawn_texture", f"{_MODELS_PROOF}/test_white_matter_lesions.py: test_"),
-        "a net of lines in the lung, white matter lesions on FLAIR; on drawings alone, and what causes them is not told",
+        (
+            f"{_MODELS_PROOF}/test_lung_texture.py: test_a_drawn_texture",
+            f"{_MODELS_PROOF}/test_white_matter_lesions.py: test_",
+            f"{_MODELS_PROOF}/test_white_matter_lesions_in_heads.py: test_",
+        ),
+        "a net of lines in the lung, white matter lesions on FLAIR; drawn or planted ones alone, and what causes them is not told",
     ),
     Method(
         "F037",

@@ -47,14 +47,14 @@ def drawn(
     """
     matrix = affine(orientation, spacing_mm, (0, 0, 0))
     matrix[:3, 3] = -matrix[:3, :3] @ ((np.array(shape) - 1) / 2)
-    place_mm = _places(matrix if moved is None else np.linalg.inv(moved) @ matrix, shape)
-    shares = {name: _occupied(place_mm, np.array(axes, np.float32), np.prod(spacing_mm) ** (1 / 3)) for name, axes in SEMI_AXES_MM.items()}
+    place_mm = places(matrix if moved is None else np.linalg.inv(moved) @ matrix, shape)
+    shares = {name: occupied(place_mm, np.array(axes, np.float32), np.prod(spacing_mm) ** (1 / 3)) for name, axes in SEMI_AXES_MM.items()}
     white = shares["white"] - shares["ventricle"]
     grey = shares["grey"] - shares["white"]
     fluid = shares["brain"] - shares["grey"] + shares["ventricle"]
     image = sum(share * value for share, value in zip((fluid, grey, white), brightness, strict=True))
     voxel_mm = float(np.prod(spacing_mm)) ** (1 / 3)
-    sick = sum((_occupied(place_mm - np.array(middle, np.float32), np.full(3, radius, np.float32), voxel_mm) for middle, radius in lesions), 0.0)
+    sick = sum((occupied(place_mm - np.array(middle, np.float32), radius, voxel_mm) for middle, radius in lesions), 0.0)
     image = image + sick * (lesion - brightness[2])
     image *= 1 + shading * np.sin(place_mm / 60).sum(axis=-1) / 2
     image += noise * abs(brightness[2] - brightness[1]) * np.random.default_rng(seed).normal(size=shape)
@@ -67,13 +67,13 @@ def true_ml() -> tuple[float, float, float]:
     return float(brain - grey + ventricle), float(grey - white), float(white - ventricle)
 
 
-def _places(matrix: Any, shape: tuple[int, ...]) -> Any:
+def places(matrix: Any, shape: tuple[int, ...]) -> Any:
     """Return each voxel's place in the patient, mm: (slice, row, column, 3)."""
     along = [np.arange(n, dtype=np.float32)[:, None] * matrix[:3, axis].astype(np.float32) for axis, n in enumerate(shape)]
     return along[0][:, None, None] + along[1][None, :, None] + along[2][None, None] + matrix[:3, 3].astype(np.float32)
 
 
-def _occupied(place_mm: Any, semi_axes_mm: Any, voxel_mm: float) -> Any:
+def occupied(place_mm: Any, semi_axes_mm: Any, voxel_mm: float) -> Any:
     """Return how much of each voxel lies within an ellipsoid: its surface is flat within a voxel, to first order."""
     unit = place_mm / semi_axes_mm
     radius = np.linalg.norm(unit, axis=-1) + 1e-6
