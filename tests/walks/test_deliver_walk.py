@@ -332,7 +332,7 @@ def test_a_silent_pacs_is_left_after_its_time_out(store: Store, tmp_path: Path) 
     """PS3.7 has no time-out of its own; the remote's is kept, and the delivery is due again."""
     made(store, kinds=("SEG",))
     pacs = Pacs(tmp_path / "pacs", behaviour=BEHAVIOURS["never-answers"])
-    with pacs, delivering(configured(pacs.ae, timeout_s=0.5), store):
+    with pacs, delivering(configured(pacs.ae, timeout_s=2.0), store):
         (waits,) = wait_for(lambda: [one for one in store.deliveries.list() if one.attempts])
         assert "was silent, instead of answering an object" in waits.reason
         pacs.stop()
@@ -349,7 +349,7 @@ def test_a_peer_that_stops_reading_does_not_hold_the_node(store: Store, tmp_path
     made(store, kinds=("SEG",))
     (one,) = store.deliveries.list()
     grown = enlarged(store, one.result, 24 << 20)
-    with storescp(tmp_path / "pacs", "-v", "+B", "--max-pdu", "4096") as (ae, process), delivering(configured(ae, timeout_s=0.5), store):
+    with storescp(tmp_path / "pacs", "-v", "+B", "--max-pdu", "4096") as (ae, process), delivering(configured(ae, timeout_s=2.0), store):
         wait_for(lambda: "Received Store Request" in (tmp_path / "storescp.log").read_text())
         os.kill(process.pid, signal.SIGSTOP)
         state = wait_for(lambda: (found := store.deliveries.destination("pacs")).failures and found)

@@ -445,7 +445,7 @@ NONSENSE = {
 @pytest.mark.parametrize("case", NONSENSE)
 def test_nonsense_is_hung_up_on_and_the_next_caller_is_served(open_house, case):
     """What pynetdicom makes of it is its own affair; that its threads end and the others are served is ours."""
-    house = open_house(acse_timeout_s=0.5, network_timeout_s=0.5)
+    house = open_house(acse_timeout_s=1.5, network_timeout_s=1.5)
     with raw(house) as line:
         line.sendall(NONSENSE[case])
         with contextlib.suppress(OSError):
@@ -457,7 +457,7 @@ def test_nonsense_is_hung_up_on_and_the_next_caller_is_served(open_house, case):
 
 def test_a_peer_that_falls_silent_within_a_pdu_is_given_up(open_house):
     """Half-open connections must not hold a place for ever (R4.8)."""
-    house = open_house(network_timeout_s=0.5, max_associations=1)
+    house = open_house(network_timeout_s=1.5, max_associations=1)
     with raw(house) as line:
         line.sendall(associate_rq(contexts=context_item(CT, LE)))
         assert line.recv(1) == b"\x02"
@@ -487,7 +487,7 @@ def test_connections_that_only_look_whether_the_port_is_open_hold_no_place(open_
 
 
 def test_a_peer_that_says_nothing_is_given_up(open_house):
-    house = open_house(acse_timeout_s=0.3)
+    house = open_house(acse_timeout_s=1.0)
     with raw(house):
         assert eventually(lambda: bool(acceptors())) and eventually(lambda: not acceptors())
 

@@ -483,7 +483,7 @@ def test_a_silent_peer_is_aborted_after_the_patience() -> None:
         there.last = there.pdu()
 
     with Peer(act) as there:
-        association = associated(there.ae, [MR], timeout_s=0.3)
+        association = associated(there.ae, [MR])
         assert send(association, MR, timeout_s=0.3) is None
         _is_over(association)
     assert there.last is not None
@@ -548,8 +548,8 @@ def test_a_refusal_before_the_end_of_the_object_is_heard(tmp_path: Path) -> None
 
     time_to_hear = threading.Event()
     with Peer(act) as there:
-        association = associated(there.ae, [large], timeout_s=0.5)
-        answer = send(association, large, timeout_s=0.5)
+        association = associated(there.ae, [large])
+        answer = send(association, large, timeout_s=2.0)
         time_to_hear.set()
         assert answer == Answer(status=0xA700)
         assert send(association, large, 2) is None
