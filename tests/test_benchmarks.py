@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tests.benchmarks
-from dicom_node.config import load_model
+from dicom_node.config import bundled, load_model
 from tests import phantoms
 from tests.benchmarks import analyses, frame
 from tests.benchmarks.images import shared_out, write_series
@@ -135,6 +135,12 @@ def test_a_model_is_timed_on_what_it_takes_and_says_why_it_declines_the_rest(tmp
     assert [one.name.partition(":")[0] for one in analyses.of_model(model, {"an MR": mr}, {"another CT": ct}, 1)] == ["tiny, another CT"] * 3
     (declined,) = analyses.of_model(model, {"an MR": mr}, {}, 1)
     assert declined.name == "tiny" and declined.note == "declines: an MR: no series for 'ct': Modality is MR, not CT"
+
+
+def test_a_slot_that_is_empty_is_told_and_not_judged() -> None:
+    """Nobody has put a network into the folder that the program brings."""
+    (empty,) = analyses.of_model(load_model(bundled("models") / "image_classifier"), {}, {}, 1)
+    assert (empty.ours, empty.bar) == (None, None) and empty.note == "a slot that is empty: classifier.toml, network.pt"
 
 
 @pytest.mark.parametrize("start", [limit, storescp])

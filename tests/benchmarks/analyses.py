@@ -52,7 +52,11 @@ def measures(folder: Path, rounds: int = 1) -> Iterator[Measure]:
 
 
 def of_model(model: Model, first: Files, further: Files, rounds: int) -> Iterator[Measure]:
-    """Measure a model on each of the first sets, or else on the first of the further ones that it takes."""
+    """Measure a model on each of the first sets, or else on the first of the further ones that it takes; a slot that no site has filled, on none."""
+    empty = [one.file for one in model.missing_weights if one.local]
+    if empty:
+        yield Measure(name=model.name, ours=None, note=f"a slot that is empty: {', '.join(empty)}")
+        return
     refused = {}
     for name, files in (first | further).items():
         if name in further and len(refused) < len(first):
