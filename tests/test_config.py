@@ -350,3 +350,9 @@ def test_every_condition_that_fails_is_told():
     conditions = {"Modality": Condition(equals="CT"), "SliceThickness": Condition(max=3), "KVP": Condition(min=80)}
     assert objections(conditions, {"Modality": "MR", "KVP": 120}) == ("Modality is MR, not CT", "SliceThickness is missing")
     assert objections({}, {}) == ()
+
+
+def test_models_that_rules_ask_for_are_named_once_in_their_order():
+    """The node keeps libraries at hand for these alone: of the bundled models most are off."""
+    site = load_site()
+    assert site.config.asked == ("lung-ct", "brain-mr", "measure") and not set(site.config.asked) & OFF

@@ -136,7 +136,7 @@ def _check_port(site: "Site") -> list[Row]:
 
 
 def _check_models(site: "Site") -> list[Row]:
-    return [_check_model(model, any(name in rule.analyse for rule in site.config.rules)) for name, model in site.models.items()]
+    return [_check_model(model, name in site.config.asked) for name, model in site.models.items()]
 
 
 def _check_model(model: "Model", asked_for: bool) -> Row:

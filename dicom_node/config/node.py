@@ -181,6 +181,11 @@ class NodeConfig(_Part):
         return "LABELMAP" if taken == {"LABELMAP"} else "BINARY"
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The models that some rule asks for, in the order of the rules; others run when a person asks."""
+        return tuple(dict.fromkeys(name for rule in self.rules for name in rule.analyse))
+
+    @property
     def keywords(self) -> frozenset[str]:
         """The DICOM keywords that the rules ask for."""
         return frozenset(keyword for rule in self.rules for keyword in (*rule.when, *(RECOGNITION_KEYWORDS if rule.recognised else ())))

@@ -83,9 +83,9 @@ class Worker:
         """Claim and perform jobs until `stop`."""
         heart = threading.Thread(target=self._beat, name="heart", daemon=True)
         heart.start()
-        for model in self._site.models.values():
+        for name in self._site.config.asked:  # of the others the first job waits for its libraries, and none takes memory for nothing
             with contextlib.suppress(Transient):  # the job that needs it meets it again, and tells of it
-                self._pool.expect(model)
+                self._pool.expect(self._site.models[name])
         threading.Thread(target=warm, name="warm", daemon=True).start()
         log.info("worker started", worker=self.name, models=sorted(self._site.models), at_once=self._work.at_once, threads=self._threads)
         with ThreadPoolExecutor(self._work.at_once, thread_name_prefix="job") as executor:
