@@ -81,9 +81,15 @@ class Trust:
     calibration_error: float  # expected calibration error: mean distance between said and seen, over bins of equal width
 
 
-def trust(likely: Sequence[float] | Numbers, truth: Sequence[bool] | NDArray[np.bool_], *, bins: int = 10) -> Trust:
+def trust(likely: Sequence[float] | Numbers, truth: Sequence[bool] | NDArray[np.bool_]) -> Trust:
     """Return how far probabilities agree with the truth of cases of both kinds."""
     said, seen = np.asarray(likely, np.float64), np.asarray(truth, bool)
+    return Trust(float(roc_auc_score(seen, said)), float(brier_score_loss(seen, said)), calibration_error(said, seen))
+
+
+def calibration_error(likely: Sequence[float] | Numbers, truth: Sequence[bool] | NDArray[np.bool_], *, bins: int = 10) -> float:
+    """Return the expected calibration error: in bins of equal width, how far the mean probability is from the share of yes, by their cases."""
+    said, seen = np.asarray(likely, np.float64), np.asarray(truth, bool)
     which = np.minimum((said * bins).astype(int), bins - 1)
-    apart = [abs(said[which == n].mean() - seen[which == n].mean()) * (which == n).mean() for n in np.unique(which)]
-    return Trust(float(roc_auc_score(seen, said)), float(brier_score_loss(seen, said)), float(sum(apart)))
+    apart = np.bincount(which, said, minlength=bins) - np.bincount(which, seen, minlength=bins)
+    return float(np.abs(apart).sum() / len(said))

@@ -17,7 +17,6 @@ Array = NDArray[Any]
 
 SEED = 42
 FOLDS = 5  # of which one is held out for the test: a fifth
-BINS = 10  # of the expected calibration error
 LAYERS = (64, 32)  # of the network, before the one that gives the probability
 EPOCHS, BATCH = 10, 32
 STEPS = 500  # of few samples there are as many epochs as make so many steps
@@ -158,6 +157,8 @@ def train(kind: str, names: Sequence[str], x: Array, y: Array, groups: Array) ->
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import cross_val_predict
 
+    from dicom_node.methods.calibration import operating_point
+
     folds = split(y, groups)
     method = "decision_function" if kind == "logistic" else "predict_proba"
     with warnings.catch_warnings():
@@ -176,7 +177,7 @@ def train(kind: str, names: Sequence[str], x: Array, y: Array, groups: Array) ->
         deviation=scaler.scale_,
         parameters=_parameters(kind, estimator),
         calibration=(slope, intercept),
-        operating_point=operating_point(y, held_out),
+        operating_point=operating_point(held_out, y).threshold,
     )
 
 
@@ -188,16 +189,6 @@ def _parameters(kind: str, estimator: Any) -> tuple[Array, ...]:
     return tuple(one for layer in zip(estimator.coefs_, estimator.intercepts_, strict=True) for one in layer)
 
 
-def operating_point(y: Array, probability: Array) -> float:
-    """Return the probability from which on sensitivity and specificity add up to most, half way to the next sample's below."""
-    from sklearn.metrics import roc_curve
-
-    false, true, thresholds = roc_curve(y, probability, drop_intermediate=False)
-    best = float(thresholds[(true - false).argmax()])
-    below = probability[probability < best]
-    return min(1.0, (best + float(below.max(initial=0.0))) / 2)
-
-
 # ------------------------------------------------------------------------------------------------------------- evaluation
 
 
@@ -205,6 +196,9 @@ def figures(y: Array, probability: Array, threshold: float) -> dict[str, float]:
     """Return how well probabilities do on held-out samples; recall is sensitivity, precision the positive predictive value."""
     from sklearn import metrics
 
+    from dicom_node.methods.calibration import trust
+
+    found = trust(probability, y)
     called = (probability >= threshold).astype(int)
     negative, false_positive, false_negative, positive = (int(n) for n in metrics.confusion_matrix(y, called, labels=[0, 1]).ravel())
     return {
@@ -213,18 +207,11 @@ def figures(y: Array, probability: Array, threshold: float) -> dict[str, float]:
         "specificity": negative / (negative + false_positive) if negative + false_positive else 0.0,
         "precision": float(metrics.precision_score(y, called, zero_division=0)),
         "f1": float(metrics.f1_score(y, called, zero_division=0)),
-        "auc": float(metrics.roc_auc_score(y, probability)),
-        "brier": float(metrics.brier_score_loss(y, probability)),
-        "calibration_error": calibration_error(y, probability),
+        "auc": found.auc,
+        "brier": found.brier,
+        "calibration_error": found.calibration_error,
         "true_positive": positive,
         "false_positive": false_positive,
         "false_negative": false_negative,
         "true_negative": negative,
     }
-
-
-def calibration_error(y: Array, probability: Array, bins: int = BINS) -> float:
-    """Return the expected calibration error: in bins of equal width, how far the mean probability is from the share of class 1, by their samples."""
-    place = np.minimum((probability * bins).astype(int), bins - 1)
-    apart = np.bincount(place, probability, minlength=bins) - np.bincount(place, y, minlength=bins)
-    return float(np.abs(apart).sum() / len(y))

@@ -9,7 +9,8 @@ from sklearn.metrics import brier_score_loss
 from sklearn.model_selection import train_test_split
 
 from dicom_node.methods import tabular
-from dicom_node.methods.tabular import Classifier, calibration_error, figures, logistic, operating_point, pipeline, split, train
+from dicom_node.methods.calibration import calibration_error, operating_point
+from dicom_node.methods.tabular import Classifier, figures, logistic, pipeline, split, train
 
 KINDS = ("logistic", "bayes", "network")
 SHOWN = ("accuracy", "recall", "precision", "f1", "auc", "brier")
@@ -73,7 +74,7 @@ def test_probabilities_are_those_of_bayes_rule_where_it_is_known(kind):
     _, classifier = train(kind, "abcd", x, y, np.arange(len(y)) // 2)
     x, y, truth = gaussians(20_000, 2)
     probability = classifier.probabilities(x)
-    off, error = float(np.abs(probability - truth).mean()), calibration_error(y, probability)
+    off, error = float(np.abs(probability - truth).mean()), calibration_error(probability, y)
     print(f"{kind:9} off {off:.4f}  calibration error {error:.4f}  Brier {brier_score_loss(y, probability):.4f} of {brier_score_loss(y, truth):.4f}")
     limit = 0.06 if kind == "network" else 0.03
     assert off < limit and error < limit and brier_score_loss(y, probability) < brier_score_loss(y, truth) + limit / 4
@@ -102,8 +103,8 @@ def test_the_scaler_sees_training_data_alone():
 
 def test_the_operating_point_is_where_sensitivity_and_specificity_add_up_to_most():
     """Half way between the samples on either side of it; where one class is all above the other, in the gap."""
-    assert operating_point(np.array([0, 0, 1, 1]), np.array([0.1, 0.3, 0.7, 0.9])) == pytest.approx(0.5)
-    assert operating_point(np.array([0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.4, 0.6, 0.9])) == pytest.approx(0.5)
+    assert operating_point(np.array([0.1, 0.3, 0.7, 0.9]), np.array([0, 0, 1, 1])).threshold == pytest.approx(0.5)
+    assert operating_point(np.array([0.1, 0.2, 0.4, 0.6, 0.9]), np.array([0, 1, 0, 1, 1])).threshold == pytest.approx(0.5)
 
 
 def test_the_figures_are_those_of_a_table_by_hand():
@@ -112,7 +113,7 @@ def test_the_figures_are_those_of_a_table_by_hand():
     found = figures(y, np.array([0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.1, 0.1, 0.1, 0.1]), 0.5)
     assert [found[name] for name in ("true_positive", "false_positive", "false_negative", "true_negative")] == [3, 1, 1, 5]
     assert [found[name] for name in ("recall", "specificity", "precision", "accuracy", "f1")] == pytest.approx([0.75, 5 / 6, 0.75, 0.8, 0.75])
-    assert calibration_error(np.array([1, 0, 1, 0]), np.full(4, 0.75)) == pytest.approx(0.25)
+    assert calibration_error(np.full(4, 0.75), np.array([1, 0, 1, 0])) == pytest.approx(0.25)
 
 
 def test_a_network_that_has_not_converged_is_judged_by_its_figures_and_does_not_warn():
