@@ -16,6 +16,7 @@ from skimage.restoration import denoise_tv_chambolle
 
 from dicom_node import Findings, Unsuitable
 from dicom_node.methods.noise import Image, noise_sd, tissue, variance
+from dicom_node.methods.planes import check, clean
 from dicom_node.methods.threads import each
 
 Progress = Callable[[float, str], None]
@@ -49,7 +50,7 @@ def analyse(images: Any, progress: Progress = lambda fraction, sentence: None) -
     ------
     Unsuitable: the volume is empty, too small, or shows no noise that could be taken away.
     """
-    _check(images.array)
+    check(images.array, SMALL, "tell noise from structure")
     progress(0.02, "measuring the noise")
     noise = _noise_of_slices(images.array)
     after = np.empty(images.array.shape, np.float32)
@@ -65,27 +66,9 @@ def analyse(images: Any, progress: Progress = lambda fraction, sentence: None) -
 
 def _slice(given: tuple[Any, float]) -> tuple[Image, float]:
     """Return a slice with less noise, and what noise is left where there was tissue before."""
-    before, sd = _clean(given[0]), given[1]
+    before, sd = clean(given[0]), given[1]
     after = METHODS[METHOD](before, sd)
     return after, noise_sd(variance(after), tissue(before))
-
-
-def _check(array: Any) -> None:
-    """Look at the whole before any work.
-
-    Raises
-    ------
-    Unsuitable: the slices are too small, or all pixels are alike.
-    """
-    if min(array.shape[1:]) < SMALL:
-        raise Unsuitable(f"The slices are {array.shape[1]} x {array.shape[2]} pixels, too few to tell noise from structure.", hint=WANTED)
-    if len({float(end) for plane in map(_clean, array) for end in (plane.min(), plane.max())}) == 1:
-        raise Unsuitable("The volume is empty: all its pixels are alike.", hint=WANTED)
-
-
-def _clean(plane: Any) -> Image:
-    """Return float32, with 0 for what is no number."""
-    return np.asarray(np.nan_to_num(plane.astype(np.float32, copy=False), posinf=0, neginf=0))
 
 
 # --------------------------------------------------------------------------------------------------------------- the noise
@@ -105,8 +88,8 @@ def _noise_of_slices(volume: Any) -> NDArray[np.float64]:
 
 
 def _noise(plane: Any) -> float:
-    clean = _clean(plane)
-    return noise_sd(variance(clean), tissue(clean))
+    values = clean(plane)
+    return noise_sd(variance(values), tissue(values))
 
 
 # ----------------------------------------------------------------------------------------------------------- the methods

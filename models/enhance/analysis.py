@@ -13,8 +13,9 @@ from scipy import ndimage
 from skimage.exposure import equalize_adapthist
 from skimage.filters import unsharp_mask
 
-from dicom_node import Findings, Unsuitable
+from dicom_node import Findings
 from dicom_node.methods.noise import Image, noise_sd, tissue, variance
+from dicom_node.methods.planes import check, clean
 from dicom_node.methods.threads import each
 
 Progress = Callable[[float, str], None]
@@ -31,7 +32,6 @@ ENDS = (0.5, 99.5)  # percentiles of a slice between which it is equalised; what
 
 STEEP = 99.0  # percentile of the gradient that stands for a slice's edges
 SMALL = 32  # pixels: a smaller slice holds no background
-WANTED = "Send an original CT or MR series."
 
 
 def load(folder: Path, device: str) -> Callable[..., Findings]:
@@ -48,7 +48,7 @@ def analyse(images: Any, progress: Progress = lambda fraction, sentence: None) -
     ------
     Unsuitable: the volume is empty or too small.
     """
-    _check(images.array)
+    check(images.array, SMALL, "tell detail from background")
     after = np.empty(images.array.shape, np.float32)
     gains = []
     for index, (plane, gain) in enumerate(each(_slice, images.array)):
@@ -65,29 +65,11 @@ def analyse(images: Any, progress: Progress = lambda fraction, sentence: None) -
 
 def _slice(given: Any) -> tuple[Image, tuple[float, float]]:
     """Return a slice with clearer detail, and how steep its edges and how strong its noise are, relative to before."""
-    before = _clean(given)
+    before = clean(given)
     where = tissue(before)
     noise = noise_sd(variance(before), where)
     after = METHODS[METHOD](before, noise)
     return after, (_ratio(_edges(after), _edges(before)), _ratio(noise_sd(variance(after), where), noise))
-
-
-def _check(array: Any) -> None:
-    """Look at the whole before any work.
-
-    Raises
-    ------
-    Unsuitable: the slices are too small, or all pixels are alike.
-    """
-    if min(array.shape[1:]) < SMALL:
-        raise Unsuitable(f"The slices are {array.shape[1]} x {array.shape[2]} pixels, too few to tell detail from background.", hint=WANTED)
-    if len({float(end) for plane in map(_clean, array) for end in (plane.min(), plane.max())}) == 1:
-        raise Unsuitable("The volume is empty: all its pixels are alike.", hint=WANTED)
-
-
-def _clean(plane: Any) -> Image:
-    """Return float32, with 0 for what is no number."""
-    return np.asarray(np.nan_to_num(plane.astype(np.float32, copy=False), posinf=0, neginf=0))
 
 
 # ------------------------------------------------------------------------------------------------------ edges and the noise
