@@ -13,10 +13,10 @@ from pydicom.tag import Tag
 from dicom_node.domain import Assembled, ModelFailed, Unsuitable
 from dicom_node.report.frames import Frame, functional_groups, in_space, spacing_mm
 from dicom_node.report.grid import Plane, planes
-from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
+from dicom_node.report.header import serial_number, settle
 from dicom_node.report.multiframe import name_dimensions, name_sources, space, standin
 from dicom_node.report.run import Run
-from dicom_node.report.side import state_side
+from dicom_node.report.side import state_part, state_side
 from dicom_node.report.words import Words
 
 _CALCULATED = codes.DCM.UnspecifiedMethodOfCalculation  # Derivation Code: CID 7203 has none for what a model computes
@@ -48,7 +48,7 @@ def parametric_map(name: str, values: Any, assembled: Assembled, run: Run) -> Da
     name_dimensions(built, run.uid(f"PM {name} dimensions"))
     _put_frames(built, values.array, shown)
     settle(built, source, run, f"PM {name}")
-    copy_elements(source, built, [Tag("BodyPartExamined")] if is_sound(source, "BodyPartExamined") else [])
+    state_part(built, source)
     state_side(built, source)
     return built
 

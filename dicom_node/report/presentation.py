@@ -9,15 +9,14 @@ from highdicom import ModalityLUTTransformation, PresentationLUTTransformation, 
 from highdicom.color import CIELabColor
 from highdicom.pr import GraphicAnnotation, GraphicLayer, GraphicObject, GrayscaleSoftcopyPresentationState, SoftcopyVOILUTTransformation, TextObject
 from pydicom import Dataset
-from pydicom.tag import Tag
 from pydicom.valuerep import DSfloat
 
 from dicom_node.domain import Assembled, Mark, ModelFailed, Presentation, Unsuitable
 from dicom_node.report.evidence import identified
 from dicom_node.report.grid import Plane, group_of, images, planes
-from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
+from dicom_node.report.header import serial_number, settle
 from dicom_node.report.run import Run
-from dicom_node.report.side import state_side
+from dicom_node.report.side import state_part, state_side
 from dicom_node.report.words import Words
 
 _LAYER = GraphicLayer("AI", order=1, description="AI, research use, unverified", display_color=CIELabColor.from_rgb(255, 204, 0))
@@ -61,7 +60,7 @@ def presentation(name: str, wanted: Presentation, assembled: Assembled, run: Run
     built.PresentationCreationDate, built.PresentationCreationTime = run.moment(str(sources[0].get("TimezoneOffsetFromUTC") or ""))
     _keep_aspect(built, planes(assembled)[0], assembled)
     settle(built, sources[0], run, "PR")
-    copy_elements(sources[0], built, [Tag("BodyPartExamined")] if is_sound(sources[0], "BodyPartExamined") else [])
+    state_part(built, sources[0])
     state_side(built, sources[0])
     return built
 

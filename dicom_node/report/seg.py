@@ -13,10 +13,11 @@ from dicom_node.config import Segment
 from dicom_node.domain import FRACTION_MAX, Assembled, Region, Unsuitable
 from dicom_node.report.frames import Frame, functional_groups, graded, in_space, labelled, packed, spacing_mm
 from dicom_node.report.grid import Plane
-from dicom_node.report.header import copy_elements, is_sound, serial_number, settle
+from dicom_node.report.header import copy_elements, serial_number, settle
 from dicom_node.report.multiframe import name_dimensions, name_sources, space, standin
 from dicom_node.report.outcome import Outcome
 from dicom_node.report.run import Run
+from dicom_node.report.side import state_part
 from dicom_node.report.words import Words
 
 _PER_FRAME = Tag("PerFrameFunctionalGroupsSequence")
@@ -56,7 +57,7 @@ def segmentation(outcome: Outcome, assembled: Assembled, shown: list[Plane], run
     _put_frames(seg, outcome, shown, run.segmentation_type)
     settle(seg, source, run, "SEG")
     copy_elements(source, seg, [Tag(keyword) for keyword in _COPIED_COMPRESSION if source.get(keyword)])
-    copy_elements(source, seg, [Tag("BodyPartExamined")] if is_sound(source, "BodyPartExamined") else [])
+    state_part(seg, source)
     return seg
 
 
