@@ -25,6 +25,7 @@ from dicom_node.receive import Receiver, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
+from dicom_node.wire import Service
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Server:
         self._site = site
         self._store = store
         self._clock = clock
-        self._receiver = Receiver(site.config, store, clock=clock)
+        self._receiver = receiver(site, store, clock)
         self._deliverer = Deliverer(site.config, store, clock=clock)
         self._judge = _Judge(site, store, clock)
         self._ticks = Ticks()
@@ -115,6 +116,16 @@ class Server:
             self._receivers = [_Kept("receiving", command) for _ in range(self._site.config.node.receivers - 1)]
         for receiver in self._receivers:
             receiver.start()
+
+
+def receiver(site: Site, store: Store, clock: Callable[[], float] = time.time) -> Receiver:
+    """Build what listens, with every room's services: here, and in the processes that receive beside this one."""
+    return Receiver(site.config, store, clock=clock, services=services(site, store, clock))
+
+
+def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Service, ...]:
+    """Return what the node answers beside C-STORE and C-ECHO."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

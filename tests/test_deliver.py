@@ -12,13 +12,12 @@ from dicom_node.deliver.decisions import (
     choose,
     contexts,
     not_accepted,
-    patience_s,
     printable,
-    rejection,
     shares,
     verdict,
 )
 from dicom_node.domain import Delivery, Result
+from dicom_node.wire.peer import patience_s, rejection
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"

@@ -64,14 +64,14 @@ def _spare_the_collector() -> None:
 
 def _receive_until(stop: threading.Event, site: "Site", store: "Store") -> None:
     """Be one of the processes that receive beside `serve`'s own, until that ends."""
-    from dicom_node.receive import Receiver
+    from dicom_node.serve import receiver
 
     threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
-    receiver = Receiver(site.config, store)
-    receiver.start()
+    receiving = receiver(site, store)
+    receiving.start()
     _spare_the_collector()
     stop.wait()
-    receiver.stop()
+    receiving.stop()
     store.close()
 
 
@@ -151,7 +151,7 @@ def _check_model(model: "Model", asked_for: bool) -> Row:
 
 
 def _check_remotes(site: "Site") -> list[Row]:
-    from dicom_node.deliver import echo
+    from dicom_node.wire.peer import echo
 
     rows = []
     for name, remote in site.config.remotes.items():

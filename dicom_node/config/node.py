@@ -1,6 +1,7 @@
 """What the site decides: `node.toml`. Every key has a default that works; with no file the node serves on loopback in `./data`."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
-May = Literal["send", "receive", "query"]
+May = Literal["send", "receive", "query", "move", "commit", "worklist"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
 
 
@@ -30,6 +31,13 @@ def _priority_from(value: Any) -> Any:
     return value
 
 
+def _hours_from(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", value):
+        raise ValueError(f"'{value}' is no span of the day: write it like \"19:00-06:30\"")
+    return value
+
+
+Hours = Annotated[str, BeforeValidator(_hours_from)]  # a span of the day, local time; over midnight where the end is not after the beginning
 AEAddress = Annotated[AE, BeforeValidator(_ae_from), PlainSerializer(str, when_used="json")]
 PriorityName = Annotated[Priority, BeforeValidator(_priority_from), PlainSerializer(lambda p: p.name, when_used="json")]
 
@@ -84,8 +92,14 @@ class Remote(_Part):
     """A remote application entity and what it may do."""
 
     ae: AEAddress
-    may: frozenset[May] = frozenset()
-    storage_commitment: bool = False
+    may: frozenset[May] = frozenset()  # send: to us; receive: from us; query, move (C-MOVE, C-GET), commit, worklist (MWL, MPPS, IAN): ask us
+    storage_commitment: bool = False  # whether it is asked to commit itself to every result that it took
+    retrieve: Literal["none", "move", "get"] = "none"  # how studies are fetched from it; none: it is not queried
+    retrieves_at_once: int = Field(default=1, ge=1, le=16)
+    retrieve_hours: tuple[Hours, ...] = ()  # when the node fetches by itself, local time; empty: always. A person may always
+    orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
+    notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
+    reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)
     associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
     timeout_s: float = Field(default=60.0, gt=0)
     segmentation: Encoding = "BINARY"  # LABELMAP where it stores Label Map Segmentations, which few archives and viewers do yet

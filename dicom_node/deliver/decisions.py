@@ -8,16 +8,14 @@ from hashlib import sha256
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_node.domain import Delivery, Result
+from dicom_node.wire import Context
 
 MAX_CONTEXTS = 128  # of one association: odd identifiers from 1 to 255 (PS3.8 9.3.2.2)
 PROBE_AT_LEAST_EVERY_S = 300.0  # an unreachable destination is tried so often: the results of a morning are not to wait for a day's back-off
-_SLOWEST_BYTES_PER_S = 125_000  # a line of 1 Mbit/s: what the patience for a large object is reckoned with
 _MAX_DOUBLINGS = 64
 _JITTER = 0.25
 
 _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # which pydicom 3.0 knows no name of
-
-Context = tuple[str, str]  # SOP class UID, transfer syntax UID
 
 # ---------------------------------------------------------------------------------------------------------------- when
 
@@ -30,11 +28,6 @@ def backoff_s(attempt: int, first_s: float, max_s: float, key: object = "") -> f
     whole = min(max_s, first_s * 2.0 ** min(max(attempt - 1, 0), _MAX_DOUBLINGS))
     chosen = int.from_bytes(sha256(f"{key} {attempt}".encode()).digest()[:4]) / 2**32
     return whole * (1.0 - _JITTER * chosen)
-
-
-def patience_s(size_bytes: int, timeout_s: float) -> float:
-    """Return how long to wait for the answer to an object: the peer's time-out, and the time that its bytes take on a slow line."""
-    return timeout_s + size_bytes / _SLOWEST_BYTES_PER_S
 
 
 # ------------------------------------------------------------------------------------------------------ what to propose
@@ -172,22 +165,3 @@ def printable(comment: str) -> str:
 def _meaning(status: int) -> tuple[str, Verdict]:
     family = status & 0xFF00 if status >> 12 == 0xA else status
     return _MEANINGS.get(status) or _MEANINGS.get(family) or _MEANING_OF_FAMILY.get(status >> 12, _UNKNOWN)
-
-
-# ------------------------------------------------------------------------------------------- why there is no association
-
-_REJECTIONS: Mapping[tuple[int, int], tuple[str, str]] = {  # PS3.8 Table 9-21: (source, reason) -> what it says, what to do
-    (1, 1): ("no reason given", "Look at the peer's own log: it usually lacks an entry for this node."),
-    (1, 2): ("application context not supported", "Is it a DICOM application that listens there?"),
-    (1, 3): ("it does not know the calling AE title", "Have the peer's administrator enter this node's AE title and address."),
-    (1, 7): ("it does not go by the called AE title", "Correct the title before the @ of this remote; titles are case-sensitive."),
-    (2, 1): ("no reason given", "Look at the peer's own log."),
-    (2, 2): ("protocol version not supported", "Is it a DICOM application that listens there?"),
-    (3, 1): ("temporary congestion", "It is tried again."),
-    (3, 2): ("its limit of associations is reached", "Lower `associations` of this remote, or have the peer's limit raised."),
-}
-
-
-def rejection(source: int | None, reason: int | None) -> tuple[str, str]:
-    """Return what an A-ASSOCIATE-RJ says and what to do about it (PS3.8 Table 9-21)."""
-    return _REJECTIONS.get((source or 0, reason or 0), (f"source {source}, reason {reason}", "Look at the peer's own log."))

@@ -19,10 +19,8 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pynetdicom.association import Association
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.deliver import association as peer
 from dicom_node.deliver.decisions import (
     PROBE_AT_LEAST_EVERY_S,
-    Context,
     Share,
     Verdict,
     answer,
@@ -34,6 +32,7 @@ from dicom_node.deliver.decisions import (
 )
 from dicom_node.domain import Delivery, DeliveryState, PeerUnavailable, Transient
 from dicom_node.store import Listener, Store, Topic
+from dicom_node.wire import Context, peer
 
 _AT_ONCE = 32  # deliveries that one association takes
 _REST_AT_LEAST_S = 0.01  # a delivery that is due and could not be claimed is being claimed by another sender

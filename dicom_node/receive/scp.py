@@ -12,7 +12,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from socketserver import BaseServer
@@ -34,7 +34,7 @@ from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.receive.visit import Visit
 from dicom_node.store import Store
-from dicom_node.wire import Connection, StoreRequest, is_known_library
+from dicom_node.wire import Connection, Service, StoreRequest, is_known_library
 
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
@@ -52,8 +52,9 @@ _LISTENING: WeakSet["Receiver"] = WeakSet()
 class Receiver:
     """Listens where the site's configuration says, and answers."""
 
-    def __init__(self, site_config: NodeConfig, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, site_config: NodeConfig, store: Store, clock: Callable[[], float] = time.time, *, services: Sequence[Service] = ()) -> None:
         self._config = site_config
+        self._services = tuple(services)  # of other rooms, on the same port
         self._door = Door(store, site_config.node)
         self._clock = clock
         self._tls = tls_context(site_config.node.tls)
@@ -91,6 +92,7 @@ class Receiver:
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
             (evt.EVT_REJECTED, self._on_end, ["rejected"]),
+            *(handler for service in self._services for handler in service.handlers),
         ]
         server = partial(Server, tls=self._tls, timeout_s=node.network_timeout_s, prepare=self._prepare, shares_port=node.receivers > 1)
         self._window = ThreadPoolExecutor(_WINDOW, thread_name_prefix="window")  # it has threads when an association negotiates a window
@@ -147,6 +149,10 @@ class Receiver:
         entity.require_called_aet = node.check_called_ae
         entity.require_calling_aet = self._known()
         entity.add_supported_context(Verification)
+        for service in self._services:
+            scu_role, scp_role = service.roles or (None, None)
+            for abstract_syntax in service.abstract_syntaxes:
+                entity.add_supported_context(abstract_syntax, list(service.transfer_syntaxes), scu_role, scp_role)
         return entity
 
     def _known(self) -> list[str]:
@@ -165,6 +171,9 @@ class Receiver:
             transport.recv = partial(_whole, connection)
             StoreDUL(association, visit.begin, connection, self._window)
             negotiate_window(association, _WINDOW)
+        for service in self._services:
+            if service.prepare is not None:
+                service.prepare(association)
 
     def _on_connection(self, event: evt.Event) -> None:
         """Give up on a peer whose PDU is endless, in length or in time: pynetdicom would take it and wait for ever."""

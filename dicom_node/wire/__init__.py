@@ -1,6 +1,7 @@
 """DICOM messages on a connection, for those who own its socket: P-DATA and command sets as bytes, and a pynetdicom association that never sleeps.
 
-`receive`, `deliver` and `simulate` move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
+The rooms that speak to peers move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
+`peer` is the association that such a room requests.
 """
 
 from dicom_node.wire.association import Gate, WokenDUL, is_known_library
@@ -22,8 +23,10 @@ from dicom_node.wire.message import (
     store_response,
 )
 from dicom_node.wire.part10 import FileMeta, StoredFile, read_file_meta
+from dicom_node.wire.peer import Context
 from dicom_node.wire.requestor import Requestor
 from dicom_node.wire.sender import StoreSender
+from dicom_node.wire.service import Service
 
 __all__ = [
     "COMMAND",
@@ -33,11 +36,13 @@ __all__ = [
     "P_DATA_TF",
     "Broken",
     "Connection",
+    "Context",
     "FileMeta",
     "Gate",
     "Malformed",
     "MoveOriginator",
     "Requestor",
+    "Service",
     "StoreAnswer",
     "StoreRequest",
     "StoreSender",

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dicom_node.deliver import association as peer
 from dicom_node.domain import AE, Result
-from dicom_node.wire import StoredFile
+from dicom_node.wire import StoredFile, peer
 from tests.benchmarks import progress
 from tests.benchmarks.images import write_series
 from tests.benchmarks.measure import Measure

@@ -16,13 +16,13 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
-from dicom_node.deliver.association import CONNECT_TIMEOUT_S
 from dicom_node.domain import Refused, Result
 from dicom_node.receive import Door, Receiver, door, scp, visit
 from dicom_node.receive.header import split_file
 from dicom_node.report.technique import X_RAYS
 from dicom_node.store import Store
-from dicom_node.wire import Requestor
+from dicom_node.wire import Requestor, peer
+from dicom_node.wire.peer import CONNECT_TIMEOUT_S
 from tests import phantoms
 from tests.documents.objects import runs
 from tests.documents.text import table
@@ -116,7 +116,7 @@ def association() -> str:
         (
             "time-out of DIMSE messages",
             f"`node.dimse_timeout_s`, default {entity.dimse_timeout:g} s",
-            f"the same and {1_000_000 / decisions._SLOWEST_BYTES_PER_S:g} s for each megabyte of the object",
+            f"the same and {1_000_000 / peer._SLOWEST_BYTES_PER_S:g} s for each megabyte of the object",
         ),
         ("time-out of a silent network", f"`node.network_timeout_s`, default {entity.network_timeout:g} s", "`timeout_s` of the remote"),
         ("Asynchronous Operations Window", 'as proposed, up to 8 operations of the requestor; with `store_path = "stock"` 1, 1', "not proposed"),
@@ -242,7 +242,7 @@ def _said(meaning: tuple[str, decisions.Verdict]) -> tuple[str, str]:
 
 def scu_rejections() -> str:
     """What the node says of a rejected association."""
-    rows = [(source, reason, why, hint) for (source, reason), (why, hint) in decisions._REJECTIONS.items()]
+    rows = [(source, reason, why, hint) for (source, reason), (why, hint) in peer._REJECTIONS.items()]
     return table(("source", "reason", "what it tells the operator", "and advises"), rows)
 
 

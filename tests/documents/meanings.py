@@ -31,8 +31,15 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
-        "may": "What it may do: send to the node, receive results. `query` is read and does nothing yet.",
-        "storage_commitment": "Is read and does nothing yet.",
+        "may": "What it may do: `send` to the node, `receive` from it; ask it: `query` (C-FIND), `move` (C-MOVE, C-GET), `commit`, `worklist` "
+        "(MWL, MPPS, IAN).",
+        "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
+        "retrieve": "How studies are fetched from it: `move`, `get`, or `none`, and then it is not queried.",
+        "retrieves_at_once": "How many studies are fetched from it at the same time.",
+        "retrieve_hours": "When the node fetches by itself, such as `19:00-06:00`, local time; empty: always. A person may always.",
+        "orders": "Whether it is asked, by Modality Worklist, for the order of a study.",
+        "notify": "Whether it is told, by Instance Availability Notification, that results exist.",
+        "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
         "segmentation": "How it takes segmentations: `BINARY`, or `LABELMAP`. Results that also go elsewhere stay `BINARY`. "

@@ -23,11 +23,12 @@ from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import ComprehensiveSRStorage, CTImageStorage, SegmentationStorage
 
 from dicom_node.config import NodeConfig
-from dicom_node.deliver import Deliverer, echo
+from dicom_node.deliver import Deliverer
 from dicom_node.domain import AE, Delivery, DeliveryState, Job, PeerUnavailable, Result, derived_uid
 from dicom_node.simulate.pacs import BEHAVIOURS, Pacs
 from dicom_node.store import Store
 from dicom_node.store.jobs import insert_job
+from dicom_node.wire.peer import echo
 from tests.orthanc import ask, free_ports, orthanc
 from tests.peers import need
 

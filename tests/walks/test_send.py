@@ -22,12 +22,11 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import decode
 
 from dicom_node.config import NodeConfig
-from dicom_node.deliver import association as peer
-from dicom_node.deliver.association import Answer
 from dicom_node.domain import AE, Result
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
-from dicom_node.wire import PDU_HEAD, Requestor, StoredFile, StoreRequest, StoreSender, fragments, read_command, store_request, store_response
+from dicom_node.wire import PDU_HEAD, Requestor, StoredFile, StoreRequest, StoreSender, fragments, peer, read_command, store_request, store_response
+from dicom_node.wire.peer import Answer
 from tests.orthanc import ask, free_ports, orthanc
 from tests.peers import need
 from tests.walks import pdus

@@ -1,0 +1,1 @@
+"""Answers and asks: what the node holds, for peers that query and retrieve; what peers hold, for the node (PS3.4 Annex C)."""

@@ -1,0 +1,14 @@
+"""What is known of a study's arrival, and what a rejection note hides."""
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Orders and performed steps: Modality Worklist, Modality Performed Procedure Step, Instance Availability Notification (PS3.4 Annexes K, F, R)."""
