@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from dicom_node.config import Input, Manifest, Model, Rule, objections, unrecognised
+from dicom_node.config import Input, Late, Manifest, Model, Rule, objections, unrecognised
 from dicom_node.domain import DRAWN_ON, Job, Series, Study, job_identity
 
 
@@ -26,6 +26,8 @@ class Choice(Protocol):
     def rejected(self) -> Mapping[str, str]:
         """Series UID → why it was not chosen."""
 
+
+_LATE: tuple[Late, ...] = ("supersede", "rerun", "ignore")  # where rules ask for the same with different words, the first of these holds
 
 Choose = Callable[[Sequence[Series], Input], Choice]
 
@@ -75,6 +77,8 @@ class Routing:
     jobs: tuple[Job, ...]
     traces: tuple[RuleTrace, ...]
     recognised: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # series UID → facet → what it is, and why
+    late: Mapping[str, Late] = field(default_factory=dict)  # identity of a job → what it is to earlier ones of its model
+    short: tuple[str, ...] = ()  # which images were known to be missing
 
     @property
     def why(self) -> str:
@@ -102,23 +106,36 @@ class Routing:
         }
 
 
-def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choose: Choose, recognise: Recognise, *, now: float) -> Routing:
+def route(
+    study: Study,
+    rules: Sequence[Rule],
+    models: Mapping[str, Model],
+    choose: Choose,
+    recognise: Recognise,
+    *,
+    now: float,
+    short: Sequence[str] = (),
+) -> Routing:
     """Decide which jobs a study gets, asking every rule.
 
     Two rules that ask for the same analysis of the same series make one job, with the higher priority and the destinations of both.
+
+    short: which images of the study are known to be missing, each a sentence.
     """
     jobs: dict[str, Job] = {}
+    late: dict[str, Late] = {}
     traces = []
     recognised = {series.series_instance_uid: recognise(series) for series in study.series}
     for rule in rules:
-        against = {series.series_instance_uid: _objections(rule, series, recognised[series.series_instance_uid]) for series in study.series}
+        against = {uid: _objections(rule, series, recognised[uid], short) for series in study.series for uid in (series.series_instance_uid,)}
         candidates = [series for series in study.series if not against[series.series_instance_uid]]
         asked = []
         for name in rule.analyse if candidates else ():
             for trace, job in _ask(study, rule, models[name], candidates, choose, now):
                 asked.append(trace)
                 if job is not None:
-                    jobs[job.identity] = _merged(jobs.get(job.identity), job)
+                    jobs[job.identity] = _merged(jobs.get(job.identity), replace(job, short="; ".join(short)))
+                    late[job.identity] = min(late.get(job.identity, rule.late), rule.late, key=_LATE.index)
         traces.append(
             RuleTrace(
                 rule=rule.name,
@@ -128,11 +145,13 @@ def route(study: Study, rules: Sequence[Rule], models: Mapping[str, Model], choo
             )
         )
     told = {uid: facets for uid, found in recognised.items() if (facets := found.as_detail())}
-    return Routing(jobs=tuple(jobs.values()), traces=tuple(traces), recognised=told)
+    return Routing(jobs=tuple(jobs.values()), traces=tuple(traces), recognised=told, late=late, short=tuple(short))
 
 
-def _objections(rule: Rule, series: Series, recognised: Recognised) -> tuple[str, ...]:
+def _objections(rule: Rule, series: Series, recognised: Recognised, short: Sequence[str]) -> tuple[str, ...]:
     said = (*objections(rule.when, series.header), *unrecognised(rule.recognised, recognised).values())
+    if short and rule.incomplete == "wait":
+        said = (*said, f"images are missing, and the rule waits for them: {'; '.join(short)}")
     if series.derived and not rule.derived:
         return (*said, "it is derived from images, and the rule does not ask for derived objects")
     return said

@@ -15,8 +15,10 @@ from typing import Any
 
 import structlog
 
+from dicom_node.assemble.arrival import gathered
 from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.recognition import recognised
+from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
@@ -150,7 +152,9 @@ def _judge(site: Site, store: Store, study_instance_uid: str, now: float, forese
     if study is None:
         return False
     try:
-        return judge_one(site, store, study, now, foreseen.routing if foreseen else None)
+        rejected = reject(store, study, now)
+        study = (store.studies.view(study_instance_uid) or study) if rejected else study
+        return judge_one(site, store, study, now, None if rejected or foreseen is None else foreseen.routing)
     except Transient:  # the ledger is away, for every study: the next look is the retry
         raise
     except Exception as error:  # the outermost frame of judging: a study that this program cannot deal with must not keep the others waiting
@@ -161,7 +165,7 @@ def _judge(site: Site, store: Store, study_instance_uid: str, now: float, forese
 
 def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None) -> bool:
     """Judge one study on the evidence there is; return whether it is complete now. `routing`: where that has been asked for already."""
-    verdict = judge(Evidence.of(study), Policy(complete_after_s=site.config.node.complete_after_s), now)
+    verdict = judge(evidence_of(site, store, study), policy_of(site), now)
     if not verdict.complete:
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now + _LOOK_EVERY_S)
         return False
@@ -171,7 +175,8 @@ def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routi
         )
         log.warning("study held", study=study.study_instance_uid, patients=len(study.patients))
         return False
-    routing = routing or routing_of(site, store, study, now)
+    if routing is None or routing.short != verdict.short:
+        routing = routing_of(site, store, study, now, verdict.short)
     jobs = store.studies.complete(
         study,
         why=verdict.why,
@@ -179,31 +184,63 @@ def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routi
         detail=routing.as_detail() | {"routing": routing.why},
         now=now,
         max_reruns=site.config.node.max_reruns,
+        late=routing.late,
     )
     if jobs is not None:
         log.info("study complete", study=study.study_instance_uid, why=verdict.why, jobs=[job.id for job in jobs], routing=routing.why)
     return jobs is not None
 
 
+def reject(store: Store, study: Study, now: float) -> int:
+    """Hide what rejection notes of a study name; return how many instances were not hidden yet.
+
+    It is done at every judgement, so that a note counts for what came after it, too.
+    """
+    notes = notes_of(study)
+    hidden = 0
+    for one in rejections(study, zip(notes, store.instances.bring(notes), strict=True)) if notes else ():
+        number = store.studies.hide(study, one.instances, who=one.who, why=f"a rejection note names them: {one.why}", now=now)
+        if number:
+            log.info("instances rejected", study=study.study_instance_uid, instances=number, why=one.why)
+        hidden += number
+    return hidden
+
+
 def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float) -> dict[str, Seen]:
     """See the studies that come due until then, and ask every rule, while their quiet period runs out; `before`: what was foreseen already."""
     coming: dict[str, Seen] = {}
-    policy = Policy(complete_after_s=site.config.node.complete_after_s)
     for uid in store.studies.due(until):
         study = None if uid in before else store.studies.view(uid)
         if uid in before:
             coming[uid] = before[uid]
-        elif study is not None and (verdict := judge(Evidence.of(study), policy, until)).complete:
+        elif study is not None and (verdict := judge(evidence_of(site, store, study), policy_of(site), until)).complete:
             with contextlib.suppress(LookupError, ValueError, TypeError, AttributeError, NodeError):  # what it is will be told when it is judged
-                coming[uid] = Seen(study, routing_of(site, store, study, now))
+                coming[uid] = Seen(study, routing_of(site, store, study, now, verdict.short))
         elif study is not None:  # something came since: it is not to be judged when it was thought to be
             store.studies.look_again(uid, verdict.look_again_at or until)
     return coming
 
 
-def routing_of(site: Site, store: Store, study: Study, now: float) -> Routing:
-    """Ask every rule what to make of a study."""
-    return route(with_keywords(study, store, site.keywords), site.config.rules, site.models, select, recognised, now=now)
+def policy_of(site: Site) -> Policy:
+    """Return how patient the site is."""
+    asked = site.config.complete
+    return Policy(
+        complete_after_s=site.config.node.complete_after_s,
+        wait_at_most_s=asked.wait_at_most_s,
+        early_after_s=asked.early_after_s,
+        ask=frozenset(asked.ask),
+    )
+
+
+def evidence_of(site: Site, store: Store, study: Study) -> Evidence:
+    """Return all that is known of a study's arrival."""
+    return gathered(study)
+
+
+def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
+    """Ask every rule what to make of a study; short: which of its images are known to be missing."""
+    asked = with_keywords(study, store, site.keywords)
+    return route(asked, site.config.rules, site.models, select, recognised, now=now, short=short)
 
 
 def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:

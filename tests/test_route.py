@@ -110,3 +110,23 @@ def test_the_order_of_arrival_changes_nothing(model):
 def test_no_rules_is_said_plainly():
     """An unmatched study is visible, not silent."""
     assert route(_study(_instance(1)), [], {}, _first, recognised, now=5.0).why == "no analysis: there are no rules"
+
+
+def test_a_rule_that_waits_for_missing_images_starts_nothing_and_says_so(model):
+    """incomplete = "wait"; the other rules run, and their job says what is missing."""
+    missing = ("pacs has 140 instances",)
+    waits, runs = _rule("patient", incomplete="wait"), _rule("hasty")
+    made = route(_study(_instance(1)), [waits], {"spleen-ct": model}, _first, recognised, now=5.0, short=missing)
+    assert made.jobs == ()
+    assert made.traces[0].objections["1.2.3.1"] == ("images are missing, and the rule waits for them: pacs has 140 instances",)
+    (job,) = route(_study(_instance(1)), [waits, runs], {"spleen-ct": model}, _first, recognised, now=5.0, short=missing).jobs
+    assert job.short == "pacs has 140 instances"
+    (whole,) = route(_study(_instance(1)), [waits], {"spleen-ct": model}, _first, recognised, now=5.0).jobs
+    assert (whole.identity, whole.short) == (job.identity, "")
+
+
+def test_of_rules_that_differ_on_late_images_the_one_that_replaces_most_holds(model):
+    """Both ask for the same analysis of the same series: it is one job."""
+    rules = [_rule("first", late="ignore"), _rule("second", late="supersede"), _rule("third", late="rerun")]
+    made = route(_study(_instance(1)), rules, {"spleen-ct": model}, _first, recognised, now=5.0)
+    assert made.late == {made.jobs[0].identity: "supersede"}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
+from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -41,6 +41,7 @@ __all__ = [
     "Deliver",
     "DerivedImage",
     "Encoding",
+    "Late",
     "Evaluation",
     "FoundSegments",
     "Input",

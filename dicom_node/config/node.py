@@ -12,6 +12,8 @@ from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist"]
+Late = Literal["supersede", "rerun", "ignore"]
+Incomplete = Literal["run", "wait"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
 
 
@@ -125,6 +127,16 @@ class Rule(_Part):
     analyse: tuple[str, ...] = Field(min_length=1)
     deliver: tuple[str, ...] = ()
     priority: PriorityName = Priority.MEDIUM
+    late: Late = "supersede"  # what becomes of its models when images come after they were asked for
+    incomplete: Incomplete = "run"  # whether its models run on a study of which images are known to be missing
+
+
+class Complete(_Part):
+    """How evidence beside silence decides that a study is complete; `node.complete_after_s` is the silence."""
+
+    wait_at_most_s: float = Field(default=300.0, ge=0)  # since the last instance, while images are known to be missing
+    early_after_s: float = Field(default=5.0, ge=0)  # since the last instance, when others vouch for the whole
+    ask: tuple[str, ...] = ()  # names of remotes that are asked how many instances of a study they have
 
 
 class Work(_Part):
@@ -155,6 +167,7 @@ class NodeConfig(_Part):
     remotes: dict[str, Remote] = Field(default_factory=dict)
     models: dict[str, ModelChoice] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    complete: Complete = Complete()
     work: Work = Work()
     deliver: Deliver = Deliver()
 
@@ -169,6 +182,11 @@ class NodeConfig(_Part):
                     raise ValueError(f"rule '{rule.name}' delivers to '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
                 if "receive" not in self.remotes[name].may:
                     raise ValueError(f"rule '{rule.name}' delivers to '{name}', which may not receive: add \"receive\" to its `may`")
+        for name in self.complete.ask:
+            if name not in self.remotes:
+                raise ValueError(f"complete.ask names '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
+            if self.remotes[name].retrieve == "none":
+                raise ValueError(f"complete.ask names '{name}', which is not queried: give it `retrieve`")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError(f"two rules have the name '{next(n for n in names if names.count(n) > 1)}'")

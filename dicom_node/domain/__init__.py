@@ -13,6 +13,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
+from dicom_node.domain.arrival import Count, Notice, PerformedStep, StepState
 from dicom_node.domain.errors import (
     Canceled,
     ConfigError,
@@ -41,6 +42,7 @@ from dicom_node.domain.findings import (
     Term,
 )
 from dicom_node.domain.jobs import (
+    REJECTION,
     Delivery,
     Job,
     Result,
@@ -81,6 +83,7 @@ __all__ = [
     "Assembled",
     "Canceled",
     "ConfigError",
+    "Count",
     "DELIVERY_TRANSITIONS",
     "DERIVED_MODALITIES",
     "DRAWN_ON",
@@ -103,12 +106,15 @@ __all__ = [
     "Mark",
     "ModelFailed",
     "NodeError",
+    "Notice",
     "PROJECTIONS",
     "PeerUnavailable",
+    "PerformedStep",
     "Presentation",
     "Priority",
     "Progress",
     "RECOGNITION_KEYWORDS",
+    "REJECTION",
     "Reference",
     "Region",
     "Refused",
@@ -117,6 +123,7 @@ __all__ = [
     "SEGMENTATIONS",
     "SEGMENT_AXIS",
     "Series",
+    "StepState",
     "Study",
     "StudyState",
     "Term",

@@ -7,6 +7,8 @@ from hashlib import sha256
 from dicom_node.domain.received import Instance
 from dicom_node.domain.states import DeliveryState, Discontinuation, JobState, Priority
 
+REJECTION = "REJ"  # the kind of a result that rejects earlier ones
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -37,6 +39,7 @@ class Job:
     cancel_requested: bool = False
     started_at: float | None = None
     ended_at: float | None = None
+    short: str = ""  # which images of the study were known to be missing, in words; empty: none
     predecessor_id: int | None = None  # the job of the same model on this study that this one replaces
 
 
@@ -51,7 +54,7 @@ class Result:
     """One DICOM object that a job made."""
 
     job_id: int
-    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR"
+    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR", "REJ"
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

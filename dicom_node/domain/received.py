@@ -165,6 +165,7 @@ class Study:
     first_received_at: float = 0.0
     last_received_at: float = 0.0
     more: Mapping[str, Header] = field(default_factory=dict)  # series UID -> keywords beyond HEADER_KEYWORDS
+    rejected: frozenset[str] = frozenset()  # SOP Instance UIDs of what came and is not among the instances: a rejection note hides it
 
     @cached_property
     def series(self) -> tuple[Series, ...]:

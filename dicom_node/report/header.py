@@ -11,7 +11,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
-from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, derived_uid
+from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, REJECTION, derived_uid
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words, private_schemes
 
@@ -63,6 +63,7 @@ _CLINICAL_TRIAL_SERIES = frozenset({0x00120060, 0x00120071, 0x00120072, 0x001200
 _DEVICE = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber", "StationName", "InstitutionName")
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UT"})
 _FIRST_SERIES_NUMBER = 9000
+_REJECTIONS_SERIES_NUMBER = 8999  # a note shows nothing, and stands before what is shown
 _USE = " AI research use "
 
 
@@ -132,7 +133,12 @@ def series_description(run: Run, kind: str) -> str:
 
 
 def series_number(run: Run, kind: str) -> int:
-    """Return a number from 9000 to 9999 that belongs to this run and kind: results stand behind the images and apart from one another."""
+    """Return a number from 9000 to 9999, of a rejection 8999, that belongs to this run and kind.
+
+    Results stand behind the images and apart from one another.
+    """
+    if kind == REJECTION:
+        return _REJECTIONS_SERIES_NUMBER
     manifest = run.model.manifest
     kinds = ["SEG", "SR", *(f"DER {name}" for name in manifest.images), *(f"PM {name}" for name in manifest.maps)]
     kinds += ["PR"] * bool(manifest.presentations) + ["KO"] * bool(manifest.keys)

@@ -49,5 +49,5 @@ class Run:
 class Draft:
     """One object that is ready to be written, checked and sent."""
 
-    kind: str  # "SEG", "DER" (one image of a derived series), "PM", "PR", "KO", "SR"
+    kind: str  # "SEG", "DER" (one image of a derived series), "PM", "PR", "KO", "SR", "REJ" (earlier results rejected)
     dataset: Dataset

@@ -1,6 +1,6 @@
 """Jobs: claimed by lease, changed through one table of transitions, each change in one transaction with who and why."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 
 from dicom_node.domain import (
     JOB_TRANSITIONS,
+    REJECTION,
     DeliveryState,
     Discontinuation,
     Job,
@@ -67,15 +68,19 @@ class Jobs:
             asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
             return asked
 
-    def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str) -> bool:
-        """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost."""
+    def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str, only: Mapping[str, Collection[str]] | None = None) -> bool:
+        """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost.
+
+        only: of results, by their kind, to which of the job's destinations they go; the others go to all.
+        """
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
             for one in results:
                 key = _insert_result(connection, one)
-                for destination in current.deliver:
+                wanted = (only or {}).get(one.kind, current.deliver)
+                for destination in (name for name in current.deliver if name in wanted):
                     connection.execute(insert(delivery).values(_new_delivery(key, destination, now)))
             # It may have been asked to stop: it was quicker, and what it made counts.
             done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": ""}
@@ -239,7 +244,7 @@ class Jobs:
             )
 
     def predecessors(self, successor: Job) -> tuple[Result, ...]:
-        """Return the results of the nearest earlier job in the chain that completed: what this job's results replace."""
+        """Return the results of the nearest earlier job in the chain that completed: what this job's results replace. A rejection is none."""
         with self._database.read() as connection:
             key = successor.predecessor_id
             while key is not None:
@@ -247,7 +252,9 @@ class Jobs:
                 if before is None:
                     return ()
                 if before.state == JobState.COMPLETED:
-                    rows = connection.execute(select(result).where(result.c.job_id == key, result.c.problem == "")).mappings()
+                    rows = connection.execute(
+                        select(result).where(result.c.job_id == key, result.c.problem == "", result.c.kind != REJECTION)
+                    ).mappings()
                     return tuple(Result(**row) for row in rows)
                 key = before.predecessor_id
         return ()

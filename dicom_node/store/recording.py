@@ -35,7 +35,7 @@ def instances_by_id(connection: Connection, ids: Iterable[int]) -> dict[int, Ins
 
 def instance_of(row: RowMapping) -> Instance:
     """Build the noun from its row."""
-    return Instance(**{column: value for column, value in row.items() if column != "current"})
+    return Instance(**{column: value for column, value in row.items() if column not in ("current", "hidden")})
 
 
 _Key = tuple[str, str]  # study and SOP instance

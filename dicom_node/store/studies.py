@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, or_, select, update
 
+from dicom_node.config import Late
 from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rejected, Study, StudyState, Transient
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Topic, ringing
@@ -14,6 +15,8 @@ from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instance_of
 from dicom_node.store.tables import delivery, event, instance, job, quarantine, result, study, tombstone
+
+_SUPERSEDE: Mapping[str, Late] = {}  # of every job
 
 
 class Studies:
@@ -40,13 +43,14 @@ class Studies:
             return due
 
     def view(self, study_instance_uid: str) -> Study | None:
-        """Return a study with its current instances, or None when the ledger does not know it."""
+        """Return a study with its current instances, but for those that a rejection note hides, or None when the ledger does not know it."""
         with self._database.read() as connection:
             row = connection.execute(select(study).where(study.c.study_instance_uid == study_instance_uid)).mappings().first()
             if row is None:
                 return None
-            current = select(instance).where(instance.c.study_instance_uid == study_instance_uid, instance.c.current)
-            instances = tuple(instance_of(r) for r in connection.execute(current).mappings())
+            current = instance.c.study_instance_uid == study_instance_uid, instance.c.current
+            instances = tuple(instance_of(r) for r in connection.execute(select(instance).where(*current, ~instance.c.hidden)).mappings())
+            hidden = frozenset(connection.execute(select(instance.c.sop_instance_uid).where(*current, instance.c.hidden)).scalars())
         return Study(
             study_instance_uid=study_instance_uid,
             instances=instances,
@@ -54,6 +58,7 @@ class Studies:
             changes=row["changes"],
             first_received_at=row["first_received_at"],
             last_received_at=row["last_received_at"],
+            rejected=hidden,
         )
 
     def look_again(self, study_instance_uid: str, at: float) -> None:
@@ -62,12 +67,21 @@ class Studies:
             connection.execute(update(study).where(study.c.study_instance_uid == study_instance_uid).values(look_at=at))
 
     def complete(
-        self, seen: Study, *, why: str, jobs: Sequence[Job], detail: Mapping[str, Any], now: float, max_reruns: int = 5
+        self,
+        seen: Study,
+        *,
+        why: str,
+        jobs: Sequence[Job],
+        detail: Mapping[str, Any],
+        now: float,
+        max_reruns: int = 5,
+        late: Mapping[str, Late] = _SUPERSEDE,
     ) -> tuple[Job, ...] | None:
         """Judge a study complete and create its jobs, in one commit; return the jobs that are new.
 
         A job whose identity exists is not made again. A new job of a model names as its predecessor the latest job of that model on the study that
-        is no longer among those asked for; of these the unfinished are superseded. Returns None, having changed nothing, when the study changed
+        is no longer among those asked for; of these the unfinished are superseded. `late` says of a job, by its identity, what it is to earlier
+        ones instead: nothing ("rerun"), or that it is not made where one was ("ignore"). Returns None, having changed nothing, when the study changed
         since it was seen.
         """
         uid = seen.study_instance_uid
@@ -80,7 +94,26 @@ class Studies:
                 return None
             note(connection, Event(at=now, study_instance_uid=uid, kind="complete", who="node", why=why, detail={"revision": revision, **detail}))
             wanted = {one.identity for one in jobs}
-            return tuple(made for one in jobs if (made := _add(connection, one, wanted, revision, now, max_reruns)) is not None)
+            return tuple(
+                made for one in jobs if (made := _add(connection, one, wanted, revision, now, max_reruns, late.get(one.identity))) is not None
+            )
+
+    def hide(self, seen: Study, sop_instance_uids: Collection[str], *, who: str, why: str, now: float) -> int:
+        """Hide instances that a rejection note names: nothing is made of them, and they stay on disk. Return how many were not hidden yet."""
+        uids = sorted({one.sop_instance_uid for one in seen.instances} & set(sop_instance_uids))
+        same = instance.c.study_instance_uid == seen.study_instance_uid, instance.c.current, ~instance.c.hidden
+        with self._database.write() as connection:
+            known = connection.execute(select(study.c.state).where(study.c.study_instance_uid == seen.study_instance_uid).with_for_update()).first()
+            number = 0
+            for start in range(0, len(uids) if known else 0, 500):
+                wanted = update(instance).where(*same, instance.c.sop_instance_uid.in_(uids[start : start + 500]))
+                number += connection.execute(wanted.values(hidden=True)).rowcount
+            if number:
+                changed = update(study).where(study.c.study_instance_uid == seen.study_instance_uid)
+                connection.execute(changed.values(changes=study.c.changes + number))
+                said = Event(at=now, study_instance_uid=seen.study_instance_uid, kind="rejected", who=who, why=why, detail={"instances": number})
+                note(connection, said)
+            return number
 
     def hold(self, seen: Study, *, why: str, now: float) -> None:
         """Hold a study whose instances name more than one patient: nothing runs on it until a person has looked."""
@@ -222,7 +255,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
 def _images(connection: Connection, uids: Sequence[str]) -> dict[str, dict[str, int]]:
     of_study = instance.c.study_instance_uid
     counted = select(of_study, func.count(), func.count(instance.c.series_instance_uid.distinct())).group_by(of_study)
-    rows = connection.execute(counted.where(of_study.in_(uids), instance.c.current))
+    rows = connection.execute(counted.where(of_study.in_(uids), instance.c.current, ~instance.c.hidden))
     return {uid: {"instances": instances, "series": series} for uid, instances, series in rows}
 
 
@@ -234,7 +267,7 @@ def _states(connection: Connection, wanted: Any, of: Any, states: Any = None) ->
     return found
 
 
-def _add(connection: Connection, wanted: Job, standing: Collection[str], revision: int, now: float, max_reruns: int) -> Job | None:
+def _add(connection: Connection, wanted: Job, standing: Collection[str], revision: int, now: float, max_reruns: int, late: Late | None) -> Job | None:
     """Insert a job unless it is there; standing: the identities of all jobs that the study is to have, which none of them replaces."""
     if connection.execute(select(job.c.id).where(job.c.identity == wanted.identity)).first():
         return None
@@ -246,8 +279,13 @@ def _add(connection: Connection, wanted: Job, standing: Collection[str], revisio
         why = f"{wanted.model} has run {ran} times on this study: it does not run again by itself (node.max_reruns)"
         note(connection, Event(at=now, study_instance_uid=wanted.study_instance_uid, kind="not run", who="node", why=why))
         return None
-    made = insert_job(connection, wanted, revision=revision, predecessor_id=before[0].id if before else None)
-    for old in before:
+    if late == "ignore" and any(old.state is not JobState.CANCELED for old in before):
+        why = f'{wanted.model} was asked for on this study before: images that come later start nothing (late = "ignore")'
+        note(connection, Event(at=now, study_instance_uid=wanted.study_instance_uid, kind="not run", who="node", why=why))
+        return None
+    replaced = [] if late == "rerun" else before
+    made = insert_job(connection, wanted, revision=revision, predecessor_id=replaced[0].id if replaced else None)
+    for old in replaced:
         supersede(connection, old, by=made.id, now=now)
     return made
 

@@ -1,6 +1,6 @@
 """The ledger's tables. A change here is a migration in `migrations/versions`, and a test holds the two together."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, false, text
 from sqlalchemy.types import TypeDecorator
 
 metadata = MetaData(
@@ -45,6 +45,7 @@ instance = Table(
     Column("header", JSON, nullable=False),
     Column("version", Integer, nullable=False),
     Column("current", Boolean, nullable=False),
+    Column("hidden", Boolean, nullable=False, server_default=false()),  # a rejection note says that it is not to be used
     Index("uq_instance_content", "study_instance_uid", "sop_instance_uid", "digest", unique=True),
     Index(
         "uq_instance_current",
@@ -103,6 +104,7 @@ job = Table(
     Column("started_at", _Moment),
     Column("ended_at", _Moment),
     Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
+    Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
     Index("ix_job_state_due", "state", "due"),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import structlog
 from dicom_node.analyse import Pool
 from dicom_node.config import Model, Site
 from dicom_node.domain import (
+    REJECTION,
     Assembled,
     Canceled,
     Findings,
@@ -34,7 +35,7 @@ from dicom_node.domain import (
     Unsuitable,
     fault,
 )
-from dicom_node.report import Draft, Run, build, check, encode, reading, settled, warm
+from dicom_node.report import Draft, Run, build, check, encode, reading, rejection, settled, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
 from dicom_node.work.reading import Steps, assembled
@@ -181,14 +182,17 @@ class Worker:
             return
         say, steps = _progress(running), Steps()
         say(0.0, "reading the images")
-        inputs = assembled(model.manifest, lambda name: self._files(job.inputs[name]))
+        inputs = _with_what_is_missing(assembled(model.manifest, lambda name: self._files(job.inputs[name])), job)
         model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
         model = settled(model, findings)
         steps.end("model")
         say(0.95, "writing the report")
-        drafts = build(findings, inputs, self._describe(job, model))
+        run = self._describe(job, model)
+        drafts = build(findings, inputs, run)
+        if run.predecessors and self._rejecting(job):
+            drafts = (*drafts, rejection(run.predecessors, inputs, run))
         steps.end("report")
         results = self._write(job, drafts)
         steps.end("check")
@@ -204,8 +208,15 @@ class Worker:
             log.error("results quarantined", problems=problems)
             return
         made = _counted(results)
-        if self._store.jobs.complete(job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes])):
+        if self._store.jobs.complete(
+            job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes]), only={REJECTION: self._rejecting(job)}
+        ):
             log.info("job completed", results=made, steps_s=steps.seconds)
+
+    def _rejecting(self, job: Job) -> list[str]:
+        """Return the destinations at which results that this job's replace are rejected."""
+        remotes = self._site.config.remotes
+        return [name for name in job.deliver if name in remotes and remotes[name].reject_superseded]
 
     def _reschedule(self, job: Job, model: Model) -> None:
         """Let a job that was made for another build of the model give way to one for this build."""
@@ -293,6 +304,15 @@ class Worker:
         elif not running.lost:
             self._store.jobs.release(job, now=now, why="the worker was stopped")
         log.info("job stopped", lost=running.lost)
+
+
+def _with_what_is_missing(inputs: dict[str, Assembled], job: Job) -> dict[str, Assembled]:
+    """Return a job's inputs, with a note on the first for the reader where images of the study were known to be missing."""
+    if not job.short:
+        return inputs
+    first = next(iter(inputs))
+    said = f"When the study was analysed, images were known to be missing: {job.short}."
+    return inputs | {first: replace(inputs[first], notes=(*inputs[first].notes, said))}
 
 
 def _counted(results: Sequence[Result]) -> str:

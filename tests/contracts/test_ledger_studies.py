@@ -1,6 +1,7 @@
 """Studies in the ledger: "the study is complete" and "its jobs exist" are one commit; what is purged is gone, and the journal says so."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -160,6 +161,18 @@ def test_results_name_those_of_the_nearest_earlier_job_that_completed(store):
     assert [(one.job_id, one.kind) for one in store.jobs.predecessors(third)] == [(first.id, "SEG"), (first.id, "SR")]
 
 
+def test_a_rejection_goes_only_where_it_is_wanted_and_is_itself_nothing_to_replace(store):
+    """The other results go to all destinations; the next job's predecessors are results, not the note that rejected earlier ones."""
+    waiting(store, deliver=("pacs", "archive"))
+    job = claimed(store)
+    made = [result_of(store, job, kind) for kind in ("SEG", "REJ")]
+    assert store.jobs.complete(job, made, now=NOW, why="made it", only={"REJ": ["archive", "elsewhere"]})
+    sent = {(one.result.kind, one.destination) for one in store.deliveries.list()}
+    assert sent == {("SEG", "pacs"), ("SEG", "archive"), ("REJ", "archive")}
+    arrive(store, 2)
+    assert [one.kind for one in store.jobs.predecessors(judged(store))] == ["SEG"]
+
+
 def test_a_model_runs_only_so_often_by_itself(store):
     """node.max_reruns: a sender that never ends does not keep the model busy for ever; what gave way unseen is not counted."""
     finished(store)
@@ -194,6 +207,61 @@ def test_a_job_that_is_still_asked_for_gives_way_to_none(store):
     (new,) = store.studies.complete(grown, why="quiet", jobs=[job_of(of(grown, 0)), job_of(of(grown, 1))], detail={}, now=NOW)
     assert store.jobs.get(stays.id).state is JobState.SCHEDULED
     assert new.predecessor_id is None and new.inputs != stays.inputs
+
+
+def test_late_images_start_a_job_beside_the_earlier_one_where_the_rule_says_so(store):
+    """late = "rerun": the earlier one goes on, and is nobody's predecessor."""
+    first = waiting(store)
+    arrive(store, 2)
+    (second,) = again(store, "rerun")
+    assert (second.predecessor_id, store.jobs.get(first.id).state) == (None, JobState.SCHEDULED)
+
+
+def test_late_images_start_nothing_where_the_rule_says_so(store):
+    """late = "ignore": one job of a model is enough, unless it came to nothing."""
+    waiting(store)
+    arrive(store, 2)
+    assert again(store, "ignore") == ()
+    assert last(store, "not run")[1].startswith("lung-ct was asked for on this study before")
+    assert store.jobs.decline(claimed(store), now=NOW, why="too few slices")
+    arrive(store, 3)
+    (third,) = again(store, "ignore")
+    assert third.predecessor_id is not None
+
+
+def test_a_job_says_which_images_were_known_to_be_missing(store):
+    """It is on record with the job, for whoever reports."""
+    arrive(store, 1)
+    seen = store.studies.view(STUDY)
+    (made,) = store.studies.complete(seen, why="late", jobs=[replace(job_of(seen), short="pacs has 140")], detail={}, now=NOW)
+    assert store.jobs.get(made.id).short == "pacs has 140"
+
+
+def test_what_a_rejection_note_names_is_left_out_and_stays_on_disk(store):
+    """IHE IOCM: the instance is hidden, whatever version of it is current; a new version of it is not, until it is judged."""
+    for number in (1, 2, 3):
+        arrive(store, number)
+    seen = store.studies.view(STUDY)
+    named = {one.sop_instance_uid for one in seen.instances if one.header["InstanceNumber"] != 1}
+    assert store.studies.hide(seen, {*named, "1.2.3"}, who="PACS", why="rejected for quality reasons", now=NOW) == 2
+    left = store.studies.view(STUDY)
+    assert [one.header["InstanceNumber"] for one in left.instances] == [1]
+    assert (left.rejected, left.changes) == (named, seen.changes + 2)
+    assert store.studies.list()[0]["instances"] == 1
+    assert last(store, "rejected") == ("PACS", "rejected for quality reasons")
+    assert store.studies.hide(seen, named, who="PACS", why="again", now=NOW) == 0
+    assert kinds(store).count("rejected") == 1
+    assert store.studies.complete(seen, why="quiet", jobs=[], detail={}, now=NOW) is None, "what was seen is no longer so"
+    assert len(files(store)) == 3
+
+
+def test_instances_of_another_study_are_not_hidden(store):
+    """A note is of one study."""
+    arrive(store, 1)
+    arrive(store, 1, study=f"{STUDY}.2")
+    seen, other = store.studies.view(STUDY), store.studies.view(f"{STUDY}.2")
+    assert store.studies.hide(seen, {one.sop_instance_uid for one in other.instances}, who="PACS", why="", now=NOW) == 0
+    assert store.studies.view(f"{STUDY}.2") == other
 
 
 def test_a_study_with_two_patients_is_held_until_a_person_has_looked(store):
@@ -334,6 +402,13 @@ def files(store):
     """Return what lies in the archive, but for the empty files that are there for what is to come."""
     store.instances.settle()
     return [path for path in sorted(store.archive.root.rglob("*.dcm")) if path.is_file() and size_bytes(path)]
+
+
+def again(store, late):
+    """Judge the study with the job that routing would ask for; late: what the job is to earlier ones."""
+    seen = store.studies.view(STUDY)
+    job = job_of(seen)
+    return store.studies.complete(seen, why="quiet", jobs=[job], detail={}, now=NOW, late={job.identity: late})
 
 
 def of(seen, index):

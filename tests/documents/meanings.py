@@ -60,6 +60,17 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "analyse": "Names of `[models]`.",
         "deliver": "Names of `[remotes]` that may receive.",
         "priority": "How urgent its jobs are.",
+        "late": "When images come after a model was asked for: `supersede`: a new job, whose results name the earlier ones as predecessors, in the "
+        "place of an earlier job that is not done; `rerun`: a new job beside the earlier one; `ignore`: no new job.",
+        "incomplete": "On a study that is taken although images are known to be missing: `run`: the models run, and job and report say what is "
+        "missing; `wait`: they do not run until the images come.",
+    },
+    "[complete]": {
+        "wait_at_most_s": "How long after its last instance a study waits for images that are known to be missing. Less than `node.complete_after_s` "
+        "counts as that.",
+        "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
+        "ended and all that they list is here, or a remote counted as many twice.",
+        "ask": "Remotes that are asked, while a study waits, how many instances of it they have; each needs `retrieve`.",
     },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",

@@ -1,5 +1,8 @@
 """What is known of a study's arrival, and what a rejection note hides."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -7,8 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.add_column("instance", sa.Column("hidden", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("job", sa.Column("short", sa.Text, nullable=False, server_default=sa.text("''")))
 
 
 def downgrade() -> None:
-    pass
+    op.drop_column("job", "short")
+    op.drop_column("instance", "hidden")
