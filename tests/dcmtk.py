@@ -12,12 +12,13 @@ from tests.peers import need
 
 
 @contextmanager
-def storescp(folder: Path, *, title: str = "STORESCP") -> Iterator[AE]:
+def storescp(folder: Path, *, title: str = "STORESCP", options: Sequence[str | Path] = ()) -> Iterator[AE]:
     """Run the storage SCP; it writes each object as it came, in a file named by its SOP Instance UID."""
     folder.mkdir(parents=True, exist_ok=True)
     ae = AE(title, "127.0.0.1", free_ports(1)[0])
     with (folder.parent / f"{title}.log").open("ab") as log:
-        process = subprocess.Popen([need("storescp"), "+B", "-aet", ae.title, "-od", str(folder), str(ae.port)], stdout=log, stderr=log)
+        command = [need("storescp"), "+B", "-aet", ae.title, *map(str, options), "-od", str(folder), str(ae.port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         while not _listens(ae):
             assert process.poll() is None, (folder.parent / f"{title}.log").read_text()

@@ -66,7 +66,7 @@ KEYS = {
         "tried": "chosen findings notes objects pictures problems seconds",
         "job": (
             "attempts cancel_requested created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model model_version "
-            "not_before note predecessor_id priority progress reason repeat revision started_at state study_instance_uid why worker"
+            "not_before note predecessor_id priority progress reason repeat revision short started_at state study_instance_uid why worker"
         ),
     }.items()
 }
@@ -403,5 +403,5 @@ def test_check_names_what_is_wrong_and_what_to_do(house: House) -> None:
     found = {row["what"]: row for row in said.json}
     assert {what for what, row in found.items() if not row["ok"]} == {"remote pacs", "remote archive"}
     assert all(row["hint"] for row in found.values() if not row["ok"])
-    assert {"storage", "model good", "remote scanner"} <= set(found)
+    assert {"storage", "model good", "remote scanner", "remote pacs: name"} <= set(found)
     assert "FAILS" in house.verb("check").out

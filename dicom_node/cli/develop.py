@@ -266,7 +266,8 @@ def echo(
     as_json: JsonOption = False,
 ) -> None:
     """Send C-ECHO to a remote, and say what is wrong when it does not answer."""
-    from dicom_node.wire import peer
+    from dicom_node.guard import credentials
+    from dicom_node.wire import Credentials, peer
 
     log_to_stderr(logging.WARNING)
     site = site_of(config, None)
@@ -277,7 +278,8 @@ def echo(
         raise ConfigError(
             f"'{remote}' is neither a remote's name nor an address: {error}", hint=f"Remotes: {', '.join(site.config.remotes) or 'none'}."
         ) from error
-    seconds = peer.echo(ae, site.config.node.ae_title, timeout_s=10.0)
+    node = site.config.node
+    seconds = peer.echo(ae, node.ae_title, timeout_s=10.0, credentials=credentials(node, known) if known else Credentials())
     if as_json:
         write({"ae": str(ae), "seconds": seconds})
     else:

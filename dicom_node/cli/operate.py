@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, site_of, table, write
-from dicom_node.domain import ConfigError, PeerUnavailable
+from dicom_node.domain import ConfigError
 
 if TYPE_CHECKING:
     from dicom_node.config import Model, Site
@@ -151,19 +151,13 @@ def _check_model(model: "Model", asked_for: bool) -> Row:
 
 
 def _check_remotes(site: "Site") -> list[Row]:
-    from dicom_node.wire.peer import echo
+    from dicom_node.guard import probe, probe_node
 
-    rows = []
+    node, now = site.config.node, time.time()
+    found = [probe_node(node.tls, now)] if node.tls is not None else []
     for name, remote in site.config.remotes.items():
-        if "receive" not in remote.may:
-            rows.append((f"remote {name}", True, f"{remote.ae}: only sends to us; not tried", ""))
-            continue
-        try:
-            seconds = echo(remote.ae, site.config.node.ae_title, timeout_s=min(remote.timeout_s, 10.0))
-            rows.append((f"remote {name}", True, f"{remote.ae} answered in {seconds * 1000:.0f} ms", ""))
-        except PeerUnavailable as error:
-            rows.append((f"remote {name}", False, str(error), error.hint))
-    return rows
+        found += probe(name, remote, node, now)
+    return [(one.what, one.ok, one.says, one.hint) for one in found]
 
 
 def _work_command(config: Path | None, storage: Path | None) -> list[str]:

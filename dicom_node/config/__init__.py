@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, Remote, Rule, Tls, Work
+from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, Remote, RemoteTls, Rule, Tls, User, Work
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -55,10 +55,12 @@ __all__ = [
     "ParametricMap",
     "PresentationState",
     "Remote",
+    "RemoteTls",
     "Rule",
     "Segment",
     "Site",
     "Tls",
+    "User",
     "Weights",
     "Work",
     "bundled",

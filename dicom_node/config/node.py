@@ -45,11 +45,33 @@ PriorityName = Annotated[Priority, BeforeValidator(_priority_from), PlainSeriali
 
 
 class Tls(_Part):
-    """How the node shows who it is, and who may call, when DICOM is spoken over TLS (PS3.15 Annex B, BCP 195)."""
+    """How the node shows who it is, and who may call, when DICOM is spoken over TLS (PS3.15 B.12 and B.13, BCP 195)."""
 
-    certificate: Path  # of the node, with the chain above it, PEM
+    certificate: Path  # of the node, with the chain above it, PEM; shown to who calls, and to those that it calls
     key: Path  # of the certificate, PEM, not encrypted
-    clients: Path | None = None  # PEM of the authorities whose certificates a sender must show; none: senders show none
+    clients: Path | None = None  # PEM of the authorities whose certificates a caller must show
+    anonymous: bool = False  # whether who shows no certificate may call, too
+    profile: Literal["bcp195", "modified"] = "bcp195"  # PS3.15 B.12, or B.13
+
+    @model_validator(mode="after")
+    def _is_mutual(self) -> Self:
+        if self.clients is None and not self.anonymous:
+            raise ValueError("a caller must show a certificate: name the authorities in `clients`, or let anybody call by anonymous = true")
+        return self
+
+
+class RemoteTls(_Part):
+    """How a remote is called over TLS; the node shows it the certificate of `node.tls`, if there is one."""
+
+    authorities: Path  # PEM of those who signed its certificate, or that certificate
+    server_name: str = ""  # the name that its certificate must have; empty: the host of its address
+
+
+class User(_Part):
+    """Who a peer says it is (PS3.7 D.3.3.7)."""
+
+    name: str = Field(min_length=1, max_length=64)
+    passcode_file: Path | None = None  # its first line; none: the name alone
 
 
 class Node(_Part):
@@ -106,6 +128,18 @@ class Remote(_Part):
     timeout_s: float = Field(default=60.0, gt=0)
     segmentation: Encoding = "BINARY"  # LABELMAP where it stores Label Map Segmentations, which few archives and viewers do yet
     deflate: bool = False  # whether Deflated Explicit VR Little Endian is proposed first: a segmentation shrinks a hundredfold on the wire
+    tls: RemoteTls | None = None  # none: it is called without TLS
+    certificate: str = ""  # the one it must show when it calls: "sha256:" and its fingerprint, or a name in it; empty: any that is known
+    user: User | None = None  # presented to it
+    must_show: User | None = None  # what it must present when it calls
+
+    @model_validator(mode="after")
+    def _keeps_its_secrets(self) -> Self:
+        if self.certificate.startswith("sha256:") and not re.fullmatch(r"sha256:([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}", self.certificate):
+            raise ValueError('certificate: "sha256:" and 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them')
+        if self.user is not None and self.user.passcode_file is not None and self.tls is None:
+            raise ValueError("user.passcode_file: a passcode goes over TLS alone; add `tls` to this remote")
+        return self
 
 
 class ModelChoice(_Part):
@@ -199,6 +233,16 @@ class NodeConfig(_Part):
     def _known_off_loopback(self) -> Self:
         if not self.node.on_loopback and not self.node.accept_unknown and not any("send" in r.may for r in self.remotes.values()):
             raise ValueError(f'node.host is {self.node.host} but nobody may send: name a remote with may = ["send"], or set accept_unknown = true')
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shown(self) -> Self:
+        tls = self.node.tls
+        for name, remote in self.remotes.items():
+            if remote.certificate and (tls is None or tls.clients is None):
+                raise ValueError(f"remote '{name}' must show a certificate, for which nobody asks: add node.tls with `clients`")
+            if remote.must_show is not None and remote.must_show.passcode_file is not None and tls is None:
+                raise ValueError(f"remote '{name}' must show a passcode, which goes over TLS alone: add node.tls")
         return self
 
     def may(self, calling_ae: str, what: May) -> bool:

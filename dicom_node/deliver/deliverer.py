@@ -31,6 +31,7 @@ from dicom_node.deliver.decisions import (
     verdict,
 )
 from dicom_node.domain import Delivery, DeliveryState, PeerUnavailable, Transient
+from dicom_node.guard import credentials
 from dicom_node.store import Listener, Store, Topic
 from dicom_node.wire import Context, peer
 
@@ -44,6 +45,10 @@ class Deliverer:
     """Sends what is due to every remote that may receive, with never more associations at once than it allows, across all its threads.
 
     The limit is kept within one process: of several processes on one ledger, one should deliver.
+
+    Raises
+    ------
+    ConfigError: a certificate or a passcode that a remote is called with cannot be read.
     """
 
     def __init__(self, config: NodeConfig, store: Store, clock: Callable[[], float] = time.time, *, lease_s: float = 30.0) -> None:
@@ -60,6 +65,8 @@ class Deliverer:
             for number in range(remote.associations)
         ]
         self._threads: list[threading.Thread] = []
+        for slot in self._slots:
+            slot.check()
 
     def start(self) -> None:
         """Start sending; what a crash left half sent is taken up again as soon as its lease has ended.
@@ -149,6 +156,15 @@ class _Slot:
         self.who = who
         self.woken = threading.Event()
 
+    def check(self) -> None:
+        """Read what the destination is called with, so that it is known to be readable.
+
+        Raises
+        ------
+        ConfigError: it is not.
+        """
+        credentials(self._owner.config.node, self._remote)
+
     # ------------------------------------------------------------------------------------------------ called by its thread
 
     def run(self) -> None:
@@ -214,6 +230,7 @@ class _Slot:
             timeout_s=timeout_s,
             max_pdu_bytes=node.max_pdu_bytes,
             fast=node.store_path == "fast",
+            credentials=credentials(node, self._remote),
         )
         self._association = association
         accepted = peer.accepted(association)

@@ -10,6 +10,7 @@ While a `Receiver` listens, two switches of pynetdicom are set for the whole pro
 import contextlib
 import resource
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +29,9 @@ from pynetdicom.sop_class import Verification
 
 from dicom_node.config import NodeConfig
 from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError
+from dicom_node.guard import Certificate, Denial, Shown, denied, server_context
 from dicom_node.receive.door import Door
-from dicom_node.receive.server import Handler, Server, tls_context
+from dicom_node.receive.server import Handler, Server
 from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.receive.visit import Visit
@@ -57,7 +59,7 @@ class Receiver:
         self._services = tuple(services)  # of other rooms, on the same port
         self._door = Door(store, site_config.node)
         self._clock = clock
-        self._tls = tls_context(site_config.node.tls)
+        self._tls = server_context(site_config.node.tls) if site_config.node.tls else None
         self._fast = site_config.node.store_path == "fast" and is_known_library()
         self._turnstile = Turnstile(_AT_ONCE)
         self._window: ThreadPoolExecutor | None = None
@@ -86,7 +88,7 @@ class Receiver:
         node = self._config.node
         handlers: list[evt.EventHandlerType] = [
             (evt.EVT_CONN_OPEN, self._on_connection),
-            (evt.EVT_REQUESTED, _on_request),
+            (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_CONN_CLOSE, _on_close),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_RELEASED, self._on_end, ["released"]),
@@ -183,6 +185,26 @@ class Receiver:
             transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport.socket.settimeout(self._config.node.network_timeout_s)
 
+    def _on_request(self, event: evt.Event) -> None:
+        """Abort a request that is none, and reject one whose caller does not show that it is who it says; the others are pynetdicom's."""
+        association = event.assoc
+        if not _is_whole(association):
+            association.acse.send_ap_abort(0x06)  # invalid PDU parameter value
+            association.kill()
+            return
+        calling_ae = association.requestor.primitive.calling_ae_title.strip()
+        try:
+            denial = denied(self._config.remotes.values(), calling_ae, _shown(association))
+        except ConfigError as error:
+            _log.error("receive.no_passcode", calling_ae=calling_ae, reason=str(error), hint=error.hint)
+            denial = Denial(why="what it must show cannot be read")
+        if denial is not None:
+            address = association.requestor.address_info.address if association.requestor.address_info else ""
+            _log.warning("receive.security_alert", calling_ae=calling_ae, address=address, reason=denial.why)
+            association.acse.send_reject(denial.result, denial.source, denial.reason)
+            evt.trigger(association, evt.EVT_REJECTED, {})
+            association.kill()
+
     def _on_store(self, event: evt.Event) -> Dataset | int:
         """Answer a C-STORE request that pynetdicom received."""
         request = event.request
@@ -241,13 +263,21 @@ def _name_what_is_not_storage() -> None:
 _name_what_is_not_storage()
 
 
-def _on_request(event: evt.Event) -> None:
-    """Abort a request that proposes a context without abstract or transfer syntax (PS3.8 9.3.2.2): negotiating it would end pynetdicom's thread."""
-    if not all(
-        context.abstract_syntax and context.transfer_syntax for context in event.assoc.requestor.primitive.presentation_context_definition_list
-    ):
-        event.assoc.acse.send_ap_abort(0x06)  # invalid PDU parameter value
-        event.assoc.kill()
+def _is_whole(association: Association) -> bool:
+    """Say whether each proposed context has an abstract and a transfer syntax (PS3.8 9.3.2.2): negotiating another would end pynetdicom's thread."""
+    proposed = association.requestor.primitive.presentation_context_definition_list
+    return all(context.abstract_syntax and context.transfer_syntax for context in proposed)
+
+
+def _shown(association: Association) -> Shown:
+    """Return what a caller has shown of who it is: its certificate, and its user identity (PS3.7 D.3.3.7)."""
+    transport, item = association.dul.socket, association.requestor.user_identity
+    line = transport.socket if transport is not None else None
+    certificate = Certificate.of(line) if isinstance(line, ssl.SSLSocket) else None
+    if item is None:
+        return Shown(certificate=certificate)
+    passcode = item.secondary_field or b""
+    return Shown(certificate=certificate, identity_type=int(item.user_identity_type or 0), name=item.primary_field or b"", passcode=passcode)
 
 
 def _on_close(event: evt.Event) -> None:

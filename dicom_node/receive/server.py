@@ -11,8 +11,7 @@ import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from dicom_node.config import Tls
-from dicom_node.domain import ConfigError
+from dicom_node.guard import Reloading
 
 _log = structlog.get_logger()
 
@@ -20,7 +19,7 @@ _log = structlog.get_logger()
 class Server(ThreadedAssociationServer):
     """Accepts connections.
 
-    tls: the context by which they are wrapped; none: plain.
+    tls: the context by which they are wrapped, as the site's files are now; none: plain.
     timeout_s: for the handshake.
     prepare: is given each association before it starts, and its socket.
     shares_port: whether other processes of the node listen on the same port.
@@ -32,7 +31,7 @@ class Server(ThreadedAssociationServer):
     def __init__(
         self,
         *args: Any,
-        tls: ssl.SSLContext | None,
+        tls: Reloading[ssl.SSLContext] | None,
         timeout_s: float,
         prepare: Callable[[Association, socket.socket], None],
         shares_port: bool,
@@ -61,8 +60,11 @@ class Server(ThreadedAssociationServer):
         self.close_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell of a connection that did not become an association."""
+        """Tell of a connection that did not become an association; of one that failed to show who it is as a Security Alert (PS3.15 A.5.3.11)."""
         error = sys.exc_info()[1]
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            _log.warning("receive.security_alert", address=client_address[0], reason=f"TLS: {_said(error)}")
+            return
         _log.warning("receive.no_association", address=client_address[0], error=type(error).__name__)
 
 
@@ -76,7 +78,7 @@ class Handler(RequestHandler):
         """Shake hands if TLS is spoken, and go on as pynetdicom does."""
         if self.server.tls is not None:
             self.request.settimeout(self.server.timeout_s)
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+            self.request = self.server.tls.now().wrap_socket(self.request, server_side=True)
         super().handle()
 
     def _create_association(self) -> Association:
@@ -85,25 +87,8 @@ class Handler(RequestHandler):
         return association
 
 
-def tls_context(tls: Tls | None) -> ssl.SSLContext | None:
-    """Return what connections are wrapped by: TLS 1.2 or newer, and clients' certificates asked for if authorities are named (PS3.15 B.9).
-
-    Raises
-    ------
-    ConfigError: a file cannot be read, or is not what it should be.
-    """
-    if tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.clients is not None:
-            context.load_verify_locations(tls.clients)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"node.tls cannot be used: {error.strerror or type(error).__name__}",
-            hint="Name PEM files that this user may read; the key without password.",
-        ) from error
-    return context
+def _said(error: ssl.SSLError) -> str:
+    """Return why OpenSSL refused a handshake; a certificate's own text is not in it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    return (error.reason or type(error).__name__).replace("_", " ").lower()

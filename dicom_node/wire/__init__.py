@@ -6,6 +6,7 @@ The rooms that speak to peers move images with it past pynetdicom, which goes on
 
 from dicom_node.wire.association import Gate, WokenDUL, is_known_library
 from dicom_node.wire.connection import Broken, Connection
+from dicom_node.wire.credentials import ClientTls, Credentials, Identity
 from dicom_node.wire.message import (
     COMMAND,
     LAST,
@@ -35,10 +36,13 @@ __all__ = [
     "PDV_HEAD",
     "P_DATA_TF",
     "Broken",
+    "ClientTls",
     "Connection",
     "Context",
+    "Credentials",
     "FileMeta",
     "Gate",
+    "Identity",
     "Malformed",
     "MoveOriginator",
     "Requestor",

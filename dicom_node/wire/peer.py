@@ -23,6 +23,7 @@ from pynetdicom.sop_class import Verification
 
 from dicom_node.domain import AE, PeerUnavailable
 from dicom_node.wire.association import is_known_library
+from dicom_node.wire.credentials import Credentials, tls_ended, tls_failed
 from dicom_node.wire.message import MoveOriginator
 from dicom_node.wire.part10 import StoredFile
 from dicom_node.wire.requestor import Requestor
@@ -30,6 +31,8 @@ from dicom_node.wire.requestor import Requestor
 CONNECT_TIMEOUT_S = 10.0
 _MEDIUM = 0  # Priority (0000,0700)
 _SLOWEST_BYTES_PER_S = 125_000  # a line of 1 Mbit/s: what the patience for a large object is reckoned with
+
+_NONE = Credentials()
 
 Context = tuple[str, str]  # SOP class UID, transfer syntax UID
 
@@ -63,17 +66,20 @@ def associate(
     fast: bool = True,
     negotiated: Sequence[Any] = (),
     handlers: Sequence[evt.EventHandlerType] = (),
+    credentials: Credentials = _NONE,
 ) -> Association:
     """Request an association (PS3.8 7.1) that proposes these contexts in their order; it may come back with none of them accepted, and ended.
 
     fast: whether objects are sent over it by the node's own store path, if this pynetdicom lets it.
     negotiated: extended negotiation items (PS3.7 D.3.3): role selection, user identity, SOP class extended negotiation.
     handlers: what is done with what the peer requests over it: C-STORE sub-operations of a C-GET, event reports.
+    credentials: how the node shows who it is, as `guard.credentials` reads them; without, by its title alone, in clear.
 
     Raises
     ------
-    PeerUnavailable: nobody listens, the request was rejected or aborted, or no answer came in time.
+    PeerUnavailable: nobody listens, TLS failed, the request was rejected or aborted, or no answer came in time.
     """
+    tls = credentials.tls
     _config.LOG_HANDLER_LEVEL = "none"
     _config.STORE_SEND_CHUNKED_DATASET = True
     entity = Requestor(calling_ae, woken=fast and is_known_library())
@@ -88,15 +94,18 @@ def associate(
             contexts,
             to.title,
             max_pdu_bytes,
-            ext_neg=list(negotiated),
+            ext_neg=[*negotiated, *([credentials.identity.item] if credentials.identity else [])],
+            tls_args=(tls.context, tls.server_name) if tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, _tune, [timeout_s]), *handlers],
         )
     except OSError as error:
         raise _unconnected(to, error) from error
+    if tls is not None and entity.tls_error is not None and not association.is_established:
+        raise tls_failed(to, tls, entity.tls_error)
     if entity.error is not None:
         raise _unconnected(to, entity.error)
     if not association.is_established and not (association.accepted_contexts or association.rejected_contexts):
-        raise _unassociated(to, association, time.monotonic() - started >= timeout_s)
+        raise _unassociated(to, association, credentials, late=time.monotonic() - started >= timeout_s)
     return association
 
 
@@ -167,7 +176,7 @@ def _store_by_library(association: Association, what: Path | Dataset, message_id
     return Answer(status=int(status.Status), comment=str(status.get("ErrorComment", "")))
 
 
-def echo(to: AE, calling_ae: str, *, timeout_s: float = 10.0) -> float:
+def echo(to: AE, calling_ae: str, *, timeout_s: float = 10.0, credentials: Credentials = _NONE) -> float:
     """Ask a peer whether it is there (C-ECHO, PS3.4 Annex A) and return how many seconds association and answer took.
 
     Raises
@@ -175,18 +184,31 @@ def echo(to: AE, calling_ae: str, *, timeout_s: float = 10.0) -> float:
     PeerUnavailable: no association, or no success; the message says which, the hint what to do.
     """
     started = time.monotonic()
-    association = associate(to, calling_ae, [(str(Verification), "1.2.840.10008.1.2")], timeout_s=timeout_s)
+    association = associate(to, calling_ae, [(str(Verification), "1.2.840.10008.1.2")], timeout_s=timeout_s, credentials=credentials)
     if not association.is_established:
         raise PeerUnavailable(f"{to} did not accept Verification", hint="It is a DICOM application that does not answer C-ECHO: look at its own log.")
     try:
-        status = association.send_c_echo()
+        echo_over(to, association)
     finally:
         close(association)
+    return time.monotonic() - started
+
+
+def echo_over(to: AE, association: Association) -> None:
+    """Ask for C-ECHO over an association that has accepted Verification.
+
+    Raises
+    ------
+    PeerUnavailable: no answer, or no success.
+    """
+    try:
+        status = association.send_c_echo()
+    except RuntimeError:  # the peer has ended the association
+        status = Dataset()
     if "Status" not in status:
         raise PeerUnavailable(f"{to} accepted the association but did not answer C-ECHO", hint="Look at the peer's own log.")
     if status.Status != 0:
         raise PeerUnavailable(f"{to} answered C-ECHO with {status.Status:04X}", hint="Look at the peer's own log.")
-    return time.monotonic() - started
 
 
 def close(association: Association) -> None:
@@ -222,7 +244,7 @@ def _unconnected(to: AE, error: OSError) -> PeerUnavailable:
     return PeerUnavailable(f"{to} cannot be reached: {error.strerror or error}", hint="Look at the network between, and at the peer's own log.")
 
 
-def _unassociated(to: AE, association: Association, late: bool) -> PeerUnavailable:
+def _unassociated(to: AE, association: Association, credentials: Credentials, *, late: bool) -> PeerUnavailable:
     said = association.acceptor.primitive
     calling_ae = association.requestor.ae_title
     if said is not None and said.result in (1, 2):
@@ -232,6 +254,8 @@ def _unassociated(to: AE, association: Association, late: bool) -> PeerUnavailab
         return PeerUnavailable(
             f"{to} took the connection but did not answer the association request: timed out", hint="Is it DICOM that listens there?"
         )
+    if credentials.tls is not None:
+        return tls_ended(to, credentials.tls)
     return PeerUnavailable(f"{to} ended the association of {calling_ae} before answering it", hint="Look at the peer's own log.")
 
 

@@ -1,7 +1,9 @@
 """The application entity that requests an association of which the socket can be lent."""
 
+import contextlib
 import socket
-from typing import Any
+import ssl
+from typing import Any, cast
 
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom.association import Association
@@ -18,7 +20,7 @@ class Requestor(ApplicationEntity):
     woken: whether the association waits for events instead of sleeping, and lends its socket.
     """
 
-    _socket: "_Kept | None" = None
+    _socket: "_Kept | _KeptTls | None" = None
     _sender: StoreSender | None = None
 
     def __init__(self, calling_ae: str, woken: bool = False) -> None:
@@ -32,6 +34,11 @@ class Requestor(ApplicationEntity):
         """Why there is no connection, if there is none."""
         return self._socket.error if self._socket else None
 
+    @property
+    def tls_error(self) -> OSError | None:
+        """What TLS has to tell of the connection, if anything: it failed in the handshake, or the peer sent an alert after its own side of that."""
+        return self._socket.tls_error if isinstance(self._socket, _KeptTls) else None
+
     def sender(self, association: Association, timeout_s: float) -> StoreSender | None:
         """Return what sends objects over the association; None: pynetdicom does."""
         if self._sender is None and self._woken:
@@ -43,16 +50,21 @@ class Requestor(ApplicationEntity):
         if self._sender is not None:
             self._sender.give_back()
 
-    def _create_socket(self, association: Association, *args: Any) -> AssociationSocket:
+    def _create_socket(self, association: Association, address: Any, tls_args: "tuple[ssl.SSLContext, str] | None") -> AssociationSocket:
         if self._woken:
             WokenDUL(association)  # in the place of the association's own, which has not started
-        transport = super()._create_socket(association, *args)
+        transport = super()._create_socket(association, address, None)
         plain = transport.socket
-        transport.socket = self._socket = _Kept(fileno=plain.detach())
+        if tls_args is None:
+            transport.socket = self._socket = _Kept(fileno=plain.detach())
+        else:  # not yet connected: it shakes hands when it is
+            context, server_name = tls_args
+            context.sslsocket_class = _KeptTls
+            transport.socket = self._socket = cast(_KeptTls, context.wrap_socket(plain, server_hostname=server_name))
         return transport
 
 
-class _Kept(socket.socket):
+class _Keeping(socket.socket):
     """A socket that keeps the error of its connection, and is closed where pynetdicom gives up: after a shutdown that failed."""
 
     error: OSError | None = None
@@ -69,4 +81,37 @@ class _Kept(socket.socket):
             super().shutdown(how)
         except OSError:
             self.close()
+            raise
+
+
+class _Kept(_Keeping):
+    """Plain."""
+
+
+class _KeptTls(_Keeping, ssl.SSLSocket):
+    """Over TLS; it keeps what TLS says against the connection, too."""
+
+    tls_error: OSError | None = None
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            self.tls_error = error
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                self.read(1)  # the alert that came before the connection was closed says why
+            raise
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # the names are ssl's
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLWantReadError):
+                self.tls_error = self.tls_error or error
             raise

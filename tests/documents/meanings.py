@@ -18,7 +18,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "dimse_timeout_s": "How long a DIMSE message, and the ledger's commit of an instance, is waited for.",
         "network_timeout_s": "An association that says nothing for this long is aborted.",
         "store_path": "How C-STORE is received and sent: `fast` by the node's own path, `stock` by pynetdicom's.",
-        "tls": "Certificate and key of the node, when DICOM is received over TLS.",
+        "tls": "Certificate and key of the node; with them it speaks nothing but TLS on its port, and shows them to peers that it calls over TLS.",
         "receivers": "How many processes receive on the one port; more than one where cores allow.",
         "disk_reserve_mb": "With less free space than this every C-STORE is answered A700.",
         "retain_days": "How long a study stays after its last instance, once its jobs are finished and its results delivered.",
@@ -27,7 +27,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[node.tls]": {
         "certificate": "The node's certificate and the chain above it, PEM.",
         "key": "Of the certificate, PEM, without password.",
-        "clients": "Authorities whose certificates senders must show, PEM; without it senders show none.",
+        "clients": "Authorities whose certificates callers must show, PEM.",
+        "anonymous": "Whether who shows no certificate may call, too; without `clients` it must be so.",
+        "profile": "`bcp195` (PS3.15 B.12), or `modified` (B.13).",
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
@@ -44,6 +46,19 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "segmentation": "How it takes segmentations: `BINARY`, or `LABELMAP`. Results that also go elsewhere stay `BINARY`. "
         "Fractions are `FRACTIONAL` everywhere.",
         "deflate": "Whether Deflated Explicit VR Little Endian is proposed to it first.",
+        "tls": "How it is called over TLS; without it in clear.",
+        "certificate": "The certificate that it must show when it calls: `sha256:` and its fingerprint, or a name of its Subject Alternative Name or "
+        "its Common Name.",
+        "user": "User identity that is presented to it (PS3.7 D.3.3.7).",
+        "must_show": "User identity that it must present when it calls.",
+    },
+    "[remotes.NAME.tls]": {
+        "authorities": "Those who signed its certificate, or that certificate, PEM.",
+        "server_name": "The name that its certificate must have; empty: the host of its address.",
+    },
+    "[remotes.NAME.user], [remotes.NAME.must_show]": {
+        "name": "The user.",
+        "passcode_file": "A file whose first line is the passcode; over TLS alone. Without it the name is all.",
     },
     "[models.NAME]": {
         "folder": "The model's folder: beside node.toml, or by its last name one that comes with the program.",

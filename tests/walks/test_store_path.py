@@ -70,7 +70,7 @@ def test_a_scanner_sends_over_tls_and_must_show_a_certificate_that_is_known(tmp_
 def test_a_peer_that_does_not_go_on_with_its_handshake_keeps_nobody_waiting(tmp_path: Path, certificates: dict[str, Path]) -> None:
     """Each handshake has a thread of its own, and an end."""
     images = written(tmp_path / "images", 3)
-    tls = {"certificate": certificates["node certificate"], "key": certificates["node key"]}
+    tls = {"certificate": certificates["node certificate"], "key": certificates["node key"], "anonymous": True}
     with house(tmp_path / "data", "fast", tls=tls, network_timeout_s=2.0) as open_house:
         silent = [socket.create_connection(("127.0.0.1", open_house.port)) for _ in range(20)]
         sent = storescu(open_house.port, images, "+tla", "-ic")
@@ -82,7 +82,7 @@ def test_a_peer_that_does_not_go_on_with_its_handshake_keeps_nobody_waiting(tmp_
 
 def test_tls_files_that_cannot_be_used_are_told_of_before_anybody_calls(tmp_path: Path, certificates: dict[str, Path]) -> None:
     """If it starts, it can run."""
-    wrong = {"certificate": certificates["node certificate"], "key": certificates["sender key"]}
+    wrong = {"certificate": certificates["node certificate"], "key": certificates["sender key"], "anonymous": True}
     with pytest.raises(ConfigError, match="node.tls"):
         House(tmp_path, "fast", tls=wrong)
 
