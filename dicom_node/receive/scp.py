@@ -25,6 +25,7 @@ from pydicom.uid import UID, UID_dictionary
 from pynetdicom import AE as ApplicationEntity
 from pynetdicom import _config, evt, sop_class
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import Verification
 
 from dicom_node.config import NodeConfig
@@ -204,6 +205,8 @@ class Receiver:
             association.acse.send_reject(denial.result, denial.source, denial.reason)
             evt.trigger(association, evt.EVT_REJECTED, {})
             association.kill()
+            return
+        _confirm(association)
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
         """Answer a C-STORE request that pynetdicom received."""
@@ -278,6 +281,15 @@ def _shown(association: Association) -> Shown:
         return Shown(certificate=certificate)
     passcode = item.secondary_field or b""
     return Shown(certificate=certificate, identity_type=int(item.user_identity_type or 0), name=item.primary_field or b"", passcode=passcode)
+
+
+def _confirm(association: Association) -> None:
+    """Say that a user identity is taken, if that is asked for (PS3.7 D.3.3.7.2): pynetdicom does so for types 3 to 5 alone."""
+    item = association.requestor.user_identity
+    if item is not None and item.positive_response_requested and item.user_identity_type in (1, 2):
+        answer = UserIdentityNegotiation()
+        answer.server_response = b""
+        association.acceptor.add_negotiation_item(answer)
 
 
 def _on_close(event: evt.Event) -> None:

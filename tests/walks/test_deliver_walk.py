@@ -29,6 +29,7 @@ from dicom_node.simulate.pacs import BEHAVIOURS, Pacs
 from dicom_node.store import Store
 from dicom_node.store.jobs import insert_job
 from dicom_node.wire.peer import echo
+from tests.certificates import authority, signed
 from tests.orthanc import ask, free_ports, orthanc
 from tests.peers import need
 
@@ -179,6 +180,28 @@ def test_dcmtk_gets_the_data_sets_byte_for_byte(store: Store, tmp_path: Path) ->
         sent = wait_for(lambda: all_in(store, DeliveryState.SENT))
         files = wait_for(lambda: (found := sorted((tmp_path / "pacs").iterdir())) and len(found) == 6 and found)
     assert all(one.status == 0 and one.attempts == 1 and one.reason == "" for one in sent)
+    assert {data_set(path) for path in files} == {data_set(store.archive.path(one.path)) for one in results}
+
+
+@pytest.mark.parametrize("path", ["fast", "stock"])
+def test_results_go_out_over_tls_as_soon_as_the_destination_shows_the_right_certificate(store: Store, tmp_path: Path, path: str) -> None:
+    """PS3.15 B.12: both ends show who they are; until they do nothing is sent, and the ledger says why."""
+    root = authority(tmp_path, "root")
+    ours, theirs, other = (signed(root, tmp_path, name) for name in ("node", "pacs", "other"))
+    results = made(store, 3)
+    tls = ("+tls", str(theirs.key), str(theirs.certificate), "+cf", str(root.certificate))
+    with storescp(tmp_path / "pacs", "+B", *tls) as (ae, _):
+        known = tmp_path / "known.pem"
+        known.write_bytes(other.certificate.read_bytes())
+        said = configured(ae).model_dump(mode="json", exclude_none=True)
+        said["remotes"]["pacs"]["tls"] = {"authorities": known}
+        said["node"] |= {"store_path": path, "tls": {"certificate": ours.certificate, "key": ours.key, "clients": root.certificate}}
+        with delivering(NodeConfig.model_validate(said), store):
+            wait_for(lambda: "its certificate is of no authority that is known" in store.deliveries.destination("pacs").reason)
+            known.write_bytes(root.certificate.read_bytes())
+            sent = wait_for(lambda: all_in(store, DeliveryState.SENT))
+            files = wait_for(lambda: (found := sorted((tmp_path / "pacs").iterdir())) and len(found) == 6 and found)
+    assert all(one.status == 0 for one in sent)
     assert {data_set(path) for path in files} == {data_set(store.archive.path(one.path)) for one in results}
 
 

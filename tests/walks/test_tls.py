@@ -142,6 +142,8 @@ def test_a_caller_presents_the_user_identity_that_it_must(tmp_path: Path, pki: P
         mine = shows(pki, "scanner")
         taken = dcmtk("storescu", ours.ae, *mine, "--user", "ct", "--password", "open sesame", files=(image,))
         assert taken.returncode == 0, taken.stdout
+        confirmed = dcmtk("storescu", ours.ae, *mine, "--user", "ct", "--password", "open sesame", "--pos-response", files=(image,))
+        assert confirmed.returncode == 0, confirmed.stdout
         for wrong in (("--user", "ct", "--password", "guess"), ("--user", "ct"), ()):
             refused = dcmtk("storescu", ours.ae, *mine, *wrong, files=(image,))
             assert refused.returncode != 0
