@@ -23,6 +23,7 @@ from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
 from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, Study, Transient, fault
+from dicom_node.query.counting import Ask, Counting
 from dicom_node.receive import Receiver, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
@@ -50,13 +51,16 @@ class Server:
         work_command: Sequence[str] = (),
         receive_command: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
+        count: Ask | None = None,
     ) -> None:
+        """Build it; count: asks a remote how many instances of a study it has."""
         self._site = site
         self._store = store
         self._clock = clock
         self._receiver = receiver(site, store, clock)
         self._deliverer = Deliverer(site.config, store, clock=clock)
-        self._judge = _Judge(site, store, clock)
+        self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
+        self._judge = _Judge(site, store, clock, self._counting)
         self._ticks = Ticks()
         self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
         self._receive_command = receive_command
@@ -105,6 +109,8 @@ class Server:
         for receiver in self._receivers:
             receiver.stop()
         self._judge.stop()
+        if self._counting is not None:
+            self._counting.stop()
         self._ticks.stop()
         if self._work is not None:
             self._work.stop()
@@ -138,23 +144,23 @@ class Seen:
     routing: Routing
 
 
-def judge_due(site: Site, store: Store, now: float, foreseen: dict[str, Seen] | None = None) -> int:
+def judge_due(site: Site, store: Store, now: float, foreseen: dict[str, Seen] | None = None, counting: Counting | None = None) -> int:
     """Judge every study whose time has come: complete with its jobs, held, or looked at again later; return how many were judged complete.
 
     What was foreseen of a study is believed, once, if it has not changed since, which the ledger checks.
     """
     known = {} if foreseen is None else foreseen
-    return sum(_judge(site, store, uid, now, known.pop(uid, None)) for uid in store.studies.due(now))
+    return sum(_judge(site, store, uid, now, known.pop(uid, None), counting) for uid in store.studies.due(now))
 
 
-def _judge(site: Site, store: Store, study_instance_uid: str, now: float, foreseen: Seen | None) -> bool:
+def _judge(site: Site, store: Store, study_instance_uid: str, now: float, foreseen: Seen | None, counting: Counting | None) -> bool:
     study = foreseen.study if foreseen else store.studies.view(study_instance_uid)
     if study is None:
         return False
     try:
         rejected = reject(store, study, now)
         study = (store.studies.view(study_instance_uid) or study) if rejected else study
-        return judge_one(site, store, study, now, None if rejected or foreseen is None else foreseen.routing)
+        return judge_one(site, store, study, now, None if rejected or foreseen is None else foreseen.routing, counting)
     except Transient:  # the ledger is away, for every study: the next look is the retry
         raise
     except Exception as error:  # the outermost frame of judging: a study that this program cannot deal with must not keep the others waiting
@@ -163,10 +169,12 @@ def _judge(site: Site, store: Store, study_instance_uid: str, now: float, forese
         return False
 
 
-def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None) -> bool:
+def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None, counting: Counting | None = None) -> bool:
     """Judge one study on the evidence there is; return whether it is complete now. `routing`: where that has been asked for already."""
-    verdict = judge(evidence_of(site, store, study), policy_of(site), now)
+    verdict = judge(evidence_of(store, study, counting), policy_of(site), now)
     if not verdict.complete:
+        if counting is not None:
+            counting.ask(study.study_instance_uid, verdict.ask)
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now + _LOOK_EVERY_S)
         return False
     if len(study.patients) > 1:
@@ -206,17 +214,17 @@ def reject(store: Store, study: Study, now: float) -> int:
     return hidden
 
 
-def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float) -> dict[str, Seen]:
+def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float, counting: Counting | None = None) -> dict[str, Seen]:
     """See the studies that come due until then, and ask every rule, while their quiet period runs out; `before`: what was foreseen already."""
     coming: dict[str, Seen] = {}
     for uid in store.studies.due(until):
         study = None if uid in before else store.studies.view(uid)
         if uid in before:
             coming[uid] = before[uid]
-        elif study is not None and (verdict := judge(evidence_of(site, store, study), policy_of(site), until)).complete:
+        elif study is not None and (verdict := judge(evidence_of(store, study, counting), policy_of(site), until)).complete:
             with contextlib.suppress(LookupError, ValueError, TypeError, AttributeError, NodeError):  # what it is will be told when it is judged
                 coming[uid] = Seen(study, routing_of(site, store, study, now, verdict.short))
-        elif study is not None:  # something came since: it is not to be judged when it was thought to be
+        elif study is not None and not verdict.ask:  # something came since: it is not to be judged when it was thought to be
             store.studies.look_again(uid, verdict.look_again_at or until)
     return coming
 
@@ -232,9 +240,19 @@ def policy_of(site: Site) -> Policy:
     )
 
 
-def evidence_of(site: Site, store: Store, study: Study) -> Evidence:
+def evidence_of(store: Store, study: Study, counting: Counting | None) -> Evidence:
     """Return all that is known of a study's arrival."""
-    return gathered(study)
+    return gathered(study, counts=counting.of(study.study_instance_uid) if counting is not None else ())
+
+
+def _without_ours(count: Ask, store: Store) -> Ask:
+    """Return a count that leaves out what the node itself sent there."""
+
+    def counted(remote: str, study_instance_uid: str) -> int | None:
+        there = count(remote, study_instance_uid)
+        return None if there is None else there - store.deliveries.there(study_instance_uid, remote)
+
+    return counted
 
 
 def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
@@ -258,10 +276,11 @@ def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
 class _Judge:
     """The thread that judges each study when its time has come: it sleeps until then, and looks when the bell rings."""
 
-    def __init__(self, site: Site, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, site: Site, store: Store, clock: Callable[[], float], counting: Counting | None) -> None:
         self._site = site
         self._store = store
         self._clock = clock
+        self._counting = counting
         self._foreseen: dict[str, Seen] = {}
         self._listener = store.bell.listen(Topic.STUDIES)
         self._stopping = threading.Event()
@@ -293,12 +312,12 @@ class _Judge:
         """Judge what is due, look ahead, and return how long there is nothing to do if no bell rings."""
         now, due = self._clock(), self._store.studies.next_due()
         if due is not None and now < due <= now + _FORESEE_S:
-            self._foreseen = foresee(self._site, self._store, now + _FORESEE_S, self._foreseen, now)
+            self._foreseen = foresee(self._site, self._store, now + _FORESEE_S, self._foreseen, now, self._counting)
             now, due = self._clock(), self._store.studies.next_due()
         if due is None:
             return _LOOK_EVERY_S
         if due <= now:
-            judge_due(self._site, self._store, now, self._foreseen)
+            judge_due(self._site, self._store, now, self._foreseen, self._counting)
             return 0.0
         ahead_s = due - now
         return min(ahead_s if ahead_s <= _FORESEE_S else ahead_s - _FORESEE_S, _LOOK_EVERY_S)

@@ -70,7 +70,7 @@ class Node:
 
     def _perform(self, job: Job) -> None:
         model = self.site.models[job.model]
-        inputs = assembled(model.manifest, lambda name: self.store.instances.bring(self.store.instances.by_ids(job.inputs[name])))
+        inputs = assembled(model.manifest, lambda name: self.store.instances.bring(self.store.instances.by_ids(job.inputs[name])), job.short)
         model = reading(model, inputs)
         volumes = {name: one.volume for name, one in inputs.items()}
         analyse = self._analysis(model)

@@ -1,16 +1,25 @@
 """Studies are judged when their time has come, and one that the program cannot deal with keeps no other waiting."""
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from dicom_node.config import NodeConfig, Rule, Site
+from dicom_node.config.node import Complete
 from dicom_node.domain import Rejected, StudyState, Transient, fault
+from dicom_node.query.counting import Counting
 from dicom_node.serve import foresee, judge_due
 from dicom_node.store import Store
-from tests.contracts.arrange import NOW, STUDY, arrive, kinds
+from tests import phantoms
+from tests.contracts.arrange import NOW, STUDY, arrive, finished, kinds, sending
+from tests.reported import Node
 
 OTHER = f"{STUDY}.7"
+FAKES = Path(__file__).parent / "models"
+PACS = {"ae": "PACS@127.0.0.1:104", "retrieve": "move"}
 
 
 @pytest.fixture
@@ -23,6 +32,24 @@ def store(tmp_path):
 def _site(*rules, **node):
     config = NodeConfig.model_validate({"node": {"complete_after_s": 60.0, **node}})
     return Site(config=config.model_copy(update={"rules": tuple(Rule.model_validate(rule) for rule in rules)}), models={})
+
+
+def _asking(store, now, answers):
+    """Return a site that asks its PACS, and what asks it: at a clock that the test moves, and of each answer the next."""
+    config = NodeConfig.model_validate({"node": {"complete_after_s": 60.0}, "remotes": {"pacs": PACS}, "complete": {"ask": ["pacs"]}})
+    return Site(config=config, models={}), Counting(lambda remote, uid: answers.pop(0), lambda: now[0])
+
+
+def _judged_at(site, store, counting, now, at):
+    """Judge at a moment, and wait until what is asked is answered."""
+    now[0] = at
+    known = len(counting.of(STUDY))
+    judged = judge_due(site, store, at, counting=counting)
+    asked = at in (NOW + 5, NOW + 35)
+    until = time.monotonic() + 30
+    while asked and len(counting.of(STUDY)) == known and time.monotonic() < until:
+        time.sleep(0.002)
+    return judged
 
 
 def _state(store, study):
@@ -118,3 +145,65 @@ def test_a_fault_is_told_without_its_text():
     assert fault(ValueError("Marked")) == "unexpected ValueError at an unknown place; this is a fault of the program"
     assert fault(Transient("the ledger is away")) == "the ledger is away"
     assert fault(Rejected("no")) == "no"
+
+
+def test_a_remote_that_counts_as_many_twice_makes_a_study_complete_early(store):
+    """It is asked while the study is quiet, half a minute apart, and not when it is over."""
+    now, answers = [NOW], [1, 1, 99]
+    site, counting = _asking(store, now, answers)
+    arrive(store)
+    assert [_judged_at(site, store, counting, now, NOW + s) for s in (4, 5, 7, 35, 37)] == [0, 0, 0, 0, 1]
+    counting.stop()
+    assert _state(store, STUDY)["why"] == "1 instance in 1 series; pacs counted as many twice"
+    assert answers == [99]
+
+
+def test_a_question_that_is_due_is_not_put_off(store):
+    """Who looks ahead asks nobody, and leaves the study to be looked at then."""
+    now, answers = [NOW], [1]
+    site, counting = _asking(store, now, answers)
+    arrive(store)
+    store.studies.look_again(STUDY, NOW + 5)
+    assert foresee(site, store, NOW + 5, {}, NOW + 4.8, counting) == {}
+    assert store.studies.next_due() == NOW + 5
+    _judged_at(site, store, counting, now, NOW + 5)
+    counting.stop()
+    assert answers == []
+
+
+def test_a_remote_that_has_more_keeps_a_study_waiting_and_one_that_fails_does_not(store):
+    """An answer that is none is no evidence."""
+    now, answers = [NOW], [7, 7, *[7] * 20]
+    site, counting = _asking(store, now, answers)
+    arrive(store)
+    assert [_judged_at(site, store, counting, now, NOW + s) for s in (5, 35, 61)] == [0, 0, 0]
+    counting.stop()
+    assert judge_due(site, store, NOW + 300, counting=counting) == 1
+    assert _state(store, STUDY)["why"].endswith("it is taken although images are missing: pacs has 7 instances")
+    arrive(store, study=OTHER)
+    failing = Counting(lambda remote, uid: 1 // 0, lambda: NOW + 6)
+    judge_due(site, store, NOW + 6, counting=failing)
+    failing.stop()
+    assert [count.instances for count in failing.of(OTHER)] == [None]
+    assert judge_due(site, store, NOW + 61, counting=failing) == 1
+
+
+def test_what_was_missing_is_told_by_job_and_report(tmp_path):
+    """The acquisition made more images than came: the study is taken as it is, and the reader is told."""
+    node = Node(tmp_path, {"good": FAKES / "good"})
+    node.site = replace(node.site, config=node.site.config.model_copy(update={"complete": Complete(wait_at_most_s=0)}))
+    node.receive(phantoms.series(AcquisitionNumber=3, ImagesInAcquisition=99))
+    (job,) = node.work()
+    node.close()
+    assert job.short == "acquisition 3: 8 of 99 images"
+    told = [item.value for item in dcmread(node.file(job)).iterall() if item.keyword == "TextValue"]
+    assert "When the study was judged, images were known to be missing: acquisition 3: 8 of 99 images." in told
+
+
+def test_what_the_node_sent_there_is_not_counted(store):
+    """A remote's count includes the results that it took."""
+    finished(store)
+    assert store.deliveries.there(STUDY, "pacs") == 0
+    for one in sending(store):
+        store.deliveries.sent(one, "sender-1", now=NOW, status=0)
+    assert (store.deliveries.there(STUDY, "pacs"), store.deliveries.there(STUDY, "other"), store.deliveries.there(OTHER, "pacs")) == (2, 0, 0)

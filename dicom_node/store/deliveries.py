@@ -143,6 +143,13 @@ class Deliveries:
         with self._database.read() as connection:
             return _deliveries(connection, *conditions, newest_first=True, limit=limit)
 
+    def there(self, study_instance_uid: str, destination: str) -> int:
+        """Return how many results of a study a destination has taken."""
+        taken = delivery.c.destination == destination, delivery.c.state.in_([DeliveryState.SENT, DeliveryState.COMMITTED])
+        joined = select(func.count()).select_from(result).join(delivery, delivery.c.result_id == result.c.id)
+        with self._database.read() as connection:
+            return connection.execute(joined.where(result.c.study_instance_uid == study_instance_uid, *taken)).scalar_one()
+
     def counts(self) -> dict[str, dict[str, int]]:
         """Return, for each destination, how many deliveries are in each state."""
         found: dict[str, dict[str, int]] = {}

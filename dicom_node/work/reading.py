@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dicom_node.assemble.looking import checked
@@ -27,8 +28,10 @@ class Steps:
         return ", ".join(f"{step} {seconds:.2f} s" for step, seconds in self.seconds.items())
 
 
-def assembled(manifest: Manifest, files: Callable[[str], Sequence[Path]]) -> dict[str, Assembled]:
+def assembled(manifest: Manifest, files: Callable[[str], Sequence[Path]], short: str = "") -> dict[str, Assembled]:
     """Put a model's inputs together, each of its files, in the manifest's order: regions lie on an image that comes before them.
+
+    short: which images of the study were known to be missing; the first input carries it as a note, for job and report.
 
     Raises
     ------
@@ -37,4 +40,7 @@ def assembled(manifest: Manifest, files: Callable[[str], Sequence[Path]]) -> dic
     inputs: dict[str, Assembled] = {}
     for name, wanted in manifest.inputs.items():
         inputs[name] = assemble_regions(files(name), inputs[wanted.of]) if wanted.of else checked(assemble(files(name), wanted), wanted)
+    if short:
+        first = next(iter(inputs))
+        inputs[first] = replace(inputs[first], notes=(*inputs[first].notes, f"When the study was judged, images were known to be missing: {short}."))
     return inputs

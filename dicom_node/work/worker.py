@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -182,7 +182,7 @@ class Worker:
             return
         say, steps = _progress(running), Steps()
         say(0.0, "reading the images")
-        inputs = _with_what_is_missing(assembled(model.manifest, lambda name: self._files(job.inputs[name])), job)
+        inputs = assembled(model.manifest, lambda name: self._files(job.inputs[name]), job.short)
         model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
@@ -304,15 +304,6 @@ class Worker:
         elif not running.lost:
             self._store.jobs.release(job, now=now, why="the worker was stopped")
         log.info("job stopped", lost=running.lost)
-
-
-def _with_what_is_missing(inputs: dict[str, Assembled], job: Job) -> dict[str, Assembled]:
-    """Return a job's inputs, with a note on the first for the reader where images of the study were known to be missing."""
-    if not job.short:
-        return inputs
-    first = next(iter(inputs))
-    said = f"When the study was analysed, images were known to be missing: {job.short}."
-    return inputs | {first: replace(inputs[first], notes=(*inputs[first].notes, said))}
 
 
 def _counted(results: Sequence[Result]) -> str:

@@ -84,7 +84,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "counts as that.",
         "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
         "ended and all that they list is here, or a remote counted as many twice.",
-        "ask": "Remotes that are asked, while a study waits, how many instances of it they have; each needs `retrieve`.",
+        "ask": "Remotes that are to be asked how many instances of a study they have. Is read and does nothing yet: the node does not query yet.",
     },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",

@@ -69,7 +69,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     ):
         remotes = {
             "scanner": {"ae": "SCANNER@127.0.0.1:104", "may": ["send"]},
-            "archive": {"ae": str(archive), "may": ["receive"]},
+            "archive": {"ae": str(archive), "may": ["receive"], "reject_superseded": True},
             "orthanc": {"ae": str(pacs), "may": ["send", "receive"]},
             "second": {"ae": str(second.ae), "may": ["receive"]},
         }
@@ -273,7 +273,10 @@ def test_the_nodes_own_results_sent_back_by_the_pacs_start_nothing(house: House,
 
 
 def test_a_late_slice_leads_to_a_new_attempt_that_names_its_predecessor(house: House, tmp_path: Path) -> None:
-    """PS3.3 C.18.2: the study reopens, the new report names the old one, and the old objects stay as they are at the destination."""
+    """PS3.3 C.18.2: the study reopens, the new report names the old one, and the old objects stay as they are at the destination.
+
+    There a note rejects them (IHE IOCM), for the remote has `reject_superseded`.
+    """
     made = images("late")
     paths = phantoms.write(made, tmp_path)
     house.node.send(paths[:-1])
@@ -289,6 +292,9 @@ def test_a_late_slice_leads_to_a_new_attempt_that_names_its_predecessor(house: H
     (named,) = predecessor.ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert named.ReferencedSOPInstanceUID == old["SR"].sop_instance_uid
     assert before == {uid: house.archived(uid).read_bytes() for uid in before}
+    (of_study,) = dcmread(house.archived(new["REJ"].sop_instance_uid)).CurrentRequestedProcedureEvidenceSequence
+    rejected = {item.ReferencedSOPInstanceUID for series in of_study.ReferencedSeriesSequence for item in series.ReferencedSOPSequence}
+    assert rejected == set(before)
     assert "reopened" in house.node.kinds(uid_of(made))
 
 
