@@ -22,13 +22,14 @@ from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Deliverer
-from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, PerformedStep, Study, Transient, fault
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.receive import Receiver, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
 from dicom_node.wire import Service
+from dicom_node.worklist import Worklist
 
 log = structlog.get_logger()
 
@@ -133,7 +134,7 @@ def receiver(site: Site, store: Store, clock: Callable[[], float] = time.time) -
 
 def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Service, ...]:
     """Return what the node answers beside C-STORE and C-ECHO."""
-    return ()
+    return (*Worklist(site.config, store, clock).services(),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,13 @@ def policy_of(site: Site) -> Policy:
 
 def evidence_of(store: Store, study: Study, counting: Counting | None) -> Evidence:
     """Return all that is known of a study's arrival."""
-    return gathered(study, counts=counting.of(study.study_instance_uid) if counting is not None else ())
+    uid = study.study_instance_uid
+    return gathered(study, steps=_steps_of(store, uid), counts=counting.of(uid) if counting is not None else ())
+
+
+def _steps_of(store: Store, study_instance_uid: str) -> tuple[PerformedStep, ...]:
+    """Return a study's performed procedure steps; of one that made several studies nobody says which images are this study's."""
+    return tuple(step if len(step.study_instance_uids) == 1 else replace(step, series={}) for step in store.steps.of_study(study_instance_uid))
 
 
 def _without_ours(count: Ask, store: Store) -> Ask:

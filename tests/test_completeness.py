@@ -14,8 +14,9 @@ UIDS = frozenset(f"1.2.{number}" for number in range(133))
 HELD = replace(CHEST, received=UIDS)
 
 
-def step(state=StepState.COMPLETED, instances=UIDS, at=1000.0, uid="1.9"):
-    return PerformedStep(sop_instance_uid=uid, state=state, instances=frozenset(instances), at=at)
+def step(state=StepState.COMPLETED, instances=UIDS, uid="1.9"):
+    made = {"1.3.1": tuple(instances)}
+    return PerformedStep(sop_instance_uid=uid, study_instance_uids=("1.3",), state=state, modality="CT", station="CT_1", started="2026", series=made)
 
 
 def counts(*told, source="pacs"):
@@ -66,7 +67,7 @@ def test_without_patience_a_study_is_whole_at_once():
 
 def test_a_study_of_which_every_procedure_step_lists_what_is_here_is_whole_early():
     """MPPS COMPLETED names every instance that was made (PS3.4 F.7.2.2.2); it may come before the images or after them."""
-    known = replace(HELD, steps=(step(at=950.0),))
+    known = replace(HELD, steps=(step(),))
     assert not judge(known, EVIDENCE, 1004.9).complete
     verdict = judge(known, EVIDENCE, 1005.0)
     assert (verdict.complete, verdict.short) == (True, ())

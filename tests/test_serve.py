@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from dicom_node.config import NodeConfig, Rule, Site
 from dicom_node.config.node import Complete
-from dicom_node.domain import Rejected, StudyState, Transient, fault
+from dicom_node.domain import PerformedStep, Rejected, StepState, StudyState, Transient, fault
 from dicom_node.query.counting import Counting
 from dicom_node.serve import foresee, judge_due
 from dicom_node.store import Store
@@ -207,3 +207,17 @@ def test_what_the_node_sent_there_is_not_counted(store):
     for one in sending(store):
         store.deliveries.sent(one, "sender-1", now=NOW, status=0)
     assert (store.deliveries.there(STUDY, "pacs"), store.deliveries.there(STUDY, "other"), store.deliveries.there(OTHER, "pacs")) == (2, 0, 0)
+
+
+def test_a_modality_that_ended_its_step_makes_a_study_complete_early(store):
+    """All that the step lists is here (PS3.4 F.7.2.2): the study does not wait for silence; while images of it are missing it waits on."""
+    arrive(store)
+    (held,) = store.studies.view(STUDY).instances
+    made = {held.series_instance_uid: (held.sop_instance_uid,)}
+    said = {"modality": "CT", "station": "CT_1", "started": "2026"}
+    step = PerformedStep(sop_instance_uid="1.9", study_instance_uids=(STUDY,), state=StepState.IN_PROGRESS, **said)
+    assert store.steps.begin(step, "CT_1", now=NOW)
+    assert judge_due(_site(), store, NOW + 61) == 0
+    store.steps.change("1.9", lambda one: replace(one, state=StepState.COMPLETED, series=made), "CT_1", now=NOW + 62)
+    assert judge_due(_site(), store, NOW + 62) == 1
+    assert _state(store, STUDY)["why"] == "1 instance in 1 series; all that 1 performed procedure step made"

@@ -13,7 +13,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
-from dicom_node.domain.arrival import Count, Notice, PerformedStep, StepState
+from dicom_node.domain.arrival import Count, Notice
 from dicom_node.domain.errors import (
     Canceled,
     ConfigError,
@@ -77,6 +77,7 @@ from dicom_node.domain.states import (
     Priority,
     StudyState,
 )
+from dicom_node.domain.steps import PerformedStep, StepState
 
 __all__ = [
     "AE",

@@ -1,25 +1,6 @@
-"""What others say of a study's arrival: performed procedure steps, notices of availability, counts."""
+"""What others say of a study's arrival, beside the modality's performed procedure steps: notices of availability, counts."""
 
 from dataclasses import dataclass
-from enum import StrEnum
-
-
-class StepState(StrEnum):
-    """Performed Procedure Step Status (0040,0252), PS3.3 C.4.14."""
-
-    IN_PROGRESS = "IN PROGRESS"  # images may still be made
-    COMPLETED = "COMPLETED"  # it lists all that it made
-    DISCONTINUED = "DISCONTINUED"  # it ended early, and lists what it made until then
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PerformedStep:
-    """A modality's performed procedure step on a study, as it told of it last (PS3.4 Annex F)."""
-
-    sop_instance_uid: str  # of the step
-    state: StepState
-    instances: frozenset[str]  # SOP Instance UIDs, of images and of others, in all its series
-    at: float  # when it was told, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from dicom_node.store.journal import Event, Journal
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
+from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Recorded",
     "Report",
     "Spelled",
+    "Steps",
     "Store",
     "Studies",
     "Topic",
@@ -59,6 +61,7 @@ class Store:
     studies: Studies
     jobs: Jobs
     deliveries: Deliveries
+    steps: Steps
     journal: Journal
 
     @classmethod
@@ -86,6 +89,7 @@ class Store:
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),
+            steps=Steps(database, bell),
             journal=Journal(database),
         )
 

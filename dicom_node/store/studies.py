@@ -14,7 +14,7 @@ from dicom_node.store.database import Database, unless_there
 from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instance_of
-from dicom_node.store.tables import delivery, event, instance, job, quarantine, result, study, tombstone
+from dicom_node.store.tables import delivery, event, instance, job, procedure_step, quarantine, result, study, tombstone
 
 _SUPERSEDE: Mapping[str, Late] = {}  # of every job
 
@@ -247,7 +247,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
-    for table in (result, job, quarantine, instance, study, event):
+    for table in (result, job, quarantine, instance, study, event, procedure_step):
         connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
     return paths if known or paths else None
 

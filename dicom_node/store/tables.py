@@ -197,3 +197,19 @@ tombstone = Table(
     metadata,
     Column("path", String(200), primary_key=True),  # a file whose rows are gone: to be unlinked
 )
+
+procedure_step = Table(
+    "procedure_step",
+    metadata,
+    Column("sop_instance_uid", _Uid, primary_key=True),
+    Column("study_instance_uid", _Uid, primary_key=True, index=True),  # a step may concern several: a row each
+    Column("state", String(16), nullable=False),
+    Column("modality", Sentence, nullable=False),
+    Column("station", Sentence, nullable=False),
+    Column("started", Sentence, nullable=False),
+    Column("ended", Sentence, nullable=False),
+    Column("series", JSON, nullable=False),
+    Column("calling_ae", _Ae, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("changed_at", _Moment, nullable=False, index=True),
+)

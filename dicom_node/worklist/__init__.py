@@ -1,1 +1,5 @@
 """Orders and performed steps: Modality Worklist, Modality Performed Procedure Step, Instance Availability Notification (PS3.4 Annexes K, F, R)."""
+
+from dicom_node.worklist.service import Worklist
+
+__all__ = ["Worklist"]

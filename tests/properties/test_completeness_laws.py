@@ -10,7 +10,16 @@ from dicom_node.domain import Count, Notice, PerformedStep, StepState
 
 uids = st.frozensets(st.sampled_from([f"1.2.{number}" for number in range(8)]), max_size=8)
 moments = st.floats(min_value=0, max_value=1000, allow_nan=False)
-steps = st.builds(PerformedStep, sop_instance_uid=st.just("1.9"), state=st.sampled_from(StepState), instances=uids, at=moments)
+steps = st.builds(
+    PerformedStep,
+    sop_instance_uid=st.just("1.9"),
+    study_instance_uids=st.just(("1.3",)),
+    state=st.sampled_from(StepState),
+    modality=st.just("CT"),
+    station=st.just("CT_1"),
+    started=st.just("2026"),
+    series=uids.map(lambda made: {"1.3.1": tuple(sorted(made))}),
+)
 notices = st.builds(Notice, instances=uids, at=moments)
 counts = st.builds(Count, source=st.sampled_from(["pacs", "other"]), at=moments, instances=st.none() | st.integers(0, 10))
 spans = st.floats(min_value=0, max_value=400, allow_nan=False)
@@ -61,7 +70,7 @@ def test_a_study_is_never_whole_before_it_was_quiet(known, policy, now):
 def test_more_evidence_of_missing_images_never_makes_a_study_whole_earlier(known, policy, now, more):
     """Monotone: a sign of something missing, added to whatever is known, only prolongs the wait."""
     if isinstance(more, PerformedStep):
-        added = replace(more, instances=more.instances | {"1.3.1"})  # never received
+        added = replace(more, series={"1.3.1": (*more.instances, "1.3.1")})  # the last was never received
         worse = replace(known, steps=(*known.steps, added))
     elif isinstance(more, Notice):
         worse = replace(known, notices=(*known.notices, replace(more, instances=more.instances | {"1.3.1"})))
