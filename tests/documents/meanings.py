@@ -33,7 +33,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
-        "may": "What it may do: `send` to the node, `receive` from it. `worklist`: tell it of performed procedure steps (MPPS). `query`, `move` and `commit` are read and do nothing yet.",
+        "may": "What it may do: `send` to the node, `receive` from it. `worklist`: tell it of performed procedure steps (MPPS). "
+        "`query`, `move` and `commit` are read and do nothing yet.",
         "storage_commitment": "Is read and does nothing yet.",
         "retrieve": "Is read and does nothing yet.",
         "retrieves_at_once": "Is read and does nothing yet.",
