@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,9 +40,9 @@ def write(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turn nouns into what JSON can say."""
+    """Turn nouns into what JSON can say; a field that their `repr` leaves out names a patient, and is left out here."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value) if one.repr}
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

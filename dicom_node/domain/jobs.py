@@ -1,10 +1,10 @@
 """Jobs, their results, and the results' way to their destinations."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
-from dicom_node.domain.received import Instance
+from dicom_node.domain.received import Header, Instance
 from dicom_node.domain.states import DeliveryState, Discontinuation, JobState, Priority
 
 REJECTION = "REJ"  # the kind of a result that rejects earlier ones
@@ -63,6 +63,7 @@ class Result:
     digest: str  # SHA-256 of the file
     transfer_syntax_uid: str = "1.2.840.10008.1.2.1"
     problem: str = ""  # why it is in quarantine; empty when it passed the check
+    header: Header = field(default_factory=dict, repr=False, hash=False)  # of HEADER_KEYWORDS what it says
     id: int = 0
 
 

@@ -21,6 +21,8 @@ HEADER_KEYWORDS = (
     "Modality",
     "PresentationIntentType",
     "Manufacturer",
+    "ReferringPhysicianName",
+    "TimezoneOffsetFromUTC",
     "StudyDescription",
     "SeriesDescription",
     "ManufacturerModelName",

@@ -6,8 +6,8 @@ files without taking them. No pixel is decoded.
 
 from dicom_node.receive.door import Door, import_file
 from dicom_node.receive.folder import read_keywords, study_of
-from dicom_node.receive.header import read_header
+from dicom_node.receive.header import read_header, split_file
 from dicom_node.receive.receipt import recovered
 from dicom_node.receive.scp import Receiver
 
-__all__ = ["Door", "Receiver", "import_file", "read_header", "read_keywords", "recovered", "study_of"]
+__all__ = ["Door", "Receiver", "import_file", "read_header", "read_keywords", "recovered", "split_file", "study_of"]

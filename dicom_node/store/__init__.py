@@ -15,6 +15,7 @@ from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
+from dicom_node.store.holdings import Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
@@ -33,15 +34,18 @@ __all__ = [
     "Destination",
     "Draft",
     "Event",
+    "Holdings",
     "Intake",
     "Jobs",
     "Journal",
+    "Level",
     "Listener",
     "Recorded",
     "Report",
     "Spelled",
     "Steps",
     "Store",
+    "Stored",
     "Studies",
     "Topic",
     "instance_name",
@@ -58,6 +62,7 @@ class Store:
     database: Database
     bell: Bell
     instances: Intake
+    holdings: Holdings
     studies: Studies
     jobs: Jobs
     deliveries: Deliveries
@@ -81,11 +86,13 @@ class Store:
             database.close()
             raise
         bell = bell_of(database, archive.root)
+        instances = Intake(database, archive, bell)
         return cls(
             archive=archive,
             database=database,
             bell=bell,
-            instances=Intake(database, archive, bell),
+            instances=instances,
+            holdings=Holdings(database, archive, instances),
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),

@@ -148,7 +148,16 @@ class Intake:
         ------
         Transient: the disk did not flush.
         """
-        names = [one.path for one in received]
+        return self.bring_files(one.path for one in received)
+
+    def bring_files(self, paths: Iterable[str]) -> list[Path]:
+        """Do the same for files of recorded instances by their names.
+
+        Raises
+        ------
+        Transient: the disk did not flush.
+        """
+        names = list(paths)
         waiting = [name for name in names if self._archive.waits(name)]
         if waiting:
             self._database.harden()

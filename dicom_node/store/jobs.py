@@ -20,6 +20,7 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
+from dicom_node.store.indexing import look_again
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.tables import delivery, job, quarantine, result, worker
@@ -74,6 +75,7 @@ class Jobs:
         only: of results, by their kind, to which of the job's destinations they go; the others go to all.
         """
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
+            look_again(connection, held.study_instance_uid)
             current = _still_held(connection, held)
             if current is None:
                 return False

@@ -14,7 +14,19 @@ from dicom_node.store.database import Database, unless_there
 from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instance_of
-from dicom_node.store.tables import delivery, event, instance, job, procedure_step, quarantine, result, study, tombstone
+from dicom_node.store.tables import (
+    delivery,
+    event,
+    instance,
+    job,
+    procedure_step,
+    quarantine,
+    result,
+    series_entry,
+    study,
+    study_entry,
+    tombstone,
+)
 
 _SUPERSEDE: Mapping[str, Late] = {}  # of every job
 
@@ -89,7 +101,7 @@ class Studies:
         guard = update(study).where(study.c.study_instance_uid == uid, study.c.state == StudyState.OPEN, *same)
         revision = seen.revision + 1
         with ringing(self._bell, Topic.JOBS, self._database) as connection:
-            values = {"state": StudyState.COMPLETE, "revision": revision, "completed_at": now, "why": why}
+            values = {"state": StudyState.COMPLETE, "revision": revision, "completed_at": now, "why": why, "indexed": -1}
             if connection.execute(guard.values(**values)).rowcount == 0:
                 return None
             note(connection, Event(at=now, study_instance_uid=uid, kind="complete", who="node", why=why, detail={"revision": revision, **detail}))
@@ -110,7 +122,7 @@ class Studies:
                 number += connection.execute(wanted.values(hidden=True)).rowcount
             if number:
                 changed = update(study).where(study.c.study_instance_uid == seen.study_instance_uid)
-                connection.execute(changed.values(changes=study.c.changes + number))
+                connection.execute(changed.values(changes=study.c.changes + number, indexed=-1))
                 said = Event(at=now, study_instance_uid=seen.study_instance_uid, kind="rejected", who=who, why=why, detail={"instances": number})
                 note(connection, said)
             return number
@@ -119,7 +131,7 @@ class Studies:
         """Hold a study whose instances name more than one patient: nothing runs on it until a person has looked."""
         with self._database.write() as connection:
             same = study.c.study_instance_uid == seen.study_instance_uid, study.c.changes == seen.changes, study.c.state == StudyState.OPEN
-            if connection.execute(update(study).where(*same).values(state=StudyState.CONFLICT, why=why)).rowcount:
+            if connection.execute(update(study).where(*same).values(state=StudyState.CONFLICT, why=why, indexed=-1)).rowcount:
                 note(connection, Event(at=now, study_instance_uid=seen.study_instance_uid, kind="held", who="node", why=why))
 
     def reopen(self, study_instance_uid: str, *, who: str, why: str, now: float) -> None:
@@ -137,7 +149,8 @@ class Studies:
 
     def list(self, *, limit: int = 50, state: StudyState | None = None) -> tuple[dict[str, Any], ...]:
         """Return rows about studies for a person, most recent first: with counts of instances, series, jobs and deliveries."""
-        wanted = select(study).order_by(study.c.last_received_at.desc()).limit(limit)
+        told = (column for column in study.c if column is not study.c.indexed)
+        wanted = select(*told).order_by(study.c.last_received_at.desc()).limit(limit)
         if state is not None:
             wanted = wanted.where(study.c.state == state)
         with self._database.read() as connection:
@@ -247,7 +260,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
-    for table in (result, job, quarantine, instance, study, event, procedure_step):
+    for table in (result, job, quarantine, instance, study, event, procedure_step, study_entry, series_entry):
         connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
     return paths if known or paths else None
 

@@ -26,6 +26,7 @@ class Sentence(TypeDecorator[str]):
 _Id = BigInteger().with_variant(Integer, "sqlite")
 _Uid = String(64)
 _Ae = String(16)
+_Key = String(64)
 _Moment = Float(53)  # seconds since the epoch
 
 instance = Table(
@@ -70,8 +71,49 @@ study = Table(
     Column("look_at", _Moment, nullable=False),  # when to judge it next, while it is OPEN
     Column("completed_at", _Moment),
     Column("why", Sentence, nullable=False),
+    Column("indexed", Integer, nullable=False, server_default=text("-1")),  # the `changes` that the index has seen; below 0: it has to look
     Index("ix_study_state_look_at", "state", "look_at"),
     Index("ix_study_last_received_at", "last_received_at"),
+    Index("ix_study_to_index", "study_instance_uid", sqlite_where=text("indexed < 0"), postgresql_where=text("indexed < 0")),
+)
+
+# What queries ask for; each column holds what `match.written` makes of the attribute of its name.
+study_entry = Table(
+    "study_entry",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_instance_uid", _Uid, nullable=False, unique=True),
+    Column("patient_id", _Key, nullable=False, index=True),
+    Column("issuer_of_patient_id", _Key, nullable=False),
+    Column("patient_name", Sentence, nullable=False),
+    Column("patient_birth_date", _Key, nullable=False),
+    Column("patient_sex", _Key, nullable=False),
+    Column("study_date", _Key, nullable=False, index=True),
+    Column("study_time", _Key, nullable=False),
+    Column("accession_number", _Key, nullable=False, index=True),
+    Column("study_id", _Key, nullable=False),
+    Column("referring_physician_name", Sentence, nullable=False),
+    Column("study_description", _Key, nullable=False),
+    Column("modalities_in_study", Sentence, nullable=False),
+    Column("sop_classes_in_study", Sentence, nullable=False),
+    Column("series", Integer, nullable=False),  # how many
+    Column("instances", Integer, nullable=False),  # how many
+    Column("attributes", JSON, nullable=False),  # the attributes as they came
+    sqlite_autoincrement=True,  # a query goes from page to page by number
+)
+
+series_entry = Table(
+    "series_entry",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_instance_uid", _Uid, nullable=False),
+    Column("series_instance_uid", _Uid, nullable=False, index=True),
+    Column("modality", _Key, nullable=False),
+    Column("series_description", _Key, nullable=False),
+    Column("body_part_examined", _Key, nullable=False),
+    Column("attributes", JSON, nullable=False),
+    Index("uq_series_entry_series", "study_instance_uid", "series_instance_uid", unique=True),
+    sqlite_autoincrement=True,
 )
 
 job = Table(
@@ -123,6 +165,7 @@ result = Table(
     Column("path", String(200), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("problem", Sentence, nullable=False),
+    Column("header", JSON, nullable=False),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 

@@ -25,6 +25,7 @@ from dicom_node.domain import (
     Assembled,
     Canceled,
     Findings,
+    Header,
     Job,
     ModelFailed,
     NodeError,
@@ -35,6 +36,7 @@ from dicom_node.domain import (
     Unsuitable,
     fault,
 )
+from dicom_node.receive import read_header, split_file
 from dicom_node.report import Draft, Run, build, check, encode, reading, rejection, settled, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
@@ -281,6 +283,7 @@ class Worker:
             digest=sha256(data).hexdigest(),
             transfer_syntax_uid=str(draft.dataset.file_meta.TransferSyntaxUID),
             problem="; ".join(check(self._store.archive.path(path))),
+            header=_header(data),
         )
 
     def _record_failure(self, job: Job, running: _Running, error: Exception) -> None:
@@ -304,6 +307,12 @@ class Worker:
         elif not running.lost:
             self._store.jobs.release(job, now=now, why="the worker was stopped")
         log.info("job stopped", lost=running.lost)
+
+
+def _header(file: bytes) -> Header:
+    """Return what the ledger keeps of an object's header, as of one that is received."""
+    meta, start = split_file(file)
+    return read_header(memoryview(file)[start:], meta["TransferSyntaxUID"])
 
 
 def _counted(results: Sequence[Result]) -> str:

@@ -162,6 +162,8 @@ def test_a_study_sent_by_dcmtk_comes_back_to_dcmtk_as_seg_and_sr(house: House, t
         assert dcmread(arrived).StudyInstanceUID == uid_of(made)
     assert centre(dcmread(house.archived(results["SR"].sop_instance_uid))) == pytest.approx(truth(), abs=0.01)
     assert house.node.kinds(uid_of(made))[:3] == ["first instance", "complete", "scheduled"]
+    [held] = house.node.store.holdings.find("STUDY", {"StudyInstanceUID": uid_of(made)})
+    assert (held["ModalitiesInStudy"], held["NumberOfStudyRelatedInstances"]) == (["CT", "SEG", "SR"], len(made) + 2)
 
 
 # -------------------------------------------------------------------------------------------------- from Orthanc to Orthanc
