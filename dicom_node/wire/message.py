@@ -1,7 +1,7 @@
 """P-DATA PDUs and C-STORE command sets as bytes (PS3.8 §9.3.5 and Annex E, PS3.7 §6.3 and §9.3.1), written and read on either side; no I/O."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 P_DATA_TF = 0x04  # PDU type (PS3.8 Table 9-22)
@@ -13,9 +13,13 @@ _C_STORE_RQ, _C_STORE_RSP = 0x0001, 0x8001
 _BESIDE = frozenset({0x0100, 0x0FFF})  # N-EVENT-REPORT-RQ and C-CANCEL-RQ: a peer may send them while it owes an answer
 _DATA_SET, _NO_DATA_SET = 0x0001, 0x0101  # Command Data Set Type (0000,0800)
 _MEDIUM = 0  # Priority (0000,0700)
+_COUNTERS = (0x1020, 0x1021, 0x1022, 0x1023)  # Number of Remaining, Completed, Failed and Warning Sub-operations
 _ELEMENT = struct.Struct("<HHI")
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902): LO
 _COMMAND_BYTES = 1 << 16  # of a command set at most
+
+
+Counters = Sequence[int | None]
 
 
 class Malformed(ValueError):
@@ -218,6 +222,27 @@ class Answers:
                 raise Malformed("a message that has no place here")
             self._beside = _number(command.get(0x0800, b"")) != _NO_DATA_SET
         return answer
+
+
+def query_response(
+    kind: int, sop_class_uid: str, message_id: int, status: int, *, has_data: bool, comment: str = "", counters: Counters = ()
+) -> bytes:
+    """Return the command set of a C-FIND-RSP, C-GET-RSP or C-MOVE-RSP (PS3.7 Tables 9.3-4, 9.3-7 and 9.3-10).
+
+    counters: remaining, completed, failed and warning sub-operations; None: not said.
+    """
+    said = {0x0902: _padded(comment.replace("\\", "/")[:_COMMENT_CHARACTERS], b" ")} if comment else {}
+    return _command_set(
+        {
+            0x0002: _padded(sop_class_uid, b"\0"),
+            0x0100: _two(kind),
+            0x0120: _two(message_id),
+            0x0800: _two(_DATA_SET if has_data else _NO_DATA_SET),
+            0x0900: _two(status),
+            **said,
+            **{element: _two(min(number, 0xFFFF)) for element, number in zip(_COUNTERS, counters, strict=False) if number is not None},
+        }
+    )
 
 
 def _command_set(elements: dict[int, bytes]) -> bytes:
