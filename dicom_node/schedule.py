@@ -3,7 +3,7 @@
 When a failed attempt is tried again, what the clock does to jobs, deliveries and old studies, and the ticks that do it. The queue is the ledger.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 import structlog
@@ -39,9 +39,12 @@ def take_back(store: Store, work: Work, now: float) -> int:
     return taken + store.deliveries.take_back(now)
 
 
-def retire(store: Store, retain_days: float, now: float) -> int:
-    """Remove studies that are finished, delivered and older than the site retains, and what is as old in quarantine; return how many studies."""
-    old = store.studies.older_than(now - retain_days * _DAY_S)
+def retire(store: Store, retain_days: float, now: float, committing: Collection[str] = ()) -> int:
+    """Remove studies that are finished, delivered and older than the site retains, and what is as old in quarantine; return how many studies.
+
+    committing: destinations of which "delivered" means that they have committed themselves.
+    """
+    old = store.studies.older_than(now - retain_days * _DAY_S, committing=committing)
     for study_instance_uid in old:
         files = store.studies.purge(study_instance_uid, who="clock", why=f"older than {retain_days:g} days")
         log.info("study purged", study=study_instance_uid, files=files)

@@ -21,10 +21,10 @@ from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import select
 from dicom_node.config import Site
-from dicom_node.deliver import Deliverer
+from dicom_node.deliver import Committer, Deliverer, Reports
 from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, PerformedStep, Study, Transient, fault
 from dicom_node.query.counting import Ask, Counting
-from dicom_node.receive import Receiver, read_keywords, recovered
+from dicom_node.receive import Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
@@ -60,6 +60,8 @@ class Server:
         self._clock = clock
         self._receiver = receiver(site, store, clock)
         self._deliverer = Deliverer(site.config, store, clock=clock)
+        self._committer = Committer(site.config, store, clock)
+        self._reporter = Reporter(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
         self._judge = _Judge(site, store, clock, self._counting)
         self._ticks = Ticks()
@@ -75,7 +77,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return self._deliverer.alive and self._judge.alive
+        return self._deliverer.alive and self._committer.alive and self._reporter.alive and self._judge.alive
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -92,10 +94,12 @@ class Server:
         self._start_receivers()
         self._judge.start()
         self._deliverer.start()
+        self._committer.start()
+        self._reporter.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
-        self._ticks.every(_RETIRE_EVERY_S, lambda: retire(self._store, self._site.config.node.retain_days, self._clock()), "retention")
+        self._ticks.every(_RETIRE_EVERY_S, self._retire, "retention")
         self._ticks.start()
         node = self._site.config.node
         log.info(
@@ -116,7 +120,13 @@ class Server:
         if self._work is not None:
             self._work.stop()
         self._deliverer.stop()
+        self._committer.stop()
+        self._reporter.stop()
         log.info("stopped")
+
+    def _retire(self) -> None:
+        config = self._site.config
+        retire(self._store, config.node.retain_days, self._clock(), config.committing)
 
     def _start_receivers(self) -> None:
         """Start the processes that receive beside this one: the kernel shares connections out among those that listen on the port."""
@@ -134,7 +144,11 @@ def receiver(site: Site, store: Store, clock: Callable[[], float] = time.time) -
 
 def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Service, ...]:
     """Return what the node answers beside C-STORE and C-ECHO."""
-    return (*Worklist(site.config, store, clock).services(),)
+    return (
+        *Reports(site.config, store, clock).services(),
+        *Promises(site.config, store, clock).services(),
+        *Worklist(site.config, store, clock).services(),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,6 +192,9 @@ class Deliver(_Part):
     backoff_max_s: float = Field(default=86400.0, gt=0)
     attempts: int = Field(default=20, ge=1)  # refusals before a delivery is given up; an unreachable peer never counts
     poll_s: float = Field(default=2.0, gt=0)  # how often deliveries are looked for of which nobody was told
+    commit_hold_s: float = Field(default=5.0, ge=0)  # how long an association is kept open for the report on storage commitment
+    commit_after_s: float = Field(default=86400.0, gt=0)  # without a report for so long, it is asked for again
+    commit_attempts: int = Field(default=3, ge=1)  # requests without a report before a person must look
 
 
 class NodeConfig(_Part):
@@ -255,6 +258,11 @@ class NodeConfig(_Part):
         """Return how a segmentation for these remotes is encoded: as a label map where every one of them takes that."""
         taken = {self.remotes[name].segmentation if name in self.remotes else "BINARY" for name in destinations}
         return "LABELMAP" if taken == {"LABELMAP"} else "BINARY"
+
+    @property
+    def committing(self) -> tuple[str, ...]:
+        """The remotes that are asked to keep what they took."""
+        return tuple(name for name, remote in self.remotes.items() if remote.storage_commitment and "receive" in remote.may)
 
     @property
     def asked(self) -> tuple[str, ...]:

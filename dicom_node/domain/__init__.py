@@ -14,6 +14,14 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
 """
 
 from dicom_node.domain.arrival import Count, Notice
+from dicom_node.domain.commitments import (
+    COMMITMENT_TRANSITIONS,
+    Commitment,
+    CommitmentItem,
+    CommitmentRole,
+    CommitmentState,
+    Fate,
+)
 from dicom_node.domain.errors import (
     Canceled,
     ConfigError,
@@ -82,7 +90,12 @@ from dicom_node.domain.steps import PerformedStep, StepState
 __all__ = [
     "AE",
     "Assembled",
+    "COMMITMENT_TRANSITIONS",
     "Canceled",
+    "Commitment",
+    "CommitmentItem",
+    "CommitmentRole",
+    "CommitmentState",
     "ConfigError",
     "Count",
     "DELIVERY_TRANSITIONS",
@@ -92,6 +105,7 @@ __all__ = [
     "DeliveryState",
     "Discontinuation",
     "FACETS",
+    "Fate",
     "FRACTION_HALF",
     "FRACTION_MAX",
     "Findings",

@@ -52,7 +52,7 @@ JOB_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 DELIVERY_TRANSITIONS: Mapping[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.PENDING: frozenset({DeliveryState.SENDING, DeliveryState.CANCELED}),
     DeliveryState.SENDING: frozenset({DeliveryState.PENDING, DeliveryState.SENT, DeliveryState.DEAD}),
-    DeliveryState.SENT: frozenset({DeliveryState.COMMITTED}),
+    DeliveryState.SENT: frozenset({DeliveryState.COMMITTED, DeliveryState.PENDING, DeliveryState.DEAD}),  # by the report on storage commitment
     DeliveryState.COMMITTED: frozenset(),
     DeliveryState.DEAD: frozenset({DeliveryState.PENDING, DeliveryState.CANCELED}),
     DeliveryState.CANCELED: frozenset({DeliveryState.PENDING}),

@@ -1,13 +1,25 @@
 """Success is answered only after the bytes and their row are durable.
 
 `Receiver` is the C-STORE and C-ECHO SCP; what it accepts it brings to the `Door`, where an import of files goes in too. `study_of` looks at
-files without taking them. No pixel is decoded.
+files without taking them. `Promises` and `Reporter` commit the node to what it holds. No pixel is decoded.
 """
 
+from dicom_node.receive.commitment import Promises, Reporter
 from dicom_node.receive.door import Door, import_file
 from dicom_node.receive.folder import read_keywords, study_of
 from dicom_node.receive.header import read_header, split_file
 from dicom_node.receive.receipt import recovered
 from dicom_node.receive.scp import Receiver
 
-__all__ = ["Door", "Receiver", "import_file", "read_header", "read_keywords", "recovered", "split_file", "study_of"]
+__all__ = [
+    "Door",
+    "Promises",
+    "Receiver",
+    "Reporter",
+    "import_file",
+    "read_header",
+    "read_keywords",
+    "recovered",
+    "split_file",
+    "study_of",
+]

@@ -102,6 +102,17 @@ def recovered(path: Path) -> Instance | None:
     )
 
 
+def is_as_received(path: Path, received: Instance) -> bool:
+    """Say whether a file holds, byte by byte, the data set that was received; it is read whole."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LENGTH_AT + 4)
+        start = _LENGTH_AT + 4 + int.from_bytes(head[_LENGTH_AT:], "little")
+        return path.stat().st_size == received.size_bytes and digest_of(path, start).hex() == received.digest
+    except OSError:
+        return False
+
+
 def digest_of(path: Path, start: int) -> bytes:
     """Return the BLAKE3 of a file from `start` on."""
     digest = blake3()

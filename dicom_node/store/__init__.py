@@ -12,6 +12,7 @@ from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
+from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
@@ -29,6 +30,7 @@ __all__ = [
     "PAGE_BYTES",
     "Archive",
     "Bell",
+    "Commitments",
     "Database",
     "Deliveries",
     "Destination",
@@ -66,6 +68,7 @@ class Store:
     studies: Studies
     jobs: Jobs
     deliveries: Deliveries
+    commitments: Commitments
     steps: Steps
     journal: Journal
 
@@ -96,6 +99,7 @@ class Store:
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),
+            commitments=Commitments(database, bell),
             steps=Steps(database, bell),
             journal=Journal(database),
         )

@@ -40,9 +40,9 @@ class Deliveries:
             if connection.execute(select(delivery.c.id).where(*due).limit(1)).first() is None:
                 return ()
         with self._database.write() as connection:
-            found = _deliveries(connection, *due, limit=limit, lock="skip")
+            found = deliveries_of(connection, *due, limit=limit, lock="skip")
             taken = {"lease_until": now + lease_s, "sender": who}
-            return _change(connection, found, DeliveryState.SENDING, who=who, why="its turn", now=now, **taken)
+            return change(connection, found, DeliveryState.SENDING, who=who, why="its turn", now=now, **taken)
 
     def next_due(self, name: str) -> float | None:
         """Return when the next delivery to one destination may be sent, None when none waits."""
@@ -72,15 +72,15 @@ class Deliveries:
 
     def _move(self, one: Delivery, who: str, to: DeliveryState, *, now: float, why: str, **values: Any) -> bool:
         with self._database.write() as connection:
-            held = _deliveries(connection, *_held((one,), who), lock="wait")
-            return bool(_change(connection, held, to, who=who, why=why, now=now, **values))
+            held = deliveries_of(connection, *_held((one,), who), lock="wait")
+            return bool(change(connection, held, to, who=who, why=why, now=now, **values))
 
     def take_back(self, now: float) -> int:
         """Make deliveries whose sender has been silent beyond its lease due again; return how many. The same bytes are sent again."""
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
-            silent = _deliveries(connection, delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now, lock="skip")
+            silent = deliveries_of(connection, delivery.c.state == DeliveryState.SENDING, delivery.c.lease_until < now, lock="skip")
             why = "its sender was silent beyond its lease"
-            return len(_change(connection, silent, DeliveryState.PENDING, who="clock", why=why, now=now, not_before=now))
+            return len(change(connection, silent, DeliveryState.PENDING, who="clock", why=why, now=now, not_before=now))
 
     def replay(self, *, who: str, now: float, delivery_id: int | None = None, job_id: int | None = None, name: str | None = None) -> int:
         """Make dead or canceled deliveries due again: one, those of a job, or all of a destination; return how many."""
@@ -116,8 +116,8 @@ class Deliveries:
         conditions += [delivery.c.result_id.in_(select(result.c.id).where(result.c.job_id == job_id))] if job_id is not None else []
         values = {"not_before": now, "attempts": 0} if to is DeliveryState.PENDING else {}
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
-            found = _deliveries(connection, *conditions, lock="wait")
-            return len(_change(connection, found, to, who=who, why=why, now=now, **values))
+            found = deliveries_of(connection, *conditions, lock="wait")
+            return len(change(connection, found, to, who=who, why=why, now=now, **values))
 
     def send(self, job_id: int, name: str, *, who: str, now: float) -> int:
         """Queue a job's valid results for one more destination; return how many deliveries are new."""
@@ -141,7 +141,7 @@ class Deliveries:
         conditions += [result.c.job_id == job_id] if job_id is not None else []
         conditions += [result.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
         with self._database.read() as connection:
-            return _deliveries(connection, *conditions, newest_first=True, limit=limit)
+            return deliveries_of(connection, *conditions, newest_first=True, limit=limit)
 
     def there(self, study_instance_uid: str, destination: str) -> int:
         """Return how many results of a study a destination has taken."""
@@ -191,7 +191,7 @@ def _held(held: Sequence[Delivery], who: str) -> tuple[Any, ...]:
     return delivery.c.id.in_([one.id for one in held]), delivery.c.state == DeliveryState.SENDING, delivery.c.sender == who
 
 
-def _change(
+def change(
     connection: Connection, found: Sequence[Delivery], to: DeliveryState, *, who: str, why: str, now: float, **values: Any
 ) -> tuple[Delivery, ...]:
     """Change the state of deliveries, by the table and in the caller's transaction, and write who and why.
@@ -217,7 +217,7 @@ def _told(one: Delivery, to: DeliveryState, *, who: str, why: str, now: float) -
     return Event(at=now, study_instance_uid=of.study_instance_uid, job_id=of.job_id, kind=kind, who=who, why=why, detail=detail)
 
 
-def _deliveries(
+def deliveries_of(
     connection: Connection, *conditions: Any, newest_first: bool = False, limit: int | None = None, lock: Literal["", "wait", "skip"] = ""
 ) -> tuple[Delivery, ...]:
     """Return deliveries with their results; locked until the commit, where asked: after a wait for whoever changes them, or without those."""

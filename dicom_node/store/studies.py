@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from dicom_node.config import Late
 from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rejected, Study, StudyState, Transient
@@ -177,18 +177,21 @@ class Studies:
         with self._database.read() as connection:
             return {state: number for state, number in connection.execute(select(study.c.state, func.count()).group_by(study.c.state))}
 
-    def older_than(self, moment: float, limit: int = 100) -> tuple[str, ...]:
+    def older_than(self, moment: float, limit: int = 100, committing: Collection[str] = ()) -> tuple[str, ...]:
         """Return complete studies that received nothing since `moment`, with no job or delivery still to be done, oldest first.
+
+        committing: destinations that are asked to keep what they took: until they have said so, it stays here.
 
         What a person has to look at (a held study, a dead letter) does not go by itself.
         """
         of_study = study.c.study_instance_uid
         unfinished = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
+        uncommitted = and_(delivery.c.state == DeliveryState.SENT, delivery.c.destination.in_(sorted(committing)))
         unsent = (
             select(delivery.c.id)
             .join(result, delivery.c.result_id == result.c.id)
             .where(result.c.study_instance_uid == of_study)
-            .where(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]))
+            .where(or_(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]), uncommitted))
         )
         old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists()
         with self._database.read() as connection:

@@ -241,6 +241,36 @@ tombstone = Table(
     Column("path", String(200), primary_key=True),  # a file whose rows are gone: to be unlinked
 )
 
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("role", String(3), nullable=False),
+    Column("transaction_uid", _Uid, nullable=False, index=True),
+    Column("peer", Text, nullable=False),
+    Column("ae_title", _Ae, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("requested_at", _Moment, nullable=False),
+    Column("deadline", _Moment, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("lease_until", _Moment),
+    Column("holder", Sentence, nullable=False),
+    Column("reason", Sentence, nullable=False),
+    Index("ix_commitment_role_state", "role", "state"),
+    sqlite_autoincrement=True,
+)
+
+commitment_item = Table(
+    "commitment_item",
+    metadata,
+    Column("commitment_id", _Id, ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance_uid", _Uid, primary_key=True),
+    Column("sop_class_uid", _Uid, nullable=False),
+    Column("delivery_id", _Id, ForeignKey("delivery.id", ondelete="SET NULL"), index=True),
+    Column("outcome", Integer),
+)
+
 procedure_step = Table(
     "procedure_step",
     metadata,

@@ -28,7 +28,7 @@ from dicom_node.wire.part10 import FileMeta, StoredFile, read_file_meta
 from dicom_node.wire.peer import Context
 from dicom_node.wire.requestor import Requestor
 from dicom_node.wire.sender import StoreSender
-from dicom_node.wire.service import Service
+from dicom_node.wire.service import UNCOMPRESSED, Service
 
 __all__ = [
     "COMMAND",
@@ -36,6 +36,7 @@ __all__ = [
     "PDU_HEAD",
     "PDV_HEAD",
     "P_DATA_TF",
+    "UNCOMPRESSED",
     "Broken",
     "ClientTls",
     "Connection",

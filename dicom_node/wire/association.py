@@ -13,11 +13,13 @@ Whoever wants the socket for a while takes it with `WokenDUL.hold`, and gives wh
 This rests on names that pynetdicom does not promise; `is_known_library` says whether they are there, and without them the stock path is taken.
 """
 
+import itertools
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pynetdicom
@@ -31,6 +33,7 @@ _NO_REASON, _REASONS = 0, (0, 1, 2, 4, 5, 6)  # of a provider's
 _LET_GO_BYTES = 1 << 16  # at once
 _MOMENT_MS = 5
 _TURN_S = 1.0  # at least so often each loop looks for itself
+_SOON_S, _SOON_TURNS = 0.05, 20  # in a pause, at first
 
 
 def is_known_library() -> bool:
@@ -43,11 +46,14 @@ class Gate(threading.Event):
     """Stands in for `Association._reactor_checkpoint`, at which the association's reactor waits in each turn while it is paused.
 
     It opens for one turn at a time: when there is news, or once a second.
+    paused: is called again and again in a pause. pynetdicom answers an event report in a thread of its own, which at its end marks the
+    association as not paused, whatever its reactor does; who wants to release it then would wait for ever.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, paused: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._news = threading.Event()
+        self._paused = paused
 
     def tell(self) -> None:
         """Let the reactor turn: there is something for it."""
@@ -66,7 +72,10 @@ class Gate(threading.Event):
         """Wait until there is news, and no pause."""
         self._news.wait(_TURN_S)
         self._news.clear()
-        return super().wait(timeout)
+        waits_s = itertools.chain(itertools.repeat(_SOON_S, _SOON_TURNS), itertools.repeat(_TURN_S))
+        while not super().wait(next(waits_s)):
+            self._paused()
+        return True
 
 
 class WokenDUL(DULServiceProvider):
@@ -81,7 +90,7 @@ class WokenDUL(DULServiceProvider):
         self.socket, self.event_queue = stock.socket, stock.event_queue
         self.artim_timer, self._idle_timer = stock.artim_timer, stock._idle_timer
         self._run_loop_delay = 0.0
-        self._gate = Gate()
+        self._gate = Gate(partial(setattr, association, "_is_paused", True))
         self._gate.set()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ringing = threading.Lock()  # a descriptor that was closed may be somebody's file by now

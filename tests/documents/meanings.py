@@ -33,9 +33,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
-        "may": "What it may do: `send` to the node, `receive` from it. `worklist`: tell it of performed procedure steps (MPPS). "
-        "`query`, `move` and `commit` are read and do nothing yet.",
-        "storage_commitment": "Is read and does nothing yet.",
+        "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: tell it of "
+        "performed procedure steps (MPPS). `query` and `move` are read and do nothing yet.",
+        "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "Is read and does nothing yet.",
         "retrieves_at_once": "Is read and does nothing yet.",
         "retrieve_hours": "Is read and does nothing yet.",
@@ -101,6 +101,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "backoff_max_s": "The longest wait.",
         "attempts": "Refusals and silences before a delivery is given up; a peer that is not reached never counts.",
         "poll_s": "How often deliveries are looked for of which nobody was told.",
+        "commit_hold_s": "How long an association is kept open after a request for storage commitment; its report may also come on another.",
+        "commit_after_s": "Without a report for so long, storage commitment is asked for again.",
+        "commit_attempts": "Requests that brought no report before the delivery says so and a person must look.",
     },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",
