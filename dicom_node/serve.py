@@ -23,6 +23,7 @@ from dicom_node.assemble.selection import select
 from dicom_node.config import Site
 from dicom_node.deliver import Committer, Deliverer, Reports
 from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, PerformedStep, Study, Transient, fault
+from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.receive import Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
@@ -148,6 +149,7 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Reports(site.config, store, clock).services(),
         *Promises(site.config, store, clock).services(),
         *Worklist(site.config, store, clock).services(),
+        *query_services(site.config, store, store.holdings, clock),
     )
 
 

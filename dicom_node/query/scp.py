@@ -46,7 +46,7 @@ class Holdings(Protocol):
     def find(self, level: str, keys: Mapping[str, str], limit: int | None = None) -> Iterator[Mapping[str, Any]]:
         """Give of each match the value of every key that was asked for and is supported."""
 
-    def files(self, level: str, keys: Mapping[str, str]) -> tuple[Any, ...]:
+    def files(self, level: str, keys: Mapping[str, str]) -> tuple[Held, ...]:
         """Return the instances of what matches, each with its UIDs and its place in the archive."""
 
 

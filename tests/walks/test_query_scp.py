@@ -2,11 +2,9 @@
 
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -14,7 +12,6 @@ from pydicom.data import get_testdata_file
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain import Instance
 from dicom_node.query import services
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
@@ -23,31 +20,6 @@ from tests.peers import need
 
 NAMES = ("CT_small.dcm", "MR_small.dcm")
 UNIQUE = {"PATIENT": "PatientID", "STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
-
-
-@dataclass
-class Looked:
-    """Holdings as a look at every row: what the index does, for a few files."""
-
-    store: Store
-
-    def find(self, level: str, keys: Mapping[str, str], limit: int | None = None) -> Iterator[Mapping[str, Any]]:
-        """Give the matches."""
-        seen = set()
-        for one in self.files(level, keys):
-            if (own := one.header.get(UNIQUE[level])) not in seen:
-                seen.add(own)
-                yield {keyword: one.header.get(keyword, "") for keyword in keys if keyword != "PatientComments"}
-
-    def files(self, level: str, keys: Mapping[str, str]) -> tuple[Instance, ...]:
-        """Return the instances of what matches."""
-        uids = [row["study_instance_uid"] for row in self.store.studies.list()]
-        views = [view for uid in uids if (view := self.store.studies.view(uid)) is not None]
-        return tuple(one for view in views for one in view.instances if _matches(one.header, keys))
-
-
-def _matches(header: Mapping[str, Any], keys: Mapping[str, str]) -> bool:
-    return all(not value or any(fnmatchcase(str(header.get(keyword, "")), one) for one in value.split("\\")) for keyword, value in keys.items())
 
 
 @dataclass
@@ -66,7 +38,7 @@ class Here:
 
     def held(self, uid: str) -> bytes:
         """Return the data set of an instance as the node keeps it."""
-        (path,) = (self.store.archive.path(one.path) for one in Looked(self.store).files("IMAGE", {"SOPInstanceUID": uid}))
+        (path,) = (self.store.archive.path(one.path) for one in self.store.holdings.files("IMAGE", {"SOPInstanceUID": uid}))
         return path.read_bytes()[split_dataset(path)[1] :]
 
     def find(self, *keys: str, model: str = "-S") -> list[Dataset]:
@@ -93,7 +65,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Here]:
         }
         node = {"port": 0, "disk_reserve_mb": 1, "store_path": request.param}
         config = NodeConfig.model_validate({"node": node, "remotes": remotes})
-        receiver = Receiver(config, store, services=services(config, store, Looked(store), time.time))
+        receiver = Receiver(config, store, services=services(config, store, store.holdings, time.time))
         receiver.start()
         try:
             sources = [Path(str(get_testdata_file(name, download=False))) for name in NAMES]
