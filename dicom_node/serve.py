@@ -19,12 +19,13 @@ from dicom_node.assemble.arrival import gathered
 from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.rejection import notes_of, rejections
-from dicom_node.assemble.selection import select
-from dicom_node.config import Site
+from dicom_node.assemble.selection import Selection, select
+from dicom_node.config import Input, Model, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, PerformedStep, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Series, Study, Transient, fault
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
+from dicom_node.query.seeking import Suits
 from dicom_node.receive import Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
@@ -294,6 +295,17 @@ def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
         (path,) = store.instances.bring(series.instances[:1])
         more[series.series_instance_uid] = read_keywords(path, keywords)
     return replace(study, more=more)
+
+
+def suiting(models: Mapping[str, Model], choose: Callable[[Sequence[Series], Input], Selection]) -> Suits:
+    """Return what says which series of an earlier study a job's model takes, by the name of its input."""
+
+    def suits(job: Job, study: Study) -> dict[str, tuple[int, ...]]:
+        manifest = models[job.model].manifest
+        taken = {name: choose(study.series, manifest.inputs[name]).series for name in manifest.priors}
+        return {name: tuple(one.id for one in series.instances) for name, series in taken.items() if series is not None}
+
+    return suits
 
 
 class _Judge:

@@ -47,6 +47,7 @@ instance = Table(
     Column("version", Integer, nullable=False),
     Column("current", Boolean, nullable=False),
     Column("hidden", Boolean, nullable=False, server_default=false()),  # a rejection note says that it is not to be used
+    Index("ix_instance_sop_instance_uid", "sop_instance_uid"),  # storage commitment and retrievals name nothing else
     Index("uq_instance_content", "study_instance_uid", "sop_instance_uid", "digest", unique=True),
     Index(
         "uq_instance_current",
@@ -147,7 +148,10 @@ job = Table(
     Column("ended_at", _Moment),
     Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
+    Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
+    Column("priors_state", String(16), nullable=False, server_default=text("''")),
     Index("ix_job_state_due", "state", "due"),
+    Index("ix_job_priors_state", "priors_state", sqlite_where=text("priors_state <> ''"), postgresql_where=text("priors_state <> ''")),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
