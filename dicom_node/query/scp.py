@@ -247,14 +247,15 @@ class _Room:
                     yield Outcome(of=one, status=None, why=not_accepted(one))
                     continue
                 place = self.store.archive.path(one.path)
+                by = sender if syntax == one.transfer_syntax_uid else None
+                if sender is not None and by is None:
+                    sender.give_back()  # pynetdicom sends this one, and has to hear the answer
                 try:
-                    status = _send(association, sender if syntax == one.transfer_syntax_uid else None, place, number % _MESSAGES + 1, timeout_s)
+                    status = _send(association, by, place, number % _MESSAGES + 1, timeout_s)
                 except (OSError, ValueError) as error:
                     yield _unreadable(one, error)
                 else:
                     yield _answered(one, status)
-                if sender is not None and syntax != one.transfer_syntax_uid:
-                    sender.give_back()
         finally:
             if sender is not None:
                 sender.give_back()
