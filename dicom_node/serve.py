@@ -260,7 +260,8 @@ def policy_of(site: Site) -> Policy:
 def evidence_of(store: Store, study: Study, counting: Counting | None) -> Evidence:
     """Return all that is known of a study's arrival."""
     uid = study.study_instance_uid
-    return gathered(study, steps=_steps_of(store, uid), counts=counting.of(uid) if counting is not None else ())
+    counts = counting.of(uid) if counting is not None else ()
+    return gathered(study, steps=_steps_of(store, uid), notices=store.notices.of_study(uid), counts=counts)
 
 
 def _steps_of(store: Store, study_instance_uid: str) -> tuple[PerformedStep, ...]:

@@ -121,6 +121,7 @@ class Remote(_Part):
     retrieve: Literal["none", "move", "get"] = "none"  # how studies are fetched from it; none: it is not queried
     retrieves_at_once: int = Field(default=1, ge=1, le=16)
     retrieve_hours: tuple[Hours, ...] = ()  # when the node fetches by itself, local time; empty: always. A person may always
+    fetch_notified: bool = False  # whether what a notification says it has, and the node has not, is fetched from it
     orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
     notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
     reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)

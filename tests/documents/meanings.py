@@ -34,11 +34,12 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[remotes.NAME]": {
         "ae": "Its address.",
         "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: tell it of "
-        "performed procedure steps (MPPS). `query` and `move` are read and do nothing yet.",
+        "performed procedure steps (MPPS) and of instances that are available (IAN). `query` and `move` are read and do nothing yet.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "Is read and does nothing yet.",
         "retrieves_at_once": "Is read and does nothing yet.",
         "retrieve_hours": "Is read and does nothing yet.",
+        "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
         "orders": "Is read and does nothing yet.",
         "notify": "Is read and does nothing yet.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
