@@ -174,6 +174,12 @@ class Complete(_Part):
     ask: tuple[str, ...] = ()  # names of remotes that are asked how many instances of a study they have
 
 
+class Worklists(_Part):
+    """What the node tells modalities that they are to do."""
+
+    folder: Path | None = None  # of worklist files, NAME.wl; none: Modality Worklist is not offered
+
+
 class Work(_Part):
     """The analysing process."""
 
@@ -206,6 +212,7 @@ class NodeConfig(_Part):
     models: dict[str, ModelChoice] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     complete: Complete = Complete()
+    worklist: Worklists = Worklists()
     work: Work = Work()
     deliver: Deliver = Deliver()
 

@@ -1,20 +1,22 @@
-"""What the worklist room answers on the node's port: performed procedure steps and notifications of availability (PS3.4 Annexes F and R)."""
+"""What the worklist room answers on the node's port: worklists, performed steps and notifications of availability (PS3.4 Annexes K, F and R)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
 from pydicom import Dataset
-from pynetdicom import evt
+from pynetdicom import _config, evt
 
 from dicom_node.config import NodeConfig
 from dicom_node.domain import Notification, Refused, Transient, derived_uid, fault
 from dicom_node.store import Store
 from dicom_node.wire import Service
-from dicom_node.worklist import ian, mpps
+from dicom_node.worklist import ian, mpps, mwl
 from dicom_node.worklist.attributes import DUPLICATE, NO_SUCH_INSTANCE, NOT_AUTHORISED, PROCESSING_FAILURE, RESOURCE_LIMITATION
+from dicom_node.worklist.folder import Folder
 
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
+_IDENTIFIER_BYTES = 1 << 16
 
 _log = structlog.get_logger()
 
@@ -23,7 +25,7 @@ Wanted = Callable[[str, str, str], None]  # the name of a remote, a Study Instan
 
 
 class Worklist:
-    """Takes what modalities say of their steps, and archives of what they have, from who may `worklist`."""
+    """Gives modalities their worklist, takes what they say of their steps, and what archives say that they have, of who may `worklist`."""
 
     def __init__(self, config: NodeConfig, store: Store, clock: Callable[[], float], *, wanted: Wanted | None = None) -> None:
         """Build it; wanted: asks for a study to be fetched, once or more often, since a notification says that a remote has what the node lacks."""
@@ -31,11 +33,17 @@ class Worklist:
         self._store = store
         self._clock = clock
         self._wanted = wanted
+        self._folder = Folder(config.worklist.folder) if config.worklist.folder is not None else None
 
     def services(self) -> tuple[Service, ...]:
         """Return what the node answers of this room."""
         handlers = ((evt.EVT_N_CREATE, partial(self._answer, self._create)), (evt.EVT_N_SET, partial(self._answer, self._set)))
-        return (Service(abstract_syntaxes=(mpps.SOP_CLASS, ian.SOP_CLASS), handlers=handlers),)
+        taken = Service(abstract_syntaxes=(mpps.SOP_CLASS, ian.SOP_CLASS), handlers=handlers)
+        if self._folder is None:
+            return (taken,)
+        _config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # they name patients
+        find = partial(self._find, self._folder)
+        return (taken, Service(abstract_syntaxes=(mwl.SOP_CLASS,), handlers=((evt.EVT_C_FIND, find),)))
 
     def _answer(self, act: Callable[[evt.Event, str], Dataset], event: evt.Event) -> _Answer:
         calling_ae = str(event.assoc.requestor.ae_title).strip()
@@ -56,6 +64,47 @@ class Worklist:
             _log.error("worklist.failed", reason=fault(error))
         _log.info("worklist.refused", calling_ae=calling_ae, status=f"{status.Status:04X}", why=str(status.ErrorComment))
         return status, None
+
+    # ------------------------------------------------------------------------------------------------------- worklists
+
+    def _find(self, folder: Folder, event: evt.Event) -> Iterator[tuple[int | Dataset, Dataset | None]]:
+        """Answer a C-FIND, each match by itself, and end when the modality cancels (PS3.4 K.4.1)."""
+        calling_ae = str(event.assoc.requestor.ae_title).strip()
+        try:
+            if not self._config.may(calling_ae, "worklist"):
+                raise Refused("this AE title may not worklist here", status=NOT_AUTHORISED)
+            yield from self._matches(folder, event, calling_ae)
+            return
+        except Refused as error:
+            status = _status(error.status, str(error))
+        except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
+            status = _status(mwl.UNABLE, "the request could not be processed")
+            _log.error("worklist.failed", reason=fault(error))
+        _log.info("worklist.refused", calling_ae=calling_ae, status=f"{status.Status:04X}", why=str(status.ErrorComment))
+        yield status, None
+
+    def _matches(self, folder: Folder, event: evt.Event, calling_ae: str) -> Iterator[tuple[int, Dataset | None]]:
+        identifier = event.request.Identifier
+        if identifier is None or identifier.getbuffer().nbytes > _IDENTIFIER_BYTES:
+            raise Refused("the identifier is missing, or too long", status=mwl.DOES_NOT_FIT)
+        try:
+            keys = event.identifier
+        except Exception as error:  # whatever pydicom raises on bytes that anybody may send: they are no data set
+            raise Refused("the identifier cannot be read", status=mwl.DOES_NOT_FIT) from error
+        asked, matches = mwl.asked(keys), 0
+        for entry in folder.entries():
+            if event.is_cancelled:
+                _log.info("worklist.cancelled", calling_ae=calling_ae, matches=matches)
+                yield mwl.CANCELLED, None
+                return
+            if asked.matches(entry.attributes):
+                answer, whole = asked.answer(entry)
+                matches += 1
+                yield (mwl.PENDING if whole else mwl.UNSUPPORTED_KEYS), answer
+        _log.info("worklist.answered", calling_ae=calling_ae, matches=matches)
+        yield 0x0000, None
+
+    # -------------------------------------------------------------------------------- performed steps and notifications
 
     def _create(self, event: evt.Event, calling_ae: str) -> Dataset:
         """Create what a request names; the performer gives the UID where it names none (PS3.7 10.1.5.1.4)."""
