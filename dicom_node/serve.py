@@ -276,6 +276,7 @@ def evidence_of(store: Store, study: Study, witnesses: Witnesses) -> Evidence:
     return gathered(
         study,
         steps=_steps_of(store, uid),
+        notices=store.notices.of_study(uid),
         counts=counting.of(uid) if counting is not None else (),
         ended_at=presence.ended_at(uid) if presence is not None else 0.0,
     )

@@ -21,7 +21,7 @@ def storescp(folder: Path, *, title: str = "STORESCP", options: Sequence[str | P
         command = [need("storescp"), "+B", "-aet", ae.title, *map(str, options), "-od", str(folder), str(ae.port)]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        while not _listens(ae):
+        while not listens(ae):
             assert process.poll() is None, (folder.parent / f"{title}.log").read_text()
         yield ae
     finally:
@@ -73,7 +73,8 @@ def storescu(files: Sequence[Path], to: AE, *, calling_ae: str = "SCANNER", opti
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
 
 
-def _listens(ae: AE) -> bool:
+def listens(ae: AE) -> bool:
+    """Say whether somebody takes connections there."""
     with suppress(OSError):
         socket.create_connection((ae.host, ae.port), 1).close()
         return True

@@ -13,7 +13,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
-from dicom_node.domain.arrival import Count, Notice
+from dicom_node.domain.arrival import Availability, Available, Count, Notice, Notification, standing
 from dicom_node.domain.commitments import (
     COMMITMENT_TRANSITIONS,
     Commitment,
@@ -91,6 +91,8 @@ from dicom_node.domain.steps import PerformedStep, StepState
 __all__ = [
     "AE",
     "Assembled",
+    "Availability",
+    "Available",
     "COMMITMENT_TRANSITIONS",
     "Canceled",
     "Commitment",
@@ -123,6 +125,7 @@ __all__ = [
     "ModelFailed",
     "NodeError",
     "Notice",
+    "Notification",
     "PROJECTIONS",
     "PeerUnavailable",
     "PerformedStep",
@@ -154,4 +157,5 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "standing",
 ]

@@ -20,6 +20,7 @@ from dicom_node.store.holdings import Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.notices import Notices
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
@@ -42,6 +43,7 @@ __all__ = [
     "Journal",
     "Level",
     "Listener",
+    "Notices",
     "Recorded",
     "Report",
     "Spelled",
@@ -70,6 +72,7 @@ class Store:
     deliveries: Deliveries
     commitments: Commitments
     steps: Steps
+    notices: Notices
     journal: Journal
 
     @classmethod
@@ -101,6 +104,7 @@ class Store:
             deliveries=Deliveries(database, bell),
             commitments=Commitments(database, bell),
             steps=Steps(database, bell),
+            notices=Notices(database, bell),
             journal=Journal(database),
         )
 

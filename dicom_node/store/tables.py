@@ -290,3 +290,13 @@ procedure_step = Table(
     Column("created_at", _Moment, nullable=False),
     Column("changed_at", _Moment, nullable=False, index=True),
 )
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("sop_instance_uid", _Uid, primary_key=True),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("series", JSON, nullable=False),
+    Column("calling_ae", _Ae, nullable=False),
+    Column("received_at", _Moment, nullable=False, index=True),
+)
