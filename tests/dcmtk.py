@@ -59,7 +59,7 @@ def dcmqrscp(folder: Path, files: Sequence[Path] = (), *, title: str = "DCMQRSCP
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, "TCP_NODELAY": "1"}, stdout=log, stderr=log)
     try:
-        while not _listens(ae):
+        while not listens(ae):
             assert process.poll() is None, (folder / "log").read_text()
         yield ae
     finally:
