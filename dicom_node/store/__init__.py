@@ -23,6 +23,7 @@ from dicom_node.store.journal import Event, Journal
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
+from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -44,6 +45,7 @@ __all__ = [
     "Listener",
     "Recorded",
     "Report",
+    "Retrievals",
     "Spelled",
     "Steps",
     "Store",
@@ -69,6 +71,7 @@ class Store:
     jobs: Jobs
     deliveries: Deliveries
     commitments: Commitments
+    retrievals: Retrievals
     steps: Steps
     journal: Journal
 
@@ -100,6 +103,7 @@ class Store:
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),
             commitments=Commitments(database, bell),
+            retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
             journal=Journal(database),
         )
