@@ -299,8 +299,21 @@ def _without_ours(count: Ask, store: Store) -> Ask:
 
 def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
     """Ask every rule what to make of a study; short: which of its images are known to be missing."""
+    if prior_of := _fetched_for(site, store, study):
+        return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched as an earlier study of {prior_of}; `retry` asks the rules")
     asked = with_keywords(study, store, site.keywords)
     return route(asked, site.config.rules, site.models, select, recognised, now=now, short=short)
+
+
+def _fetched_for(site: Site, store: Store, study: Study) -> str:
+    """Return for which study this one was fetched, if that alone brought it here; once it was judged, a person or a later image asks the rules."""
+    if study.revision:
+        return ""
+    wishes = store.retrievals.list(study_instance_uid=study.study_instance_uid, limit=100)
+    titles = {site.config.remotes[one.remote].ae.title for one in wishes if one.remote in site.config.remotes}
+    if any(not one.wanted_for or one.by_person for one in wishes) or not {one.calling_ae for one in study.instances} <= titles:
+        return ""
+    return ", ".join(dict.fromkeys(uid for one in wishes for uid in one.wanted_for))
 
 
 def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:

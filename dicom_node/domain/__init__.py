@@ -77,6 +77,7 @@ from dicom_node.domain.received import (
     Study,
     drawn_on,
 )
+from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, RetrievalState
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -137,11 +138,14 @@ __all__ = [
     "Progress",
     "RECOGNITION_KEYWORDS",
     "REJECTION",
+    "RETRIEVAL_TRANSITIONS",
     "Reference",
     "Refused",
     "Region",
     "Rejected",
     "Result",
+    "Retrieval",
+    "RetrievalState",
     "SEGMENTATIONS",
     "SEGMENT_AXIS",
     "Series",

@@ -24,6 +24,7 @@ from dicom_node.store.notices import Notices
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
+from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -46,6 +47,7 @@ __all__ = [
     "Notices",
     "Recorded",
     "Report",
+    "Retrievals",
     "Spelled",
     "Steps",
     "Store",
@@ -71,6 +73,7 @@ class Store:
     jobs: Jobs
     deliveries: Deliveries
     commitments: Commitments
+    retrievals: Retrievals
     steps: Steps
     notices: Notices
     journal: Journal
@@ -103,6 +106,7 @@ class Store:
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),
             commitments=Commitments(database, bell),
+            retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
             notices=Notices(database, bell),
             journal=Journal(database),

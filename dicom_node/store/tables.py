@@ -300,3 +300,43 @@ notice = Table(
     Column("calling_ae", _Ae, nullable=False),
     Column("received_at", _Moment, nullable=False, index=True),
 )
+
+retrieval = Table(
+    "retrieval",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("remote", Text, nullable=False),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("who", Sentence, nullable=False),
+    Column("why", Sentence, nullable=False),
+    Column("by_person", Boolean, nullable=False),
+    Column("deadline", _Moment),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("lease_until", _Moment),
+    Column("holder", Sentence, nullable=False),
+    Column("reason", Sentence, nullable=False),
+    Column("expected", Integer),
+    Column("held", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("requested_at", _Moment, nullable=False),
+    Column("ended_at", _Moment),
+    Index(
+        "uq_retrieval_going_on",
+        "remote",
+        "study_instance_uid",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index("ix_retrieval_remote_state", "remote", "state"),
+    sqlite_autoincrement=True,
+)
+
+retrieval_wish = Table(
+    "retrieval_wish",
+    metadata,
+    Column("retrieval_id", _Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
+    Column("study_instance_uid", _Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
+)
