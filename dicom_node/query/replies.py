@@ -19,6 +19,7 @@ from dicom_node.wire.message import Counters
 _GATHERED_BYTES, _GATHERED_S = 1 << 15, 0.1  # so much, or for so long
 _SILENT_AT_MOST_S = 1.0  # while a sub-operation is under way
 _PENDING = 0xFF00
+_TURN_S = 0.002  # in which pynetdicom's upper layer turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class Replies:
         self._gathered += self._pdus(status, data)
         if len(self._gathered) > _GATHERED_BYTES or time.monotonic() - self._sent_at > _GATHERED_S:
             self.flush()
+            self._let_hear()
 
     def say(self, status: int, data: bytes = b"", *, comment: str = "", counters: Counters = ()) -> None:
         """Send a response, after those that were gathered.
@@ -108,6 +110,14 @@ class Replies:
                 raise Broken("the association has ended")
             with dul.sending:
                 Connection(transport.socket, self.timeout_s).write(pdus)
+
+    def _let_hear(self) -> None:
+        """Let pynetdicom's upper layer look for what the peer says, which it does only when it has nothing to send."""
+        dul = self.association.dul
+        if not isinstance(dul, WokenDUL):
+            while not dul.to_provider_queue.empty() and not self.gone:
+                time.sleep(_TURN_S)
+            time.sleep(_TURN_S)
 
     def _by_library(self, pdus: bytes) -> None:
         if self.gone:
