@@ -19,7 +19,7 @@ def storescp(folder: Path, *, title: str = "STORESCP", options: Sequence[str | P
     ae = AE(title, "127.0.0.1", free_ports(1)[0])
     with (folder.parent / f"{title}.log").open("ab") as log:
         command = [need("storescp"), "+B", "-aet", ae.title, *map(str, options), "-od", str(folder), str(ae.port)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, "TCP_NODELAY": "1"}, stdout=log, stderr=log)
     try:
         while not listens(ae):
             assert process.poll() is None, (folder.parent / f"{title}.log").read_text()
