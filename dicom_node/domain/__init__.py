@@ -13,6 +13,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
+from dicom_node.domain.announcements import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState
 from dicom_node.domain.arrival import Availability, Available, Count, Notice, Notification, standing
 from dicom_node.domain.commitments import (
     COMMITMENT_TRANSITIONS,
@@ -91,6 +92,9 @@ from dicom_node.domain.steps import PerformedStep, StepState
 
 __all__ = [
     "AE",
+    "ANNOUNCEMENT_TRANSITIONS",
+    "Announcement",
+    "AnnouncementState",
     "Assembled",
     "Availability",
     "Available",

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from dicom_node.config import Node
 from dicom_node.domain import NodeError
+from dicom_node.store.announcements import Announcements
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.commitments import Commitments
@@ -30,6 +31,7 @@ from dicom_node.store.studies import Studies
 
 __all__ = [
     "PAGE_BYTES",
+    "Announcements",
     "Archive",
     "Bell",
     "Commitments",
@@ -76,6 +78,7 @@ class Store:
     retrievals: Retrievals
     steps: Steps
     notices: Notices
+    announcements: Announcements
     journal: Journal
 
     @classmethod
@@ -109,6 +112,7 @@ class Store:
             retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
             notices=Notices(database, bell),
+            announcements=Announcements(database),
             journal=Journal(database),
         )
 

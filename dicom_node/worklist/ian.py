@@ -1,14 +1,15 @@
-"""What others may say of instances that are to be had, and which to fetch: decided without a socket, a row or the clock (PS3.4 Annex R)."""
+"""Notifications of availability, those that come and those that go out: decided without a socket, a row or the clock (PS3.4 Annex R)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from dicom_node.config import Remote
-from dicom_node.domain import Availability, Available, Notification, Refused, is_ae_title, is_uid
+from dicom_node.domain import Availability, Available, Notification, Refused, Result, is_ae_title, is_uid
 from dicom_node.worklist.attributes import (
+    DUPLICATE,
     INVALID_VALUE,
     MISSING_ATTRIBUTE,
     MISSING_VALUE,
@@ -24,6 +25,7 @@ SOP_CLASS = "1.2.840.10008.5.1.4.33"
 _SERIES_MAX = 2_000
 _INSTANCES_MAX = 100_000
 _TITLES_MAX = 16  # of one instance
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})  # PS3.7 Annex C: it is done, and something about it was odd
 
 
 def noticed(sop_instance_uid: str, attributes: Dataset) -> Notification:
@@ -81,3 +83,33 @@ def sources(said: Notification, absent: Collection[str], remotes: Mapping[str, R
         if name is not None and one.at_hand and one.sop_instance_uid in absent:
             counts[name] = counts.get(name, 0) + 1
     return counts
+
+
+def notification(study_instance_uid: str, results: Iterable[Result], titles: Sequence[str]) -> Dataset:
+    """Return what is said of results that are to be had from these AE titles (PS3.4 Table R.3.2-1)."""
+    series: dict[str, list[Dataset]] = {}
+    for one in results:
+        series.setdefault(one.series_instance_uid, []).append(_reference(one, titles))
+    said = Dataset()
+    said.ReferencedPerformedProcedureStepSequence = []
+    said.StudyInstanceUID = study_instance_uid
+    said.ReferencedSeriesSequence = []
+    for uid_of_series, references in series.items():
+        item = Dataset()
+        item.SeriesInstanceUID = uid_of_series
+        item.ReferencedSOPSequence = references
+        said.ReferencedSeriesSequence.append(item)
+    return said
+
+
+def _reference(one: Result, titles: Sequence[str]) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = one.sop_class_uid, one.sop_instance_uid
+    item.InstanceAvailability = Availability.ONLINE.value
+    item.RetrieveAETitle = list(titles) if len(titles) > 1 else titles[0]
+    return item
+
+
+def is_taken(status: int) -> bool:
+    """Say whether an answer means that the remote has the notification: success, a warning, or that it was there already."""
+    return status in (0x0000, DUPLICATE) or status in _WARNINGS

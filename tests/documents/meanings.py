@@ -42,7 +42,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "retrieve_hours": "Is read and does nothing yet.",
         "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
         "orders": "Is read and does nothing yet.",
-        "notify": "Is read and does nothing yet.",
+        "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
+        "is the AE title of that, and the node's own where the remote may `move`.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
