@@ -13,7 +13,8 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
-from dicom_node.domain.arrival import Count, Notice
+from dicom_node.domain.announcements import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState
+from dicom_node.domain.arrival import Availability, Available, Count, Notice, Notification, standing
 from dicom_node.domain.commitments import (
     COMMITMENT_TRANSITIONS,
     Commitment,
@@ -64,6 +65,7 @@ from dicom_node.domain.names import (
     is_ae_title,
     is_uid,
 )
+from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
     DRAWN_ON,
@@ -76,6 +78,7 @@ from dicom_node.domain.received import (
     Study,
     drawn_on,
 )
+from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, RetrievalState
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -89,7 +92,12 @@ from dicom_node.domain.steps import PerformedStep, StepState
 
 __all__ = [
     "AE",
+    "ANNOUNCEMENT_TRANSITIONS",
+    "Announcement",
+    "AnnouncementState",
     "Assembled",
+    "Availability",
+    "Available",
     "COMMITMENT_TRANSITIONS",
     "Canceled",
     "Commitment",
@@ -105,9 +113,9 @@ __all__ = [
     "DeliveryState",
     "Discontinuation",
     "FACETS",
-    "Fate",
     "FRACTION_HALF",
     "FRACTION_MAX",
+    "Fate",
     "Findings",
     "HEADER_KEYWORDS",
     "Header",
@@ -122,19 +130,26 @@ __all__ = [
     "ModelFailed",
     "NodeError",
     "Notice",
+    "Notification",
     "PROJECTIONS",
     "PeerUnavailable",
     "PerformedStep",
     "Presentation",
+    "Prior",
     "Priority",
+    "Priors",
+    "PriorsState",
     "Progress",
     "RECOGNITION_KEYWORDS",
     "REJECTION",
+    "RETRIEVAL_TRANSITIONS",
     "Reference",
-    "Region",
     "Refused",
+    "Region",
     "Rejected",
     "Result",
+    "Retrieval",
+    "RetrievalState",
     "SEGMENTATIONS",
     "SEGMENT_AXIS",
     "Series",
@@ -150,4 +165,5 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "standing",
 ]

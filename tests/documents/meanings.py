@@ -33,14 +33,17 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
-        "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: tell it of "
-        "performed procedure steps (MPPS). `query` and `move` are read and do nothing yet.",
+        "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: ask it for "
+        "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query` and `move` are read and "
+        "do nothing yet.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "Is read and does nothing yet.",
         "retrieves_at_once": "Is read and does nothing yet.",
         "retrieve_hours": "Is read and does nothing yet.",
+        "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
         "orders": "Is read and does nothing yet.",
-        "notify": "Is read and does nothing yet.",
+        "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
+        "is the AE title of that, and the node's own where the remote may `move`.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
@@ -79,6 +82,15 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "place of an earlier job that is not done; `rerun`: a new job beside the earlier one; `ignore`: no new job.",
         "incomplete": "On a study that is taken although images are known to be missing: `run`: the models run, and job and report say what is "
         "missing; `wait`: they do not run until the images come.",
+        "priors": "Earlier studies of the patient that its models wait for; without it they wait for none.",
+    },
+    "[rules.priors]": {
+        "ask": "Names of `[remotes]` with `retrieve` that are asked for them; what the node holds counts in any case.",
+        "count": "At most so many studies, the newest.",
+        "within_days": "How long before the study.",
+        "modality": "One of which they have; empty: that of the images that are analysed.",
+        "same_body_part": "Whether they must show the body part of the images that are analysed, where both say one (Body Part Examined).",
+        "wait_at_most_s": "Since the study was judged complete; then the models run without them, and the report says so.",
     },
     "[complete]": {
         "wait_at_most_s": "How long after its last instance a study waits for images that are known to be missing. Less than `node.complete_after_s` "
@@ -86,6 +98,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
         "ended and all that they list is here, or a remote counted as many twice.",
         "ask": "Remotes that are to be asked how many instances of a study they have. Is read and does nothing yet: the node does not query yet.",
+    },
+    "[worklist]": {
+        "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "
+        "C-FIND. Files are read again when they change. Without it Modality Worklist is not offered.",
     },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",
@@ -136,6 +152,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "when": "Conditions by DICOM keyword. In TOML they are written directly in the input's table, as PascalCase keys.",
         "recognised": "Conditions over what headers and, once it is assembled, pixels say that it shows, by [facet](recognition.md). "
         "`absent`: it is not recognised.",
+        "prior": "Whether it takes a series of an earlier study of the patient (see `priors` of rules). `analyse` is given None where there is none.",
         "plane": "The slices' plane, within 30 degrees; none: any.",
         "min_slices": "Fewer do not suit.",
         "max_slice_spacing_mm": "A wider spacing does not suit.",
