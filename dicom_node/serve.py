@@ -30,7 +30,7 @@ from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
 from dicom_node.wire import Service
-from dicom_node.worklist import Notifier, Worklist
+from dicom_node.worklist import Inquirer, Notifier, Worklist
 
 log = structlog.get_logger()
 
@@ -64,6 +64,7 @@ class Server:
         self._committer = Committer(site.config, store, clock)
         self._reporter = Reporter(site.config, store, clock)
         self._notifier = Notifier(site.config, store, clock)
+        self._inquirer = Inquirer(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
         self._judge = _Judge(site, store, clock, self._counting)
         self._ticks = Ticks()
@@ -79,7 +80,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._judge))
+        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._inquirer, self._judge))
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -99,6 +100,7 @@ class Server:
         self._committer.start()
         self._reporter.start()
         self._notifier.start()
+        self._inquirer.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -126,6 +128,7 @@ class Server:
         self._committer.stop()
         self._reporter.stop()
         self._notifier.stop()
+        self._inquirer.stop()
         log.info("stopped")
 
     def _retire(self) -> None:

@@ -65,6 +65,7 @@ from dicom_node.domain.names import (
     is_ae_title,
     is_uid,
 )
+from dicom_node.domain.orders import Order, OrderState, Subject
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
     DRAWN_ON,
@@ -129,6 +130,8 @@ __all__ = [
     "NodeError",
     "Notice",
     "Notification",
+    "Order",
+    "OrderState",
     "PROJECTIONS",
     "PeerUnavailable",
     "PerformedStep",
@@ -148,6 +151,7 @@ __all__ = [
     "StepState",
     "Study",
     "StudyState",
+    "Subject",
     "Term",
     "Transient",
     "Unsuitable",
