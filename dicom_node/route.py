@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from dicom_node.config import Input, Late, Manifest, Model, Rule, objections, unrecognised
-from dicom_node.domain import DRAWN_ON, Job, Series, Study, job_identity
+from dicom_node.config import Input, Late, Manifest, Model, PriorsWanted, Rule, objections, unrecognised
+from dicom_node.domain import DERIVED_MODALITIES, DRAWN_ON, Job, Priors, Series, Study, job_identity
 
 
 class Choice(Protocol):
@@ -79,10 +79,13 @@ class Routing:
     recognised: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # series UID → facet → what it is, and why
     late: Mapping[str, Late] = field(default_factory=dict)  # identity of a job → what it is to earlier ones of its model
     short: tuple[str, ...] = ()  # which images were known to be missing
+    unasked: str = ""  # why no rule was asked
 
     @property
     def why(self) -> str:
         """One sentence for a person."""
+        if self.unasked:
+            return f"no analysis: {self.unasked}"
         if self.jobs:
             return "; ".join(f"{job.model}: {job.why}" for job in self.jobs)
         if not self.traces:
@@ -211,14 +214,14 @@ def _taken(
 ) -> Taking:
     chosen, why = dict(before), dict(reasons)
     for name, wanted in inputs.items():
-        if name in chosen:
+        if name in chosen or wanted.prior:
             continue
         taken = {series.series_instance_uid for series in chosen.values()}
         choice = choose([series for series in candidates if series.series_instance_uid not in taken], wanted)
         if choice.series is None:
             return Taking(series=None, reasons=(*why.values(), choice.why), rejected=choice.rejected, lacks=name)
         chosen[name], why[name] = choice.series, choice.why
-    return Taking(series={name: chosen[name] for name in inputs}, reasons=tuple(why[name] for name in inputs))
+    return Taking(series={name: chosen[name] for name in inputs if name in chosen}, reasons=tuple(why[name] for name in inputs if name in why))
 
 
 def _job(study: Study, rule: Rule, model: Model, chosen: Mapping[str, Series], why: str, now: float) -> Job:
@@ -232,8 +235,24 @@ def _job(study: Study, rule: Rule, model: Model, chosen: Mapping[str, Series], w
         why=f"rule '{rule.name}'; {why}",
         deliver=rule.deliver,
         created_at=now,
+        not_before=now + rule.priors.wait_at_most_s if rule.priors else 0.0,
+        priors=_priors(rule.priors, chosen) if rule.priors else None,
         priority=rule.priority,
         revision=study.revision + 1,
+    )
+
+
+def _priors(wanted: PriorsWanted, chosen: Mapping[str, Series]) -> Priors:
+    """Return which earlier studies a job asks for: those that show what its images show, where these say it."""
+    shown = (str(series.header.get("BodyPartExamined") or "").strip().upper() for series in chosen.values())
+    modalities = wanted.modality or [str(series.header.get("Modality") or "") for series in chosen.values()]
+    return Priors(
+        ask=wanted.ask,
+        count=wanted.count,
+        within_days=wanted.within_days,
+        modalities=frozenset(modalities) - {"", *DERIVED_MODALITIES},
+        body_parts=frozenset(shown) - {""} if wanted.same_body_part else frozenset(),
+        wait_at_most_s=wanted.wait_at_most_s,
     )
 
 
@@ -244,5 +263,7 @@ def _merged(first: Job | None, second: Job) -> Job:
         first,
         deliver=tuple(dict.fromkeys(first.deliver + second.deliver)),
         priority=max(first.priority, second.priority),
+        not_before=max(first.not_before, second.not_before),
+        priors=first.priors or second.priors,
         why=first.why if first.why == second.why else f"{first.why}; also {second.why}",
     )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,13 +20,14 @@ from dicom_node.assemble.arrival import gathered
 from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.rejection import notes_of, rejections
-from dicom_node.assemble.selection import select
-from dicom_node.config import Site
+from dicom_node.assemble.selection import Selection, select
+from dicom_node.config import Input, Model, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Header, NodeError, PerformedStep, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Series, Study, Transient, fault
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
-from dicom_node.receive import Promises, Receiver, Reporter, read_keywords, recovered
+from dicom_node.query.seeking import Suits
+from dicom_node.receive import Presence, Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
@@ -66,7 +68,7 @@ class Server:
         self._notifier = Notifier(site.config, store, clock)
         self._inquirer = Inquirer(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
-        self._judge = _Judge(site, store, clock, self._counting)
+        self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
         self._ticks = Ticks()
         self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
         self._receive_command = receive_command
@@ -154,9 +156,25 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
     return (
         *Reports(site.config, store, clock).services(),
         *Promises(site.config, store, clock).services(),
-        *Worklist(site.config, store, clock).services(),
+        *Worklist(site.config, store, clock, wanted=partial(_wanted, store, clock)).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witnesses:
+    """Who knows of a study's arrival what the ledger does not: remotes that count, and the associations that are open."""
+
+    counting: Counting | None = None
+    presence: Presence | None = None
+
+
+NOBODY = Witnesses()
+
+
+def _wanted(store: Store, clock: Callable[[], float], remote: str, study_instance_uid: str, why: str) -> None:
+    """Ask for a study of a remote, for its own sake."""
+    store.retrievals.ask(remote, study_instance_uid, who="node", why=why, now=clock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +185,23 @@ class Seen:
     routing: Routing
 
 
-def judge_due(site: Site, store: Store, now: float, foreseen: dict[str, Seen] | None = None, counting: Counting | None = None) -> int:
+def judge_due(site: Site, store: Store, now: float, foreseen: dict[str, Seen] | None = None, witnesses: Witnesses = NOBODY) -> int:
     """Judge every study whose time has come: complete with its jobs, held, or looked at again later; return how many were judged complete.
 
     What was foreseen of a study is believed, once, if it has not changed since, which the ledger checks.
     """
     known = {} if foreseen is None else foreseen
-    return sum(_judge(site, store, uid, now, known.pop(uid, None), counting) for uid in store.studies.due(now))
+    return sum(_judge(site, store, uid, now, known.pop(uid, None), witnesses) for uid in store.studies.due(now))
 
 
-def _judge(site: Site, store: Store, study_instance_uid: str, now: float, foreseen: Seen | None, counting: Counting | None) -> bool:
+def _judge(site: Site, store: Store, study_instance_uid: str, now: float, foreseen: Seen | None, witnesses: Witnesses) -> bool:
     study = foreseen.study if foreseen else store.studies.view(study_instance_uid)
     if study is None:
         return False
     try:
         rejected = reject(store, study, now)
         study = (store.studies.view(study_instance_uid) or study) if rejected else study
-        return judge_one(site, store, study, now, None if rejected or foreseen is None else foreseen.routing, counting)
+        return judge_one(site, store, study, now, None if rejected or foreseen is None else foreseen.routing, witnesses)
     except Transient:  # the ledger is away, for every study: the next look is the retry
         raise
     except Exception as error:  # the outermost frame of judging: a study that this program cannot deal with must not keep the others waiting
@@ -192,12 +210,12 @@ def _judge(site: Site, store: Store, study_instance_uid: str, now: float, forese
         return False
 
 
-def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None, counting: Counting | None = None) -> bool:
+def judge_one(site: Site, store: Store, study: Study, now: float, routing: Routing | None = None, witnesses: Witnesses = NOBODY) -> bool:
     """Judge one study on the evidence there is; return whether it is complete now. `routing`: where that has been asked for already."""
-    verdict = judge(evidence_of(store, study, counting), policy_of(site), now)
+    verdict = judge(evidence_of(store, study, witnesses), policy_of(site), now)
     if not verdict.complete:
-        if counting is not None:
-            counting.ask(study.study_instance_uid, verdict.ask)
+        if witnesses.counting is not None:
+            witnesses.counting.ask(study.study_instance_uid, verdict.ask)
         store.studies.look_again(study.study_instance_uid, verdict.look_again_at or now + _LOOK_EVERY_S)
         return False
     if len(study.patients) > 1:
@@ -237,14 +255,14 @@ def reject(store: Store, study: Study, now: float) -> int:
     return hidden
 
 
-def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float, counting: Counting | None = None) -> dict[str, Seen]:
+def foresee(site: Site, store: Store, until: float, before: Mapping[str, Seen], now: float, witnesses: Witnesses = NOBODY) -> dict[str, Seen]:
     """See the studies that come due until then, and ask every rule, while their quiet period runs out; `before`: what was foreseen already."""
     coming: dict[str, Seen] = {}
     for uid in store.studies.due(until):
         study = None if uid in before else store.studies.view(uid)
         if uid in before:
             coming[uid] = before[uid]
-        elif study is not None and (verdict := judge(evidence_of(store, study, counting), policy_of(site), until)).complete:
+        elif study is not None and (verdict := judge(evidence_of(store, study, witnesses), policy_of(site), until)).complete:
             with contextlib.suppress(LookupError, ValueError, TypeError, AttributeError, NodeError):  # what it is will be told when it is judged
                 coming[uid] = Seen(study, routing_of(site, store, study, now, verdict.short))
         elif study is not None and not verdict.ask:  # something came since: it is not to be judged when it was thought to be
@@ -263,11 +281,17 @@ def policy_of(site: Site) -> Policy:
     )
 
 
-def evidence_of(store: Store, study: Study, counting: Counting | None) -> Evidence:
+def evidence_of(store: Store, study: Study, witnesses: Witnesses) -> Evidence:
     """Return all that is known of a study's arrival."""
     uid = study.study_instance_uid
-    counts = counting.of(uid) if counting is not None else ()
-    return gathered(study, steps=_steps_of(store, uid), notices=store.notices.of_study(uid), counts=counts)
+    counting, presence = witnesses.counting, witnesses.presence
+    return gathered(
+        study,
+        steps=_steps_of(store, uid),
+        notices=store.notices.of_study(uid),
+        counts=counting.of(uid) if counting is not None else (),
+        ended_at=presence.ended_at(uid) if presence is not None else 0.0,
+    )
 
 
 def _steps_of(store: Store, study_instance_uid: str) -> tuple[PerformedStep, ...]:
@@ -287,8 +311,21 @@ def _without_ours(count: Ask, store: Store) -> Ask:
 
 def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
     """Ask every rule what to make of a study; short: which of its images are known to be missing."""
+    if prior_of := _fetched_for(site, store, study):
+        return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched as an earlier study of {prior_of}; `retry` asks the rules")
     asked = with_keywords(study, store, site.keywords)
     return route(asked, site.config.rules, site.models, select, recognised, now=now, short=short)
+
+
+def _fetched_for(site: Site, store: Store, study: Study) -> str:
+    """Return for which study this one was fetched, if that alone brought it here; once it was judged, a person or a later image asks the rules."""
+    if study.revision:
+        return ""
+    wishes = store.retrievals.list(study_instance_uid=study.study_instance_uid, limit=100)
+    titles = {site.config.remotes[one.remote].ae.title for one in wishes if one.remote in site.config.remotes}
+    if any(not one.wanted_for or one.by_person for one in wishes) or not {one.calling_ae for one in study.instances} <= titles:
+        return ""
+    return ", ".join(dict.fromkeys(uid for one in wishes for uid in one.wanted_for))
 
 
 def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
@@ -303,14 +340,25 @@ def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
     return replace(study, more=more)
 
 
+def suiting(models: Mapping[str, Model], choose: Callable[[Sequence[Series], Input], Selection]) -> Suits:
+    """Return what says which series of an earlier study a job's model takes, by the name of its input."""
+
+    def suits(job: Job, study: Study) -> dict[str, tuple[int, ...]]:
+        manifest = models[job.model].manifest
+        taken = {name: choose(study.series, manifest.inputs[name]).series for name in manifest.priors}
+        return {name: tuple(one.id for one in series.instances) for name, series in taken.items() if series is not None}
+
+    return suits
+
+
 class _Judge:
     """The thread that judges each study when its time has come: it sleeps until then, and looks when the bell rings."""
 
-    def __init__(self, site: Site, store: Store, clock: Callable[[], float], counting: Counting | None) -> None:
+    def __init__(self, site: Site, store: Store, clock: Callable[[], float], witnesses: Witnesses) -> None:
         self._site = site
         self._store = store
         self._clock = clock
-        self._counting = counting
+        self._witnesses = witnesses
         self._foreseen: dict[str, Seen] = {}
         self._listener = store.bell.listen(Topic.STUDIES)
         self._stopping = threading.Event()
@@ -342,12 +390,12 @@ class _Judge:
         """Judge what is due, look ahead, and return how long there is nothing to do if no bell rings."""
         now, due = self._clock(), self._store.studies.next_due()
         if due is not None and now < due <= now + _FORESEE_S:
-            self._foreseen = foresee(self._site, self._store, now + _FORESEE_S, self._foreseen, now, self._counting)
+            self._foreseen = foresee(self._site, self._store, now + _FORESEE_S, self._foreseen, now, self._witnesses)
             now, due = self._clock(), self._store.studies.next_due()
         if due is None:
             return _LOOK_EVERY_S
         if due <= now:
-            judge_due(self._site, self._store, now, self._foreseen, self._counting)
+            judge_due(self._site, self._store, now, self._foreseen, self._witnesses)
             return 0.0
         ahead_s = due - now
         return min(ahead_s if ahead_s <= _FORESEE_S else ahead_s - _FORESEE_S, _LOOK_EVERY_S)

@@ -17,7 +17,7 @@ from dicom_node.receive import Door, import_file
 from dicom_node.report import Run, build, encode, reading
 from dicom_node.serve import judge_due
 from dicom_node.store import Store
-from dicom_node.work.reading import assembled
+from dicom_node.work.reading import assembled, known_of
 from tests import phantoms, verbs
 
 NOW = 1_700_000_000.0
@@ -70,12 +70,13 @@ class Node:
 
     def _perform(self, job: Job) -> None:
         model = self.site.models[job.model]
-        inputs = assembled(model.manifest, lambda name: self.store.instances.bring(self.store.instances.by_ids(job.inputs[name])), job.short)
+        taken = {**(job.priors.inputs if job.priors else {}), **job.inputs}
+        inputs = assembled(model.manifest, lambda name: self.store.instances.bring(self.store.instances.by_ids(taken.get(name, ()))), known_of(job))
         model = reading(model, inputs)
         volumes = {name: one.volume for name, one in inputs.items()}
         analyse = self._analysis(model)
         quiet = {"progress": lambda *_: None} if "progress" in inspect.signature(analyse).parameters else {}
-        findings = settle(analyse(**volumes, **quiet), model.manifest, volumes)
+        findings = settle(analyse(**dict.fromkeys(model.manifest.priors) | volumes, **quiet), model.manifest, volumes)
         run = Run(identity=job.identity, made_at=job.created_at, model=model, predecessors=self._before(job))
         results = []
         for number, draft in enumerate(build(findings, inputs, run), 1):

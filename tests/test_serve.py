@@ -11,7 +11,8 @@ from dicom_node.config import NodeConfig, Rule, Site
 from dicom_node.config.node import Complete
 from dicom_node.domain import PerformedStep, Rejected, StepState, StudyState, Transient, fault
 from dicom_node.query.counting import Counting
-from dicom_node.serve import foresee, judge_due
+from dicom_node.receive import Presence
+from dicom_node.serve import Witnesses, foresee, judge_due
 from dicom_node.store import Store
 from tests import phantoms
 from tests.contracts.arrange import NOW, STUDY, arrive, finished, kinds, sending
@@ -44,7 +45,7 @@ def _judged_at(site, store, counting, now, at):
     """Judge at a moment, and wait until what is asked is answered."""
     now[0] = at
     known = len(counting.of(STUDY))
-    judged = judge_due(site, store, at, counting=counting)
+    judged = judge_due(site, store, at, witnesses=Witnesses(counting=counting))
     asked = at in (NOW + 5, NOW + 35)
     until = time.monotonic() + 30
     while asked and len(counting.of(STUDY)) == known and time.monotonic() < until:
@@ -164,7 +165,7 @@ def test_a_question_that_is_due_is_not_put_off(store):
     site, counting = _asking(store, now, answers)
     arrive(store)
     store.studies.look_again(STUDY, NOW + 5)
-    assert foresee(site, store, NOW + 5, {}, NOW + 4.8, counting) == {}
+    assert foresee(site, store, NOW + 5, {}, NOW + 4.8, Witnesses(counting=counting)) == {}
     assert store.studies.next_due() == NOW + 5
     _judged_at(site, store, counting, now, NOW + 5)
     counting.stop()
@@ -178,14 +179,14 @@ def test_a_remote_that_has_more_keeps_a_study_waiting_and_one_that_fails_does_no
     arrive(store)
     assert [_judged_at(site, store, counting, now, NOW + s) for s in (5, 35, 61)] == [0, 0, 0]
     counting.stop()
-    assert judge_due(site, store, NOW + 300, counting=counting) == 1
+    assert judge_due(site, store, NOW + 300, witnesses=Witnesses(counting=counting)) == 1
     assert _state(store, STUDY)["why"].endswith("it is taken although images are missing: pacs has 7 instances")
     arrive(store, study=OTHER)
     failing = Counting(lambda remote, uid: 1 // 0, lambda: NOW + 6)
-    judge_due(site, store, NOW + 6, counting=failing)
+    judge_due(site, store, NOW + 6, witnesses=Witnesses(counting=failing))
     failing.stop()
     assert [count.instances for count in failing.of(OTHER)] == [None]
-    assert judge_due(site, store, NOW + 61, counting=failing) == 1
+    assert judge_due(site, store, NOW + 61, witnesses=Witnesses(counting=failing)) == 1
 
 
 def test_what_was_missing_is_told_by_job_and_report(tmp_path):
@@ -198,6 +199,23 @@ def test_what_was_missing_is_told_by_job_and_report(tmp_path):
     assert job.short == "acquisition 3: 8 of 99 images"
     told = [item.value for item in dcmread(node.file(job)).iterall() if item.keyword == "TextValue"]
     assert "When the study was judged, images were known to be missing: acquisition 3: 8 of 99 images." in told
+
+
+def test_a_study_waits_while_an_association_that_brought_some_of_it_is_open(store):
+    """Its silence begins when the last has ended; one that stays open keeps nobody waiting for ever."""
+    arrive(store, at=NOW)
+    now, site = [NOW], _site(complete_after_s=60)
+    presence = Presence(lambda: now[0])
+    presence.brings(1, STUDY)
+
+    def judged(second):
+        now[0] = NOW + second
+        return judge_due(site, store, now[0], witnesses=Witnesses(presence=presence))
+
+    assert judged(61) == 0 and _state(store, STUDY)["state"] == StudyState.OPEN
+    now[0] = NOW + 100
+    presence.leaves(1)
+    assert (judged(159), judged(160)) == (0, 1)
 
 
 def test_what_the_node_sent_there_is_not_counted(store):

@@ -187,7 +187,7 @@ def _precision(device: str, bf16: bool) -> Callable[[], Any]:
 
 def _analyse(channel: socket.socket, loaded: _Loaded, received: wire.Received) -> dict[str, Any]:
     try:
-        inputs: dict[str, Any] = dict(wire.unpack_shared(received.file, received.said["inputs"]))
+        inputs: dict[str, Any] = dict.fromkeys(received.said["without"]) | wire.unpack_shared(received.file, received.said["inputs"])
     finally:
         os.close(received.file)
     if loaded.reports:

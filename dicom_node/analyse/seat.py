@@ -193,7 +193,7 @@ class Seat:
         process.name(model=task.model.name)
         file, described = wire.pack(inputs)
         try:
-            process.send({"job": number, "inputs": described}, file)
+            process.send({"job": number, "inputs": described, "without": [n for n in task.model.manifest.priors if n not in inputs]}, file)
         except EOFError:
             raise _died(process, task) from None
         finally:

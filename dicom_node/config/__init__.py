@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, Remote, RemoteTls, Rule, Tls, User, Work
+from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Work
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -54,6 +54,7 @@ __all__ = [
     "NodeConfig",
     "ParametricMap",
     "PresentationState",
+    "PriorsWanted",
     "Remote",
     "RemoteTls",
     "Rule",

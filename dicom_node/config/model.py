@@ -54,6 +54,7 @@ class Input(Part):
 
     kind: Literal["image", "projection", "either", "regions"] = "image"
     of: str | None = None  # of regions: the image input that they lie on
+    prior: bool = False  # whether it takes a series of an earlier study of the patient, or nothing where there is none
     when: Conditions = Field(default_factory=dict)
     recognised: RecognisedConditions = Field(default_factory=dict)  # of what headers, and at last pixels, say that it shows; absent: not recognised
     plane: Literal["axial", "coronal", "sagittal"] | None = None  # of the slices, within 30 degrees; none: any
@@ -91,6 +92,12 @@ class Input(Part):
             raise ValueError(f"is a projection, which has neither slices nor Hounsfield units: leave out {', '.join(sorted(odd))}")
         if self.photometric and not self.projections:
             raise ValueError("names photometric, which is of projections only: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _prior_is_a_series(self) -> Self:
+        if self.prior and self.kind != "image":
+            raise ValueError(f"is a prior of kind {self.kind}: of earlier studies a series of slices is taken")
         return self
 
     @model_validator(mode="after")
@@ -196,7 +203,7 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _outputs_are_of_inputs(self) -> Self:
-        pictured = [name for name, one in self.inputs.items() if one.kind != "regions"]
+        pictured = [name for name, one in self.inputs.items() if one.kind != "regions" and not one.prior]
         for kind in ("images", "maps", "presentations", "keys"):
             for name, one in getattr(self, kind).items():
                 if one.of not in (None, *pictured):
@@ -211,7 +218,10 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _regions_are_inputs(self) -> Self:
-        first, drawn = next(iter(self.inputs)), [name for name, one in self.inputs.items() if one.kind == "regions"]
+        first = next(iter(self.inputs))
+        if self.inputs[first].prior:
+            raise ValueError(f"inputs.{first} is a prior: the first input is of the study that is analysed")
+        drawn = [name for name, one in self.inputs.items() if one.kind == "regions"]
         if len(drawn) > 1 or first in drawn:
             raise ValueError("the first input is an image, and one of the others at most is of kind regions")
         if drawn and (self.segments or self.fractional or self.found):
@@ -241,6 +251,11 @@ class Manifest(Part):
         """The DICOM keywords that its inputs ask for."""
         asked = {keyword for one in self.inputs.values() for keyword in (*one.when, *(RECOGNITION_KEYWORDS if one.recognised else ()))}
         return frozenset(asked | ({DRAWN_ON} if self.regions else set()))
+
+    @property
+    def priors(self) -> tuple[str, ...]:
+        """The inputs that take series of earlier studies."""
+        return tuple(name for name, one in self.inputs.items() if one.prior)
 
     @property
     def regions(self) -> str | None:

@@ -152,6 +152,17 @@ class ModelChoice(_Part):
     memory_mb: int | None = Field(default=None, ge=64)
 
 
+class PriorsWanted(_Part):
+    """Earlier studies of the same patient that a rule's models wait for."""
+
+    ask: tuple[str, ...] = ()  # names of remotes that are queried; what the node holds counts in any case
+    count: int = Field(default=1, ge=1, le=20)  # at most so many studies, the newest
+    within_days: float = Field(default=1825.0, gt=0)  # before the study
+    modality: tuple[str, ...] = ()  # one of which they have; empty: that of the images that are analysed
+    same_body_part: bool = True  # whether they must show the body part of the images that are analysed, where both say one
+    wait_at_most_s: float = Field(default=600.0, ge=0)  # since the study was judged complete; then the models run without
+
+
 class Rule(_Part):
     """Which series start which models, and who gets the results."""
 
@@ -164,6 +175,7 @@ class Rule(_Part):
     priority: PriorityName = Priority.MEDIUM
     late: Late = "supersede"  # what becomes of its models when images come after they were asked for
     incomplete: Incomplete = "run"  # whether its models run on a study of which images are known to be missing
+    priors: PriorsWanted | None = None  # none: its models wait for no earlier studies
 
 
 class Complete(_Part):
@@ -227,11 +239,13 @@ class NodeConfig(_Part):
                     raise ValueError(f"rule '{rule.name}' delivers to '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
                 if "receive" not in self.remotes[name].may:
                     raise ValueError(f"rule '{rule.name}' delivers to '{name}', which may not receive: add \"receive\" to its `may`")
-        for name in self.complete.ask:
+        asked = [("complete.ask", name) for name in self.complete.ask]
+        asked += [(f"priors.ask of rule '{rule.name}'", name) for rule in self.rules if rule.priors for name in rule.priors.ask]
+        for where, name in asked:
             if name not in self.remotes:
-                raise ValueError(f"complete.ask names '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
+                raise ValueError(f"{where} names '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
             if self.remotes[name].retrieve == "none":
-                raise ValueError(f"complete.ask names '{name}', which is not queried: give it `retrieve`")
+                raise ValueError(f"{where} names '{name}', which is not queried: give it `retrieve`")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError(f"two rules have the name '{next(n for n in names if names.count(n) > 1)}'")

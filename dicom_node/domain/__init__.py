@@ -66,6 +66,7 @@ from dicom_node.domain.names import (
     is_uid,
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
+from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
     DRAWN_ON,
@@ -78,6 +79,7 @@ from dicom_node.domain.received import (
     Study,
     drawn_on,
 )
+from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, RetrievalState
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
@@ -112,9 +114,9 @@ __all__ = [
     "DeliveryState",
     "Discontinuation",
     "FACETS",
-    "Fate",
     "FRACTION_HALF",
     "FRACTION_MAX",
+    "Fate",
     "Findings",
     "HEADER_KEYWORDS",
     "Header",
@@ -136,15 +138,21 @@ __all__ = [
     "PeerUnavailable",
     "PerformedStep",
     "Presentation",
+    "Prior",
     "Priority",
+    "Priors",
+    "PriorsState",
     "Progress",
     "RECOGNITION_KEYWORDS",
     "REJECTION",
+    "RETRIEVAL_TRANSITIONS",
     "Reference",
-    "Region",
     "Refused",
+    "Region",
     "Rejected",
     "Result",
+    "Retrieval",
+    "RetrievalState",
     "SEGMENTATIONS",
     "SEGMENT_AXIS",
     "Series",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from dicom_node.domain.priors import Priors
 from dicom_node.domain.received import Header, Instance
 from dicom_node.domain.states import DeliveryState, Discontinuation, JobState, Priority
 
@@ -40,6 +41,7 @@ class Job:
     started_at: float | None = None
     ended_at: float | None = None
     short: str = ""  # which images of the study were known to be missing, in words; empty: none
+    priors: Priors | None = None  # earlier studies that it waits for; none: it asks for none
     predecessor_id: int | None = None  # the job of the same model on this study that this one replaces
 
 

@@ -8,11 +8,13 @@ from dicom_node.receive.commitment import Promises, Reporter
 from dicom_node.receive.door import Door, import_file
 from dicom_node.receive.folder import read_keywords, study_of
 from dicom_node.receive.header import read_header, split_file
+from dicom_node.receive.presence import Presence
 from dicom_node.receive.receipt import recovered
 from dicom_node.receive.scp import Receiver
 
 __all__ = [
     "Door",
+    "Presence",
     "Promises",
     "Receiver",
     "Reporter",

@@ -89,6 +89,7 @@ class Arrival:
         self._calling_ae = calling_ae
         self._headers = headers
         self._meta = meta
+        self.study_instance_uid = ""  # known once it is closed
         self.size_bytes = 0  # of what has come
         self._look_at_bytes = 0  # from this size on the free space has not been looked at
         self._header: dict[str, Any] | None = None
@@ -181,7 +182,8 @@ class Arrival:
         return header
 
     def _recorded(self, header: dict[str, Any], received_at: float) -> Recorded:
-        study, draft = header["StudyInstanceUID"], self._drafted
+        self.study_instance_uid = study = header["StudyInstanceUID"]
+        draft = self._drafted
         digest = draft.digest
         path = draft.seal(receipt(self._meta, self.size_bytes, received_at, digest), receipt_at(self._meta), study, received_at=received_at)
         received = Instance(

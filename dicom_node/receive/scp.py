@@ -32,6 +32,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, ConfigError
 from dicom_node.guard import Certificate, Denial, Shown, denied, server_context
 from dicom_node.receive.door import Door
+from dicom_node.receive.presence import Presence
 from dicom_node.receive.server import Handler, Server
 from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
@@ -60,6 +61,7 @@ class Receiver:
         self._services = tuple(services)  # of other rooms, on the same port
         self._door = Door(store, site_config.node)
         self._clock = clock
+        self.presence = Presence(clock)
         self._tls = server_context(site_config.node.tls) if site_config.node.tls else None
         self._fast = site_config.node.store_path == "fast" and is_known_library()
         self._turnstile = Turnstile(_AT_ONCE)
@@ -220,7 +222,14 @@ class Receiver:
         return _answer(status, comment) if comment else status
 
     def _visit(self, association: Association) -> Visit:
-        return Visit(association=proxy(association), config=self._config, door=self._door, turnstile=self._turnstile, clock=self._clock)
+        return Visit(
+            association=proxy(association),
+            config=self._config,
+            door=self._door,
+            presence=self.presence,
+            turnstile=self._turnstile,
+            clock=self._clock,
+        )
 
     def _on_end(self, event: evt.Event, how: str) -> None:
         visit = self._visits.pop(event.assoc, None)

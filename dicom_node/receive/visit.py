@@ -12,6 +12,7 @@ from pynetdicom.association import Association
 from dicom_node.config import NodeConfig
 from dicom_node.domain import Refused, Transient
 from dicom_node.receive.door import NOWHERE, OUT_OF_RESOURCES, Arrival, Door
+from dicom_node.receive.presence import Presence
 from dicom_node.receive.series import SeriesReader
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.store import Recorded
@@ -32,6 +33,7 @@ class Visit:
     association: Association
     config: NodeConfig
     door: Door
+    presence: Presence
     turnstile: Turnstile
     clock: Callable[[], float]
     started: float = field(default_factory=time.monotonic)
@@ -107,11 +109,13 @@ class Visit:
             raise Refused(f"Out of resources: {error}", status=OUT_OF_RESOURCES, hint=error.hint) from error
         finally:
             arrival.drop()
+        self.presence.brings(id(self), arrival.study_instance_uid)
         self.expected_bytes = arrival.size_bytes if arrival.size_bytes >= _LARGE_BYTES else None
         return recorded
 
     def tell(self, how: str) -> None:
         """Log how it ended, and what it brought."""
+        self.presence.leaves(id(self))
         _log.info(
             "receive.association",
             ended=how,

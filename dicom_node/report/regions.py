@@ -26,7 +26,7 @@ def reading(model: Model, inputs: Mapping[str, Assembled]) -> Model:
         return model
     drawn = inputs[manifest.regions]
     overlap = drawn.volume.array.ndim == _BY_CHANNEL
-    quantities = {name: quantity_of(inputs[name].sources[0]) for name, one in manifest.inputs.items() if one.kind == "image"}
+    quantities = {name: quantity_of(inputs[name].sources[0]) for name, one in manifest.inputs.items() if one.kind == "image" and name in inputs}
     return model.reading(manifest.of_regions(segments(drawn.regions), quantities, overlap=overlap))
 
 

@@ -26,6 +26,7 @@ from dicom_node.store.orders import Orders
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
+from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -50,6 +51,7 @@ __all__ = [
     "Orders",
     "Recorded",
     "Report",
+    "Retrievals",
     "Spelled",
     "Steps",
     "Store",
@@ -75,6 +77,7 @@ class Store:
     jobs: Jobs
     deliveries: Deliveries
     commitments: Commitments
+    retrievals: Retrievals
     steps: Steps
     notices: Notices
     orders: Orders
@@ -109,6 +112,7 @@ class Store:
             jobs=Jobs(database, bell),
             deliveries=Deliveries(database, bell),
             commitments=Commitments(database, bell),
+            retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
             notices=Notices(database, bell),
             orders=Orders(database),

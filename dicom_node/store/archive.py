@@ -134,7 +134,8 @@ class Archive:
         except FileNotFoundError:
             if os.path.exists(waiting):
                 os.makedirs(os.path.dirname(place), exist_ok=True)
-                os.rename(waiting, place)
+                with contextlib.suppress(FileNotFoundError):  # another thread was quicker
+                    os.rename(waiting, place)
 
     def stand_in(self, name: str, lost: str) -> None:
         """Let a flushed instance take the place of one with the same content whose file is gone.

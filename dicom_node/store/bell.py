@@ -36,6 +36,7 @@ class Topic(StrEnum):
     STUDIES = "studies"  # a study is to be judged, now or at another time than before
     JOBS = "jobs"  # a job may be claimed, now or at another time than before
     DELIVERIES = "deliveries"  # a result may be sent, now or at another time than before
+    RETRIEVALS = "retrievals"  # a study may be fetched, now or at another time than before, or its retrieval has ended
 
 
 class Listener(Protocol):

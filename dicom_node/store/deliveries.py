@@ -83,8 +83,11 @@ class Deliveries:
             return len(change(connection, silent, DeliveryState.PENDING, who="clock", why=why, now=now, not_before=now))
 
     def replay(self, *, who: str, now: float, delivery_id: int | None = None, job_id: int | None = None, name: str | None = None) -> int:
-        """Make dead or canceled deliveries due again: one, those of a job, or all of a destination; return how many."""
-        ended = (DeliveryState.DEAD, DeliveryState.CANCELED)
+        """Make dead or canceled deliveries due again: one, those of a job, or all of a destination; return how many.
+
+        One that is named by its number may have been sent, too: the destination may have lost it since, or not have committed itself.
+        """
+        ended = (DeliveryState.DEAD, DeliveryState.CANCELED, *([DeliveryState.SENT] if delivery_id is not None else []))
         return self._by_person(ended, DeliveryState.PENDING, delivery_id, job_id, name, who=who, why="a person asked for it again", now=now)
 
     def cancel(self, delivery_id: int, *, who: str, now: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, null, select, update
 
 from dicom_node.domain import (
     JOB_TRANSITIONS,
@@ -14,6 +14,8 @@ from dicom_node.domain import (
     Job,
     JobState,
     Priority,
+    Priors,
+    PriorsState,
     Rejected,
     Result,
     job_identity,
@@ -177,6 +179,24 @@ class Jobs:
             _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at)
             return True
 
+    # ------------------------------------------------------------------------------------------------------------- priors
+
+    def seeking(self) -> tuple[Job, ...]:
+        """Return the jobs that wait for earlier studies, oldest first; one that was tried without them waits no more."""
+        waits = job.c.priors_state.in_([PriorsState.SOUGHT, PriorsState.FETCHING]), job.c.state == JobState.SCHEDULED, job.c.attempts == 0
+        return tuple(reversed(self._select(*waits)))
+
+    def sought(self, waiting: Job, priors: Priors, *, now: float) -> bool:
+        """Record what came of the search for a job's priors; once that is settled the job may be claimed. False when it waits no more."""
+        same = job.c.id == waiting.id, job.c.state == JobState.SCHEDULED, job.c.attempts == 0
+        due = {"not_before": now} if priors.state is PriorsState.SETTLED else {}
+        with ringing(self._bell, Topic.JOBS, self._database) as connection:
+            found = update(job).where(*same).values(priors=priors.as_row(), priors_state=priors.state, **due)
+            if not connection.execute(found).rowcount:
+                return False
+            _tell(connection, waiting, f"priors {priors.state.lower()}", "node", priors.why, now)
+            return True
+
     # ---------------------------------------------------------------------------------------------------------- by people
 
     def cancel(self, job_id: int, *, who: str, why: str, now: float) -> JobState:
@@ -289,7 +309,8 @@ def move(connection: Connection, current: Job, to: JobState, *, who: str, why: s
 def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
     """Insert a job as SCHEDULED, in the caller's transaction, and return it with its id."""
     made = replace(wanted, state=JobState.SCHEDULED, deliver=tuple(dict.fromkeys(wanted.deliver)), **values)
-    row = {c.name: getattr(made, c.name) for c in job.columns if c.name not in ("id", "due")}
+    row = {c.name: getattr(made, c.name) for c in job.columns if c.name not in ("id", "due", "priors_state")}
+    row |= {"priors": made.priors.as_row(), "priors_state": made.priors.state} if made.priors else {"priors": null()}
     row |= {"inputs": {name: list(ids) for name, ids in made.inputs.items()}, "deliver": list(made.deliver), "priority": int(made.priority)}
     key = connection.execute(insert(job).values(**row, due=made.created_at + HEAD_START_S[made.priority])).inserted_primary_key
     made = replace(made, id=int(key[0]) if key else 0)
@@ -322,7 +343,8 @@ def _stopped(connection: Connection, current: Job, *, who: str, why: str, now: f
 
 def job_of(row: RowMapping) -> Job:
     """Build the noun from its row."""
-    values = {column: value for column, value in row.items() if column != "due"}
+    values = {column: value for column, value in row.items() if column not in ("due", "priors_state")}
+    values["priors"] = Priors.of_row(values["priors"], row["priors_state"]) if values["priors"] else None
     values["inputs"] = {name: tuple(ids) for name, ids in values["inputs"].items()}
     values["deliver"] = tuple(values["deliver"])
     values["priority"] = Priority(values["priority"])
@@ -371,6 +393,8 @@ def _repeated(connection: Connection, old: Job, now: float) -> Job:
         priority=old.priority,
         revision=old.revision,
         repeat=repeat,
+        not_before=now + old.priors.wait_at_most_s if old.priors else 0.0,
+        priors=old.priors.anew() if old.priors else None,
         predecessor_id=old.id,
     )
     return insert_job(connection, fresh)

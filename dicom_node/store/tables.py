@@ -47,6 +47,7 @@ instance = Table(
     Column("version", Integer, nullable=False),
     Column("current", Boolean, nullable=False),
     Column("hidden", Boolean, nullable=False, server_default=false()),  # a rejection note says that it is not to be used
+    Index("ix_instance_sop_instance_uid", "sop_instance_uid"),  # storage commitment and retrievals name nothing else
     Index("uq_instance_content", "study_instance_uid", "sop_instance_uid", "digest", unique=True),
     Index(
         "uq_instance_current",
@@ -147,7 +148,10 @@ job = Table(
     Column("ended_at", _Moment),
     Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
+    Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
+    Column("priors_state", String(16), nullable=False, server_default=text("''")),
     Index("ix_job_state_due", "state", "due"),
+    Index("ix_job_priors_state", "priors_state", sqlite_where=text("priors_state <> ''"), postgresql_where=text("priors_state <> ''")),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
 )
 
@@ -327,4 +331,44 @@ notice = Table(
     Column("series", JSON, nullable=False),
     Column("calling_ae", _Ae, nullable=False),
     Column("received_at", _Moment, nullable=False, index=True),
+)
+
+retrieval = Table(
+    "retrieval",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("remote", Text, nullable=False),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("who", Sentence, nullable=False),
+    Column("why", Sentence, nullable=False),
+    Column("by_person", Boolean, nullable=False),
+    Column("deadline", _Moment),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("lease_until", _Moment),
+    Column("holder", Sentence, nullable=False),
+    Column("reason", Sentence, nullable=False),
+    Column("expected", Integer),
+    Column("held", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("requested_at", _Moment, nullable=False),
+    Column("ended_at", _Moment),
+    Index(
+        "uq_retrieval_going_on",
+        "remote",
+        "study_instance_uid",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index("ix_retrieval_remote_state", "remote", "state"),
+    sqlite_autoincrement=True,
+)
+
+retrieval_wish = Table(
+    "retrieval_wish",
+    metadata,
+    Column("retrieval_id", _Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
+    Column("study_instance_uid", _Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
 )

@@ -40,7 +40,7 @@ from dicom_node.receive import read_header, split_file
 from dicom_node.report import Draft, Run, build, check, encode, reading, rejection, settled, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
-from dicom_node.work.reading import Steps, assembled
+from dicom_node.work.reading import Steps, assembled, known_of
 
 log = structlog.get_logger()
 
@@ -184,7 +184,7 @@ class Worker:
             return
         say, steps = _progress(running), Steps()
         say(0.0, "reading the images")
-        inputs = assembled(model.manifest, lambda name: self._files(job.inputs[name]), job.short)
+        inputs = assembled(model.manifest, lambda name: self._files_of(job, name), known_of(job))
         model = reading(model, inputs)
         steps.end("read")
         findings = self._analyse(job, model, inputs, running)
@@ -226,6 +226,15 @@ class Worker:
         if self._store.jobs.fail(job, now=self._clock(), why=why, retry_at=None):
             self._store.jobs.again(job.id, who=self.name, now=self._clock(), device_uid=model.device_uid, model_version=model.manifest.version)
             log.info("job rescheduled for another build")
+
+    def _files_of(self, job: Job, name: str) -> list[Path]:
+        """Return the files of an input; none of an earlier study's that was not found, or has gone since."""
+        if name in job.inputs:
+            return self._files(job.inputs[name])
+        ids = job.priors.inputs.get(name, ()) if job.priors else ()
+        with contextlib.suppress(Rejected):
+            return self._files(ids)
+        return []
 
     def _files(self, ids: Sequence[int]) -> list[Path]:
         instances = self._store.instances.by_ids(ids)

@@ -94,6 +94,16 @@ def test_a_dead_letter_is_sent_again_when_a_person_says_so(store):
     assert second.attempts == 1
 
 
+def test_what_was_sent_is_sent_again_only_when_it_is_named(store):
+    """The destination may have lost it; a replay of all dead letters must not send everything twice."""
+    finished(store, kinds=["SEG"])
+    [one] = sending(store)
+    assert store.deliveries.sent(one, "sender-1", now=NOW, status=0x0000)
+    assert store.deliveries.replay(who="anna", now=NOW + 5, name="pacs") == 0
+    assert store.deliveries.replay(who="anna", now=NOW + 5, delivery_id=one.id) == 1
+    assert [again.id for again in sending(store, at=NOW + 5)] == [one.id]
+
+
 def test_a_sender_that_lost_its_lease_can_record_nothing(store):
     """The same bytes are sent again by whoever has the lease now."""
     finished(store, kinds=["SEG"])

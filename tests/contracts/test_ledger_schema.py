@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,9 +12,30 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, make_url, text
 
 from dicom_node.domain import ConfigError, Transient
-from dicom_node.store import Database, database
+from dicom_node.store import Database, Holdings, database
 from dicom_node.store.tables import metadata
 
+ROWS = {  # of a study that was analysed
+    "study": dict(
+        **{"study_instance_uid": "1.2.3", "state": "COMPLETE", "revision": 1, "changes": 1, "first_received_at": 1.0, "last_received_at": 1.0},
+        **{"look_at": 1.0, "completed_at": 2.0, "why": "x"},
+    ),
+    "instance": dict(
+        **{"id": 1, "sop_instance_uid": "1.2.3.1.1", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "transfer_syntax_uid": "1.2.840.10008.1.2"},
+        **{"study_instance_uid": "1.2.3", "series_instance_uid": "1.2.3.1", "path": "p", "size_bytes": 1, "digest": "d", "calling_ae": "CT"},
+        **{"received_at": 1.0, "header": '{"PatientID": "P1", "Modality": "CT"}', "version": 1, "current": True},
+    ),
+    "job": dict(
+        **{"id": 1, "identity": "i", "study_instance_uid": "1.2.3", "revision": 1, "model": "m", "model_version": "1", "device_uid": "1.5"},
+        **{"repeat": 0, "inputs": '{"ct": [1]}', "why": "w", "deliver": "[]", "priority": 1, "due": 1.0, "state": "COMPLETED", "attempts": 1},
+        **{"created_at": 1.0, "not_before": 0.0, "worker": "w", "progress": 1.0, "note": "", "reason": "", "cancel_requested": False},
+    ),
+    "result": dict(
+        **{"id": 1, "job_id": 1, "kind": "SR", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.88.34", "sop_instance_uid": "1.2.3.9.1"},
+        **{"series_instance_uid": "1.2.3.9", "study_instance_uid": "1.2.3", "transfer_syntax_uid": "1.2.840.10008.1.2.1", "path": "r"},
+        **{"digest": "d", "problem": ""},
+    ),
+}
 MIGRATIONS = Path(database.__file__).parent / "migrations"
 
 
@@ -49,6 +71,26 @@ def test_a_migrated_ledger_is_the_same_to_the_letter(opened, backend):
         metadata.drop_all(connection)
         metadata.create_all(connection)
         assert catalogue(connection, backend) == migrated
+
+
+def test_a_ledger_with_studies_and_results_is_brought_up_to_date(address):
+    """What it holds stays, and can be queried; 0007 is the first that sites have run."""
+    old = Database(address)
+    with old.write() as connection:
+        database._migrate(connection, "0007")
+        for table, said in ROWS.items():
+            names = ", ".join(said)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in said)})"), said)  # noqa: S608
+    old.upgrade()
+    archive = SimpleNamespace(path=Path)
+    holdings = Holdings(old, archive, SimpleNamespace(bring_files=lambda _paths: None))
+    (found,) = holdings.find("STUDY", {"PatientID": "P1", "NumberOfStudyRelatedInstances": ""})
+    (image,) = holdings.find("IMAGE", {"SOPInstanceUID": "1.2.3.1.1"})
+    with old.read() as connection:
+        kept = connection.execute(text("SELECT job.priors, job.priors_state, result.header FROM job JOIN result ON result.job_id = job.id")).one()
+    old.close()
+    assert (found["StudyInstanceUID"], found["NumberOfStudyRelatedInstances"], image["SOPClassUID"]) == ("1.2.3", 2, "1.2.840.10008.5.1.4.1.1.2")
+    assert (kept.priors, kept.priors_state, str(kept.header)) == (None, "", "{}")
 
 
 def test_a_ledger_of_a_newer_program_is_left_alone(opened):

@@ -83,6 +83,15 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "place of an earlier job that is not done; `rerun`: a new job beside the earlier one; `ignore`: no new job.",
         "incomplete": "On a study that is taken although images are known to be missing: `run`: the models run, and job and report say what is "
         "missing; `wait`: they do not run until the images come.",
+        "priors": "Earlier studies of the patient that its models wait for; without it they wait for none.",
+    },
+    "[rules.priors]": {
+        "ask": "Names of `[remotes]` with `retrieve` that are asked for them; what the node holds counts in any case.",
+        "count": "At most so many studies, the newest.",
+        "within_days": "How long before the study.",
+        "modality": "One of which they have; empty: that of the images that are analysed.",
+        "same_body_part": "Whether they must show the body part of the images that are analysed, where both say one (Body Part Examined).",
+        "wait_at_most_s": "Since the study was judged complete; then the models run without them, and the report says so.",
     },
     "[complete]": {
         "wait_at_most_s": "How long after its last instance a study waits for images that are known to be missing. Less than `node.complete_after_s` "
@@ -144,6 +153,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "when": "Conditions by DICOM keyword. In TOML they are written directly in the input's table, as PascalCase keys.",
         "recognised": "Conditions over what headers and, once it is assembled, pixels say that it shows, by [facet](recognition.md). "
         "`absent`: it is not recognised.",
+        "prior": "Whether it takes a series of an earlier study of the patient (see `priors` of rules). `analyse` is given None where there is none.",
         "plane": "The slices' plane, within 30 degrees; none: any.",
         "min_slices": "Fewer do not suit.",
         "max_slice_spacing_mm": "A wider spacing does not suit.",

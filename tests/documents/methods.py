@@ -55,7 +55,13 @@ METHODS = (
         ("tests/walks/test_store_path.py: test_",),
     ),
     Method("F005", "images, waveforms and video are kept as they come", ("dicom_node/receive",), ("tests/test_receive.py: test_",)),
-    Method("F006", "several time points of one patient"),
+    Method(
+        "F006",
+        "several time points of one patient",
+        ("dicom_node/query",),
+        ("tests/test_priors.py: test_",),
+        "earlier studies are found, fetched and given to a model as an input; no bundled model compares them yet",
+    ),
     Method(
         "F007",
         "features, then a decision",

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.add_column("study", sa.Column("indexed", sa.Integer(), nullable=False, server_default=sa.text("-1")))
     stale = sa.text("indexed < 0")
     op.create_index("ix_study_to_index", "study", ["study_instance_uid"], sqlite_where=stale, postgresql_where=stale)
+    op.create_index("ix_instance_sop_instance_uid", "instance", ["sop_instance_uid"])
     _studies()
     _series()
 
@@ -27,6 +28,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("series_entry")
     op.drop_table("study_entry")
+    op.drop_index("ix_instance_sop_instance_uid", "instance")
     op.drop_index("ix_study_to_index", "study")
     op.drop_column("study", "indexed")
     op.drop_column("result", "header")
