@@ -20,13 +20,14 @@ from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import Selection, select
-from dicom_node.config import Input, Model, Site
+from dicom_node.config import Input, Model, NodeConfig, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Series, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Refused, Series, Study, Transient, fault
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
+from dicom_node.query.retrieving import Take
 from dicom_node.query.seeking import Suits
-from dicom_node.receive import Presence, Promises, Receiver, Reporter, read_keywords, recovered
+from dicom_node.receive import Door, Presence, Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
@@ -152,6 +153,22 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Worklist(site.config, store, clock).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
+
+
+def taking(site_config: NodeConfig, store: Store, clock: Callable[[], float]) -> Take:
+    """Return what makes objects durable that archives send over an association that the node asked for (C-GET): the same door as for C-STORE."""
+    door = Door(store, site_config.node)
+
+    def take(data_set: memoryview, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str) -> tuple[int, str]:
+        said = {"sop_class_uid": sop_class_uid, "sop_instance_uid": sop_instance_uid, "transfer_syntax_uid": transfer_syntax_uid}
+        try:
+            door.take(data_set, **said, calling_ae=calling_ae, received_at=clock())
+        except Refused as refusal:
+            log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)
+            return refusal.status, str(refusal)
+        return 0x0000, ""
+
+    return take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

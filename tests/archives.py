@@ -1,6 +1,5 @@
 """An archive that can be told to misbehave: a real peer (pynetdicom), small enough to be read."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE as ApplicationEntity
-from pynetdicom import evt
+from pynetdicom import build_context, evt
 from pynetdicom.sop_class import (
     PatientRootQueryRetrieveInformationModelFind,
     PatientRootQueryRetrieveInformationModelMove,
@@ -98,8 +97,7 @@ class Archive:
     def send(self, event: evt.Event, images: Sequence[Dataset], *, counted: int | None = None) -> Iterator[Any]:
         """Move images to where they are asked to go."""
         assert self.destination is not None
-        contexts = [(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images]
-        yield self.destination.host, self.destination.port, {"contexts": _contexts(contexts)}
+        yield self.destination.host, self.destination.port, {"contexts": contexts_of(images)}
         yield len(images) if counted is None else counted
         for image in images:
             if event.is_cancelled:
@@ -119,10 +117,10 @@ class Archive:
             yield 0xFF00, image
 
 
-def _contexts(pairs: Sequence[tuple[str, str]]) -> list[Any]:
-    from pynetdicom import build_context
-
-    return [build_context(sop_class, syntax) for sop_class, syntax in dict.fromkeys(pairs)]
+def contexts_of(images: Sequence[Dataset]) -> list[Any]:
+    """Return what has to be proposed to send images."""
+    pairs = dict.fromkeys((image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images)
+    return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
 @contextmanager
@@ -143,8 +141,3 @@ def archive(images: Sequence[Dataset] = (), *, title: str = "ARCHIVE", ssl_conte
         yield ae, archived
     finally:
         server.shutdown()
-
-
-def never() -> None:
-    """Be silent for longer than anybody waits."""
-    time.sleep(60)

@@ -1,8 +1,10 @@
 """What is asked of an archive by C-FIND, and what its answers say: written, read and compared; no I/O (PS3.4 C.2.2.2 and C.4.1)."""
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import pydicom
 from pydicom import Dataset, uid
 from pydicom.datadict import tag_for_keyword
 
@@ -27,16 +29,16 @@ def printable(comment: object) -> str:
 def readable(identifier: Dataset) -> Answer:
     """Return what an identifier says, in whatever character set, without its sequences and private attributes.
 
-    Raises
-    ------
-    Exception: any; whatever pydicom raises on bytes that anybody may send.
+    An attribute whose value is none of its VR is left out, too.
     """
-    identifier.decode()
     said: Answer = {}
-    for element in identifier:
-        if element.keyword and element.VR not in ("SQ", "OB", "OW", "UN"):
-            values = [str(value)[:_TEXT] for value in _values(element.value)[:_VALUES]]
-            said[element.keyword] = values if len(values) > 1 else values[0] if values else ""
+    for tag in list(identifier.keys()):
+        with contextlib.suppress(Exception):  # whatever pydicom raises on bytes that anybody may send
+            element = identifier[tag]
+            pydicom.charset.decode_element(element, identifier.get("SpecificCharacterSet") or "ISO_IR 6")
+            if element.keyword and element.VR not in ("SQ", "OB", "OW", "UN"):
+                values = [str(value)[:_TEXT] for value in _values(element.value)[:_VALUES]]
+                said[element.keyword] = values if len(values) > 1 else values[0] if values else ""
     return said
 
 

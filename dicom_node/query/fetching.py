@@ -165,9 +165,7 @@ class _Slot:
             return
         work.held = self._standing(work).held
         now, lease_s = self._owner.clock(), self._owner.manner.lease_s
-        if not self._retrievals.renew(
-            work.one, self.who, now=now, lease_s=lease_s, expected=work.expected, held=work.held, failed=work.said.failed
-        ):
+        if not self._retrievals.renew(work.one, self.who, now=now, lease_s=lease_s, expected=work.expected, held=work.held, failed=work.said.failed):
             work.is_lost = True
 
     # ---------------------------------------------------------------------------------------------- called by its thread

@@ -81,8 +81,10 @@ def count(remote: Remote, node: Node, study_instance_uid: str, *, credentials: C
     """
     with asking(remote, node, credentials=credentials) as open_:
         studies = open_.find(Level.STUDY, {"StudyInstanceUID": study_instance_uid, "NumberOfStudyRelatedInstances": "", "PatientID": ""})
+        if not studies:
+            return 0
         number = number_of(studies, "NumberOfStudyRelatedInstances")
-        return number if number is not None or not studies else open_.contents(study_instance_uid).number
+        return number if number is not None else open_.contents(study_instance_uid).number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,20 +225,21 @@ class Asking:
         """
         self._message_id += 1
         self._association.dimse_timeout = self._patience_s
+        heard_at = monotonic()
         try:
             said = self._association.send_c_find(identifier_of(level, asked), self._model, msg_id=self._message_id)
         except RuntimeError:  # the peer has ended the association
             said = iter([(Dataset(), None)])
         for status, identifier in said:
             if "Status" not in status:
-                how = "ended the association" if not self._association.is_established else "was silent"
+                how = "was silent" if monotonic() - heard_at >= self._patience_s else "ended the association"
                 raise PeerUnavailable(f"{self._remote.ae} {how} instead of answering a query", hint="Look at the peer's own log.")
             yield int(status.Status), identifier
+            heard_at = monotonic()
 
     def _read(self, identifier: Dataset | None) -> Answer:
-        with contextlib.suppress(Exception):  # whatever pydicom raises on bytes that anybody may send, whose text may quote them
-            if identifier is not None:
-                return readable(identifier)
+        if identifier is not None:
+            return readable(identifier)
         self._association.abort()
         raise Rejected(f"{self._remote.ae} answers a query with what cannot be read", hint="Look at the peer's own log; its maker has to look.")
 
