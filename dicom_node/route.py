@@ -79,10 +79,13 @@ class Routing:
     recognised: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # series UID → facet → what it is, and why
     late: Mapping[str, Late] = field(default_factory=dict)  # identity of a job → what it is to earlier ones of its model
     short: tuple[str, ...] = ()  # which images were known to be missing
+    unasked: str = ""  # why no rule was asked
 
     @property
     def why(self) -> str:
         """One sentence for a person."""
+        if self.unasked:
+            return f"no analysis: {self.unasked}"
         if self.jobs:
             return "; ".join(f"{job.model}: {job.why}" for job in self.jobs)
         if not self.traces:

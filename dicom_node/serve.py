@@ -32,7 +32,7 @@ from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
 from dicom_node.wire import Service
-from dicom_node.worklist import Worklist
+from dicom_node.worklist import Notifier, Worklist
 
 log = structlog.get_logger()
 
@@ -65,6 +65,7 @@ class Server:
         self._deliverer = Deliverer(site.config, store, clock=clock)
         self._committer = Committer(site.config, store, clock)
         self._reporter = Reporter(site.config, store, clock)
+        self._notifier = Notifier(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
         self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
         self._ticks = Ticks()
@@ -80,7 +81,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return self._deliverer.alive and self._committer.alive and self._reporter.alive and self._judge.alive
+        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._judge))
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -99,6 +100,7 @@ class Server:
         self._deliverer.start()
         self._committer.start()
         self._reporter.start()
+        self._notifier.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -125,6 +127,7 @@ class Server:
         self._deliverer.stop()
         self._committer.stop()
         self._reporter.stop()
+        self._notifier.stop()
         log.info("stopped")
 
     def _retire(self) -> None:
@@ -293,6 +296,7 @@ def evidence_of(store: Store, study: Study, witnesses: Witnesses) -> Evidence:
     return gathered(
         study,
         steps=_steps_of(store, uid),
+        notices=store.notices.of_study(uid),
         counts=counting.of(uid) if counting is not None else (),
         ended_at=presence.ended_at(uid) if presence is not None else 0.0,
     )
@@ -315,8 +319,21 @@ def _without_ours(count: Ask, store: Store) -> Ask:
 
 def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
     """Ask every rule what to make of a study; short: which of its images are known to be missing."""
+    if prior_of := _fetched_for(site, store, study):
+        return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched as an earlier study of {prior_of}; `retry` asks the rules")
     asked = with_keywords(study, store, site.keywords)
     return route(asked, site.config.rules, site.models, select, recognised, now=now, short=short)
+
+
+def _fetched_for(site: Site, store: Store, study: Study) -> str:
+    """Return for which study this one was fetched, if that alone brought it here; once it was judged, a person or a later image asks the rules."""
+    if study.revision:
+        return ""
+    wishes = store.retrievals.list(study_instance_uid=study.study_instance_uid, limit=100)
+    titles = {site.config.remotes[one.remote].ae.title for one in wishes if one.remote in site.config.remotes}
+    if any(not one.wanted_for or one.by_person for one in wishes) or not {one.calling_ae for one in study.instances} <= titles:
+        return ""
+    return ", ".join(dict.fromkeys(uid for one in wishes for uid in one.wanted_for))
 
 
 def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from dicom_node.assemble import decoders
-from dicom_node.assemble.decoders import DECODERS, Coded, Decoders
 from dicom_node.assemble.volume import assemble
+from dicom_node.coding import decoders
+from dicom_node.coding.decoders import DECODERS, Coded, Decoders
 from dicom_node.config import Input
 from dicom_node.domain import Unsuitable
 from tests import phantoms

@@ -66,7 +66,7 @@ KEYS = {
         "tried": "chosen findings notes objects pictures problems seconds",
         "job": (
             "attempts cancel_requested created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model model_version "
-            "not_before note predecessor_id priority progress reason repeat revision short started_at state study_instance_uid why worker"
+            "not_before note predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why worker"
         ),
     }.items()
 }

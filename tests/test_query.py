@@ -106,9 +106,11 @@ def test_what_is_no_data_set_is_refused(raw: bytes) -> None:
 
 
 def test_an_instance_goes_out_as_it_lies_or_uncompressed_if_it_is() -> None:
-    """What is compressed is not encoded anew: a lossy image never becomes another one."""
+    """A lossy image never becomes another one; what was compressed without loss is decoded for those who do not take it so."""
     assert [syntax for _, syntax in contexts(Here())] == [LITTLE, "1.2.840.10008.1.2"]
     assert [syntax for _, syntax in contexts(Here(transfer_syntax_uid=JPEG))] == [JPEG]
+    assert [syntax for _, syntax in contexts(Here(transfer_syntax_uid=JPEG_LOSSLESS))] == [JPEG_LOSSLESS, LITTLE, "1.2.840.10008.1.2"]
+    assert choose(Here(transfer_syntax_uid=JPEG_LOSSLESS), {(CT, LITTLE)}) == LITTLE
     assert choose(Here(), {(CT, "1.2.840.10008.1.2")}) == "1.2.840.10008.1.2"
     assert choose(Here(transfer_syntax_uid=JPEG), {(CT, LITTLE)}) is None
 

@@ -1,7 +1,7 @@
 """Stored values out of files: never more memory than the file has bytes for, and a sentence when a file is not what its header says.
 
 A frame in colour is given as red, green and blue. Uncompressed pixels are read by several threads, each through one buffer of a frame.
-Compressed ones are decoded in processes of their own (`decoders`) by named plug-ins of pydicom, none of them under the GPL.
+Compressed ones are decoded in processes of their own (`coding.decoders`).
 """
 
 import struct
@@ -15,54 +15,19 @@ from typing import Any
 import numpy as np
 from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.assemble.decoders import DECODERS, Coded, cores
 from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame, Image, opened
+from dicom_node.coding.decoders import DECODERS, Coded, cores
+from dicom_node.coding.frames import PLUGINS, fits
 from dicom_node.domain import Unsuitable
 
 _NATIVE = {ImplicitVRLittleEndian: "<", ExplicitVRLittleEndian: "<", DeflatedExplicitVRLittleEndian: "<", ExplicitVRBigEndian: ">"}
-
-# Transfer syntax -> pydicom's plug-ins for it, best first.
-_PLUGINS: dict[str, tuple[str, ...]] = {
-    JPEGBaseline8Bit: ("pillow", "gdcm"),
-    JPEGExtended12Bit: ("pillow", "gdcm"),
-    JPEGLossless: ("gdcm",),
-    JPEGLosslessSV1: ("gdcm",),
-    JPEGLSLossless: ("pyjpegls", "gdcm"),
-    JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    JPEG2000Lossless: ("pylibjpeg", "gdcm"),
-    JPEG2000: ("pylibjpeg", "gdcm"),
-    HTJ2KLossless: ("pylibjpeg",),
-    HTJ2KLosslessRPCL: ("pylibjpeg",),
-    HTJ2K: ("pylibjpeg",),
-    RLELossless: ("pylibjpeg", "pydicom"),
-}
 
 _COLOURS = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})  # that are read, of 8 bits
 _FLOATS = {0x0008: "f4", 0x0009: "f8"}  # element of group 7FE0 -> type, for Float and Double Float Pixel Data
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
-_END_OF_IMAGE = b"\xff\xd9"
-_RLE_EXPANDS = 64  # at most: two bytes become 128 (PS3.5 G.3.1)
 _WIDEST_BYTES = 4  # of a decoded pixel
 _CODED_MOST, _CODED_BESIDES_BYTES = 8, 2**20  # bytes of a pixel, and of what is beside them, that a coded frame has at most
 _PARTS_EACH = 4  # that a thread reads: the last to end is then not far behind
@@ -104,7 +69,7 @@ def check(image: Image, *, colour: bool = False) -> None:
         declared = image.frames * element.frame_bytes
         if element.size_bytes < declared:
             raise Unsuitable(f"{image.name} is cut short: {element.size_bytes} of {declared} bytes of pixels are there", hint=SEND_AGAIN)
-    elif image.transfer_syntax_uid not in _PLUGINS:
+    elif image.transfer_syntax_uid not in PLUGINS:
         raise Unsuitable(
             f"{image.name} is encoded as {UID(image.transfer_syntax_uid).name}, which cannot be read here",
             hint="Have the sender send it uncompressed.",
@@ -279,14 +244,14 @@ def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
             for index, data in enumerate(generate_frames(file, number_of_frames=image.frames, extended_offsets=offsets if all(offsets) else None)):
                 if index in left:
                     left.discard(index)
-                    _fits(image, element, data)
+                    fits(data, image.transfer_syntax_uid, image.rows, image.columns, element.dtype.itemsize)
                     yield Coded(
                         data=data,
                         rows=image.rows,
                         columns=image.columns,
                         samples=image.samples,
                         transfer_syntax_uid=image.transfer_syntax_uid,
-                        plugins=_PLUGINS[image.transfer_syntax_uid],
+                        plugins=PLUGINS[image.transfer_syntax_uid],
                         options=options,
                         refused=_undecodable(image),
                         take=partial(take, image, index),
@@ -316,35 +281,6 @@ def _options(image: Image) -> dict[str, Any]:
 def _undecodable(image: Image) -> Unsuitable:
     said = f"{image.name} cannot be decoded ({UID(image.transfer_syntax_uid).name})"
     return Unsuitable(said, hint=f"{SEND_AGAIN} If that does not help, send it uncompressed.")
-
-
-def _fits(image: Image, element: _Element, coded: bytes) -> None:
-    """Refuse a frame whose own idea of its size differs from the header's: a decoder would set memory aside for it."""
-    if image.transfer_syntax_uid == RLELossless:
-        if len(coded) * _RLE_EXPANDS < image.rows * image.columns * element.dtype.itemsize:
-            raise ValueError("too few bytes")
-        return
-    if _coded_size(coded) != (image.rows, image.columns):
-        raise ValueError("coded in another size than the header says")
-    # CharLS reads on past the end of a JPEG-LS stream that lacks its end marker, through whatever memory follows.
-    if image.transfer_syntax_uid in (JPEGLSLossless, JPEGLSNearLossless) and not coded.rstrip(b"\0").endswith(_END_OF_IMAGE):
-        raise ValueError("cut short")
-
-
-def _coded_size(coded: bytes) -> tuple[int, int]:
-    """Return (rows, columns) from a JPEG or JPEG-LS frame header (ISO 10918-1 B.2.2) or a JPEG 2000 SIZ segment (ISO 15444-1 A.5.1)."""
-    siz = coded.find(b"\xff\x4f\xff\x51", 0, 1024)
-    if siz >= 0:
-        columns, rows, left, top = struct.unpack_from(">4I", coded, siz + 8)
-        return rows - top, columns - left
-    at = 2
-    while coded[at] == 0xFF:
-        marker, length = coded[at + 1], struct.unpack_from(">H", coded, at + 2)[0]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", coded, at + 5)
-            return rows, columns
-        at += 2 + length
-    raise ValueError("no frame header")
 
 
 def _plain(error: BaseException) -> str:

@@ -198,6 +198,7 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
         ("reason", job.reason),
         ("took", _took(job)),
     ]
+    facts += [("earlier studies", job.priors.why or job.priors.state)] if job.priors else []
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
     table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
     table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])

@@ -121,6 +121,7 @@ class Remote(_Part):
     retrieve: Literal["none", "move", "get"] = "none"  # how studies are fetched from it; none: it is not queried
     retrieves_at_once: int = Field(default=1, ge=1, le=16)
     retrieve_hours: tuple[Hours, ...] = ()  # when the node fetches by itself, local time; empty: always. A person may always
+    fetch_notified: bool = False  # whether what a notification says it has, and the node has not, is fetched from it
     orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
     notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
     reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)
@@ -185,6 +186,12 @@ class Complete(_Part):
     ask: tuple[str, ...] = ()  # names of remotes that are asked how many instances of a study they have
 
 
+class Worklists(_Part):
+    """What the node tells modalities that they are to do."""
+
+    folder: Path | None = None  # of worklist files, NAME.wl; none: Modality Worklist is not offered
+
+
 class Work(_Part):
     """The analysing process."""
 
@@ -217,6 +224,7 @@ class NodeConfig(_Part):
     models: dict[str, ModelChoice] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     complete: Complete = Complete()
+    worklist: Worklists = Worklists()
     work: Work = Work()
     deliver: Deliver = Deliver()
 

@@ -13,7 +13,8 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
-from dicom_node.domain.arrival import Count, Notice
+from dicom_node.domain.announcements import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState
+from dicom_node.domain.arrival import Availability, Available, Count, Notice, Notification, standing
 from dicom_node.domain.commitments import (
     COMMITMENT_TRANSITIONS,
     Commitment,
@@ -91,7 +92,12 @@ from dicom_node.domain.steps import PerformedStep, StepState
 
 __all__ = [
     "AE",
+    "ANNOUNCEMENT_TRANSITIONS",
+    "Announcement",
+    "AnnouncementState",
     "Assembled",
+    "Availability",
+    "Available",
     "COMMITMENT_TRANSITIONS",
     "Canceled",
     "Commitment",
@@ -124,6 +130,7 @@ __all__ = [
     "ModelFailed",
     "NodeError",
     "Notice",
+    "Notification",
     "PROJECTIONS",
     "PeerUnavailable",
     "PerformedStep",
@@ -158,4 +165,5 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "standing",
 ]

@@ -4,14 +4,22 @@ Pending responses of a C-FIND are gathered and sent together; between two of the
 or gone. Where pynetdicom's own upper layer runs the association, it is given the same PDUs.
 """
 
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 
 from dicom_node.wire import COMMAND, PDU_HEAD, Broken, Connection, WokenDUL, fragments, p_data, query_response
+from dicom_node.wire.message import Counters
 
-_GATHERED_BYTES = 1 << 15
+_GATHERED_BYTES, _GATHERED_S = 1 << 15, 0.1  # so much, or for so long
+_SILENT_AT_MOST_S = 1.0  # while a sub-operation is under way
+_PENDING = 0xFF00
+_TURN_S = 0.002  # in which pynetdicom's upper layer turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +33,9 @@ class Replies:
     message_id: int
     timeout_s: float
     _gathered: bytearray = field(default_factory=bytearray)
+    _sent_at: float = 0.0  # on the monotonic clock
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _standing: Counters = ()
 
     @property
     def cancelled(self) -> bool:
@@ -44,18 +55,43 @@ class Replies:
         Broken: the peer takes nothing more.
         """
         self._gathered += self._pdus(status, data)
-        if len(self._gathered) > _GATHERED_BYTES:
+        if len(self._gathered) > _GATHERED_BYTES or time.monotonic() - self._sent_at > _GATHERED_S:
             self.flush()
+            self._let_hear()
 
-    def say(self, status: int, data: bytes = b"", *, comment: str = "", counters: tuple[int | None, ...] = ()) -> None:
+    def say(self, status: int, data: bytes = b"", *, comment: str = "", counters: Counters = ()) -> None:
         """Send a response, after those that were gathered.
 
         Raises
         ------
         Broken: the peer takes nothing more.
         """
-        self._gathered += self._pdus(status, data, comment, counters)
-        self.flush()
+        with self._lock:
+            self._standing = counters
+            self._gathered += self._pdus(status, data, comment, counters)
+            self.flush()
+
+    @contextlib.contextmanager
+    def repeating(self, counters: Counters) -> Iterator[None]:
+        """While the block lasts, say anew how the sub-operations stand whenever nothing was said for a second: the peer may be waiting for that.
+
+        counters: how they stand at the beginning.
+        """
+        self._standing, self._sent_at, done = counters, time.monotonic(), threading.Event()
+        repeater = threading.Thread(target=self._repeat, args=(done,), name="pending", daemon=True)
+        repeater.start()
+        try:
+            yield
+        finally:
+            done.set()
+            repeater.join()
+
+    def _repeat(self, done: threading.Event) -> None:
+        with contextlib.suppress(Broken, OSError):  # whoever carries out the sub-operations finds that the peer has gone
+            while not done.wait(self._sent_at + _SILENT_AT_MOST_S - time.monotonic()):
+                with self._lock:
+                    if not done.is_set() and time.monotonic() >= self._sent_at + _SILENT_AT_MOST_S:
+                        self.say(_PENDING, counters=self._standing)
 
     def flush(self) -> None:
         """Send what was gathered.
@@ -64,7 +100,7 @@ class Replies:
         ------
         Broken: the peer takes nothing more.
         """
-        pdus, self._gathered = bytes(self._gathered), bytearray()
+        pdus, self._gathered, self._sent_at = bytes(self._gathered), bytearray(), time.monotonic()
         dul = self.association.dul
         if not isinstance(dul, WokenDUL):
             self._by_library(pdus)
@@ -74,6 +110,14 @@ class Replies:
                 raise Broken("the association has ended")
             with dul.sending:
                 Connection(transport.socket, self.timeout_s).write(pdus)
+
+    def _let_hear(self) -> None:
+        """Let pynetdicom's upper layer look for what the peer says, which it does only when it has nothing to send."""
+        dul = self.association.dul
+        if not isinstance(dul, WokenDUL):
+            while not dul.to_provider_queue.empty() and not self.gone:
+                time.sleep(_TURN_S)
+            time.sleep(_TURN_S)
 
     def _by_library(self, pdus: bytes) -> None:
         if self.gone:
@@ -87,7 +131,7 @@ class Replies:
                 self.association.dul.send_pdu(primitive)
             at = end
 
-    def _pdus(self, status: int, data: bytes, comment: str = "", counters: tuple[int | None, ...] = ()) -> bytes:
+    def _pdus(self, status: int, data: bytes, comment: str = "", counters: Counters = ()) -> bytes:
         command = query_response(self.kind, self.sop_class_uid, self.message_id, status, has_data=bool(data), comment=comment, counters=counters)
         longest = self.association.dimse.maximum_pdu_size
         return p_data(self.context_id, COMMAND, command, longest) + (p_data(self.context_id, 0, data, longest) if data else b"")

@@ -1,24 +1,25 @@
 """The Query/Retrieve SCP (PS3.4 Annex C): C-FIND, C-MOVE and C-GET of the Patient Root and Study Root information models.
 
 pynetdicom negotiates; the requests are taken before it serves them, because it would decode every object that it sends. Objects go out as they lie
-on disk; one whose transfer syntax the peer does not accept is encoded anew only where that changes no value of it, and fails with its reason else.
+on disk; one whose transfer syntax the peer does not accept is decoded only where that changes no value of it, and fails with its reason else.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
-from pydicom import dcmread
-from pynetdicom import evt
+from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.domain import NodeError, PeerUnavailable, fault
+from dicom_node.domain import NodeError, PeerUnavailable, Unsuitable, fault
+from dicom_node.guard import credentials
 from dicom_node.query import identifier
+from dicom_node.query.conversion import Ready, ready
 from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Level, Query, Refusal
 from dicom_node.query.replies import Replies
 from dicom_node.query.suboperations import CANCELLED, PENDING, SUCCESS, Held, Outcome, Tally, choose, not_accepted, shares
@@ -64,7 +65,15 @@ class _Asked:
 
 
 def services(config: NodeConfig, store: Store, holdings: Holdings, clock: Callable[[], float]) -> tuple[Service, ...]:
-    """Return what the node answers to those who may query, and to those who may move."""
+    """Return what the node answers to those who may query, and to those who may move.
+
+    Raises
+    ------
+    ConfigError: a certificate or a passcode that a destination is called with cannot be read.
+    """
+    for remote in config.remotes.values():
+        if "receive" in remote.may:
+            credentials(config.node, remote)
     room = _Room(config=config, store=store, holdings=holdings, clock=clock)
     handlers = ((evt.EVT_SOP_EXTENDED, _agree),)
     return (Service(abstract_syntaxes=tuple(_MODELS), handlers=handlers, prepare=room.prepare),)
@@ -183,21 +192,28 @@ class _Room:
         """Carry the sub-operations out one by one, telling the peer after each how they stand, until all are done or it cancels."""
         tally, status = Tally(remaining=len(instances)), None
         try:
-            for one in outcomes:
-                tally.count(one)
-                if asked.replies.gone:
-                    raise Broken("the peer has gone")
-                if tally.remaining and asked.replies.cancelled:
-                    status = CANCELLED
-                    break
-                if tally.remaining:
-                    asked.replies.say(PENDING, counters=tally.counters(pending=True))
+            with self._repeating(asked, tally):
+                for one in outcomes:
+                    tally.count(one)
+                    if asked.replies.gone:
+                        raise Broken("the peer has gone")
+                    if tally.remaining and asked.replies.cancelled:
+                        status = CANCELLED
+                        break
+                    if tally.remaining:
+                        asked.replies.say(PENDING, counters=tally.counters(pending=True))
         finally:
             outcomes.close()  # type: ignore[attr-defined]  # it is a generator: its association is released here
             self._tell(asked, query, tally, instances)
         final = tally.final() if status is None else status
         data = identifier.failed_list((one.of.sop_instance_uid for one in tally.failed), asked.encoding) if tally.failed else b""
         asked.replies.say(final, data, counters=tally.counters(pending=final == CANCELLED))
+
+    def _repeating(self, asked: _Asked, tally: Tally) -> contextlib.AbstractContextManager[None]:
+        """Tell the peer how things stand during long sub-operations, but where that could come between the parts of an object."""
+        if asked.destination or isinstance(asked.replies.association.dul, WokenDUL):
+            return asked.replies.repeating(tally.counters(pending=True))
+        return contextlib.nullcontext()
 
     def _moved(self, asked: _Asked, remote: Remote, instances: tuple[Held, ...]) -> Iterator[Outcome]:
         """Send instances to another application entity, as many associations one after the other as their presentation contexts need."""
@@ -211,28 +227,16 @@ class _Room:
                     timeout_s=remote.timeout_s,
                     max_pdu_bytes=node.max_pdu_bytes,
                     fast=node.store_path == "fast",
+                    credentials=credentials(node, remote),
                 )
             except PeerUnavailable as error:
                 yield from (Outcome(of=one, status=None, why=str(error)) for one in share.instances)
                 continue
             try:
-                send = partial(self._stored, association, remote, originator, peer.accepted(association))
-                yield from (send(one, number) for number, one in enumerate(share.instances, 1))
+                store, accepted = partial(_store, association, remote, originator), peer.accepted(association)
+                yield from (self._sent(one, accepted, store, number) for number, one in enumerate(share.instances))
             finally:
                 peer.close(association)
-
-    def _stored(
-        self, association: Association, remote: Remote, originator: MoveOriginator, accepted: frozenset[peer.Context], one: Held, number: int
-    ) -> Outcome:
-        syntax = choose(one, accepted)
-        if syntax is None:
-            return Outcome(of=one, status=None, why=not_accepted(one))
-        place, number = self.store.archive.path(one.path), (number - 1) % _MESSAGES + 1
-        try:
-            said = peer.store(association, place, one, syntax, message_id=number, timeout_s=remote.timeout_s, originator=originator)
-        except (OSError, ValueError) as error:
-            return _unreadable(one, error)
-        return _answered(one, said.status if said is not None else None)
 
     def _got(self, asked: _Asked, instances: tuple[Held, ...]) -> Iterator[Outcome]:
         """Send instances over the association that asks for them (PS3.4 C.4.3.1)."""
@@ -240,24 +244,28 @@ class _Room:
         timeout_s = self.config.node.dimse_timeout_s
         sender = StoreSender(association, timeout_s) if isinstance(association.dul, WokenDUL) else None
         accepted = frozenset((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in association.accepted_contexts if cx.as_scu)
+        give = partial(_give, association, sender, timeout_s)
         try:
-            for number, one in enumerate(instances):
-                syntax = choose(one, accepted)
-                if syntax is None:
-                    yield Outcome(of=one, status=None, why=not_accepted(one))
-                    continue
-                place = self.store.archive.path(one.path)
-                try:
-                    status = _send(association, sender if syntax == one.transfer_syntax_uid else None, place, number % _MESSAGES + 1, timeout_s)
-                except (OSError, ValueError) as error:
-                    yield _unreadable(one, error)
-                else:
-                    yield _answered(one, status)
-                if sender is not None and syntax != one.transfer_syntax_uid:
-                    sender.give_back()
+            yield from (self._sent(one, accepted, give, number) for number, one in enumerate(instances))
         finally:
             if sender is not None:
                 sender.give_back()
+
+    def _sent(self, one: Held, accepted: frozenset[peer.Context], send: Callable[[Ready, int], int | None], number: int) -> Outcome:
+        """Carry out one sub-operation: in the instance's own transfer syntax or, where the peer does not take that, in one that loses nothing."""
+        syntax = choose(one, accepted)
+        if syntax is None:
+            return Outcome(of=one, status=None, why=not_accepted(one))
+        archive = self.store.archive
+        try:
+            with ready(one, archive.path(one.path), syntax, archive.root) as what:
+                status = send(what, number % _MESSAGES + 1)
+        except Unsuitable as error:
+            return Outcome(of=one, status=None, why=f"it was not accepted as it lies, and {error}")
+        except (OSError, ValueError) as error:
+            why = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+            return Outcome(of=one, status=None, why=f"the file on disk cannot be sent: {why}")
+        return _answered(one, status)
 
     def _tell(self, asked: _Asked, query: Query, tally: Tally, instances: tuple[Held, ...]) -> None:
         """Tell the log, and the journal of each study, what was retrieved by whom, and what failed why."""
@@ -273,12 +281,22 @@ class _Room:
             self.store.journal.write(Event(at=self.clock(), study_instance_uid=study, kind="retrieved", who=asked.calling_ae, why=why, detail=detail))
 
 
-def _send(association: Association, sender: StoreSender | None, place: Path, number: int, timeout_s: float) -> int | None:
+def _store(association: Association, remote: Remote, originator: MoveOriginator, what: Ready, number: int) -> int | None:
+    """Send one object to a destination, and return the status of the answer; None: there was none."""
+    said = peer.store(association, what.place, what, what.transfer_syntax_uid, message_id=number, timeout_s=remote.timeout_s, originator=originator)
+    return None if said is None else said.status
+
+
+def _give(association: Association, sender: StoreSender | None, timeout_s: float, what: Ready, number: int) -> int | None:
     """Send one object over the association that asked for it, and return the status of the answer; None: there was none."""
     if sender is None:
-        status = association.send_c_store(dcmread(place), msg_id=number)
+        _config.STORE_SEND_CHUNKED_DATASET = True  # as it lies in the file, and never as a whole in memory
+        try:
+            status = association.send_c_store(what.place, msg_id=number)
+        except RuntimeError:  # the peer ended the association since the last object
+            return None
         return int(status.Status) if "Status" in status else None
-    with StoredFile(place) as file:
+    with StoredFile(what.place) as file:
         said = sender.send(file, message_id=number, patience_s=peer.patience_s(file.size, timeout_s))
     return None if said is None else said.status
 
@@ -288,8 +306,3 @@ def _answered(one: Held, status: int | None) -> Outcome:
     if status == SUCCESS or outcome.warns:
         return outcome
     return Outcome(of=one, status=status, why="no answer: the association ended" if status is None else f"refused with {status:04X}")
-
-
-def _unreadable(one: Held, error: OSError | ValueError) -> Outcome:
-    why = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
-    return Outcome(of=one, status=None, why=f"the file on disk cannot be sent: {why}")

@@ -4,15 +4,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 
+from dicom_node.coding.transcode import PLAIN, SOURCES
 from dicom_node.wire import Context
 
 MAX_CONTEXTS = 128  # of one association: odd identifiers from 1 to 255 (PS3.8 9.3.2.2)
 SUCCESS, PENDING, CANCELLED, SOME_FAILED, NONE_DONE = 0x0000, 0xFF00, 0xFE00, 0xB000, 0xA702  # PS3.4 Tables C.4-2 and C.4-3
 
-_UNCOMPRESSED = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
-_CONVERTIBLE = frozenset({*_UNCOMPRESSED, str(DeflatedExplicitVRLittleEndian), str(ExplicitVRBigEndian)})
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})  # PS3.7 Annex C; and B000 to BFFF
 
 
@@ -84,8 +83,8 @@ class Share:
 
 
 def contexts(one: Held) -> tuple[Context, ...]:
-    """Return the contexts proposed for an instance: its own transfer syntax first, and, of what is not compressed, the uncompressed ones."""
-    others = _UNCOMPRESSED if one.transfer_syntax_uid in _CONVERTIBLE else ()
+    """Return the contexts proposed for an instance: its own transfer syntax first, then the uncompressed ones unless some of it was lost."""
+    others = PLAIN if one.transfer_syntax_uid in SOURCES else ()
     return tuple((one.sop_class_uid, syntax) for syntax in dict.fromkeys((one.transfer_syntax_uid, *others)))
 
 
@@ -112,4 +111,5 @@ def choose(one: Held, accepted: Collection[Context]) -> str | None:
 def not_accepted(one: Held) -> str:
     """Return the sentence for a peer that accepted no presentation context of an instance."""
     tried = " nor in ".join(UID(syntax).name for _, syntax in contexts(one))
-    return f"{UID(one.sop_class_uid).name} was not accepted in {tried}"
+    lossy = "" if one.transfer_syntax_uid in SOURCES else "; what is not known to be without loss is sent as it is or not at all"
+    return f"{UID(one.sop_class_uid).name} was not accepted in {tried}{lossy}"

@@ -10,6 +10,7 @@ from sqlalchemy import URL
 
 from dicom_node.config import Node
 from dicom_node.domain import NodeError
+from dicom_node.store.announcements import Announcements
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.commitments import Commitments
@@ -20,6 +21,7 @@ from dicom_node.store.holdings import Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.notices import Notices
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
@@ -29,6 +31,7 @@ from dicom_node.store.studies import Studies
 
 __all__ = [
     "PAGE_BYTES",
+    "Announcements",
     "Archive",
     "Bell",
     "Commitments",
@@ -43,6 +46,7 @@ __all__ = [
     "Journal",
     "Level",
     "Listener",
+    "Notices",
     "Recorded",
     "Report",
     "Retrievals",
@@ -73,6 +77,8 @@ class Store:
     commitments: Commitments
     retrievals: Retrievals
     steps: Steps
+    notices: Notices
+    announcements: Announcements
     journal: Journal
 
     @classmethod
@@ -105,6 +111,8 @@ class Store:
             commitments=Commitments(database, bell),
             retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
+            notices=Notices(database, bell),
+            announcements=Announcements(database),
             journal=Journal(database),
         )
 

@@ -215,10 +215,10 @@ class Holdings:
     def _stored(self, study: str, series: Sequence[Mapping[str, Any]], asked: Mapping[str, Any]) -> Iterator[Stored]:
         """Give the objects of some series; the size of a result is in its file."""
         for table in (instance, result):
-            columns = [table.c[name] for name in Stored.__dataclass_fields__ if name in table.c]
-            wanted = _objects(table, study, [one["SeriesInstanceUID"] for one in series], asked, *columns)
+            names = [name for name in Stored.__dataclass_fields__ if name in table.c]
+            wanted = _objects(table, study, [one["SeriesInstanceUID"] for one in series], asked, *(table.c[name] for name in names))
             for row in self._page(wanted.order_by(table.c.series_instance_uid, table.c.id)):
-                yield Stored(**({"size_bytes": -1} | row._asdict()))
+                yield Stored(**({"size_bytes": -1} | dict(zip(names, row, strict=True))))
 
     def _size_bytes(self, path: str) -> int:
         with contextlib.suppress(OSError):  # whoever sends it meets it again, and says so

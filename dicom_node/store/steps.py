@@ -30,7 +30,8 @@ class Steps:
             connection.execute(delete(procedure_step).where(procedure_step.c.changed_at < now - _KEPT_S, lonely))
             said = _said(step) | {"sop_instance_uid": step.sop_instance_uid, "calling_ae": calling_ae, "created_at": now, "changed_at": now}
             rows = [said | {"study_instance_uid": uid} for uid in step.study_instance_uids]
-            if connection.execute(unless_there(connection, procedure_step), rows).rowcount == 0:  # another process was quicker
+            made = connection.execute(unless_there(connection, procedure_step), rows, execution_options={"preserve_rowcount": True})
+            if made.rowcount == 0:  # another process was quicker
                 return False
             _tell(connection, step, calling_ae, now)
         return True

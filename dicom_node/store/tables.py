@@ -291,6 +291,35 @@ procedure_step = Table(
     Column("changed_at", _Moment, nullable=False, index=True),
 )
 
+announcement = Table(
+    "announcement",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("remote", Text, nullable=False),
+    Column("job_id", _Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("study_instance_uid", _Uid, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("sop_instance_uid", _Uid, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("reason", Sentence, nullable=False),
+    Index("uq_announcement_remote_job_holder", "remote", "job_id", "holder", unique=True),
+    Index("ix_announcement_remote_state", "remote", "state"),
+    sqlite_autoincrement=True,
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("sop_instance_uid", _Uid, primary_key=True),
+    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("series", JSON, nullable=False),
+    Column("calling_ae", _Ae, nullable=False),
+    Column("received_at", _Moment, nullable=False, index=True),
+)
+
 retrieval = Table(
     "retrieval",
     metadata,

@@ -1,28 +1,29 @@
 """What a modality may say of a performed procedure step: decided here, without a socket, a row or the clock (PS3.4 Annex F)."""
 
 from dataclasses import replace
-from typing import Any
 
 from pydicom import Dataset
 
 from dicom_node.domain import PerformedStep, Refused, StepState, is_uid
+from dicom_node.worklist.attributes import (
+    INVALID_VALUE,
+    MISSING_ATTRIBUTE,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
+    items,
+    needed,
+    needed_items,
+    text,
+    uid,
+)
 
 SOP_CLASS = "1.2.840.10008.3.1.2.3.3"
 
-INVALID_VALUE = 0x0106
-PROCESSING_FAILURE = 0x0110
-DUPLICATE = 0x0111
-NO_SUCH_INSTANCE = 0x0112
-MISSING_ATTRIBUTE = 0x0120
-MISSING_VALUE = 0x0121
-NOT_AUTHORISED = 0x0124
-RESOURCE_LIMITATION = 0x0213
 NO_LONGER_IN_PROGRESS = 0xA710  # an Error ID (0000,0903), PS3.4 F.7.2.2.3
 
 _STUDIES_MAX = 16  # of one step; modalities group a few orders into one examination
 _SERIES_MAX = 2_000
 _INSTANCES_MAX = 100_000
-_TEXT_MAX = 64
 
 
 class StepEnded(Refused):
@@ -38,16 +39,16 @@ def begun(sop_instance_uid: str, attributes: Dataset) -> PerformedStep:
     """
     if not is_uid(sop_instance_uid):
         raise Refused("Affected SOP Instance UID is no UID", status=INVALID_VALUE)
-    if _needed(attributes, "PerformedProcedureStepStatus") != StepState.IN_PROGRESS:
+    if needed(attributes, "PerformedProcedureStepStatus") != StepState.IN_PROGRESS:
         raise Refused("a step begins IN PROGRESS", status=INVALID_VALUE)
-    _needed(attributes, "PerformedProcedureStepID")
+    needed(attributes, "PerformedProcedureStepID")
     return PerformedStep(
         sop_instance_uid=sop_instance_uid,
         study_instance_uids=_studies(attributes),
         state=StepState.IN_PROGRESS,
-        modality=_needed(attributes, "Modality"),
-        station=_needed(attributes, "PerformedStationAETitle"),
-        started=_needed(attributes, "PerformedProcedureStepStartDate") + _needed(attributes, "PerformedProcedureStepStartTime"),
+        modality=needed(attributes, "Modality"),
+        station=needed(attributes, "PerformedStationAETitle"),
+        started=needed(attributes, "PerformedProcedureStepStartDate") + needed(attributes, "PerformedProcedureStepStartTime"),
         series=_series(attributes),
     )
 
@@ -62,24 +63,19 @@ def changed(step: PerformedStep, attributes: Dataset) -> PerformedStep:
     """
     if step.has_ended:
         raise StepEnded("the step may no longer be updated", status=PROCESSING_FAILURE)
-    said = _text(attributes, "PerformedProcedureStepStatus")
+    said = text(attributes, "PerformedProcedureStepStatus")
     if said and said not in tuple(StepState):
         raise Refused("Performed Procedure Step Status is none that PS3.3 knows", status=INVALID_VALUE)
     state = StepState(said) if said else step.state
     series = _series(attributes) if "PerformedSeriesSequence" in attributes else step.series
     if state is StepState.COMPLETED and not series:
         raise Refused("a step that ends lists its series", status=MISSING_ATTRIBUTE)
-    ended = _text(attributes, "PerformedProcedureStepEndDate") + _text(attributes, "PerformedProcedureStepEndTime")
+    ended = text(attributes, "PerformedProcedureStepEndDate") + text(attributes, "PerformedProcedureStepEndTime")
     return replace(step, state=state, series=series, ended=ended or step.ended)
 
 
 def _studies(attributes: Dataset) -> tuple[str, ...]:
-    items = _items(attributes, "ScheduledStepAttributesSequence")
-    if items is None:
-        raise Refused("Scheduled Step Attributes Sequence is missing", status=MISSING_ATTRIBUTE)
-    if not items:
-        raise Refused("Scheduled Step Attributes Sequence is empty", status=MISSING_VALUE)
-    found = tuple(dict.fromkeys(_uid(item, "StudyInstanceUID") for item in items))
+    found = tuple(dict.fromkeys(uid(item, "StudyInstanceUID") for item in needed_items(attributes, "ScheduledStepAttributesSequence")))
     if len(found) > _STUDIES_MAX:
         raise Refused(f"a step of more than {_STUDIES_MAX} studies is not kept", status=RESOURCE_LIMITATION)
     return found
@@ -87,48 +83,10 @@ def _studies(attributes: Dataset) -> tuple[str, ...]:
 
 def _series(attributes: Dataset) -> dict[str, tuple[str, ...]]:
     series: dict[str, dict[str, None]] = {}
-    for item in _items(attributes, "PerformedSeriesSequence") or ():
-        instances = series.setdefault(_uid(item, "SeriesInstanceUID"), {})
+    for item in items(attributes, "PerformedSeriesSequence") or ():
+        instances = series.setdefault(uid(item, "SeriesInstanceUID"), {})
         for keyword in ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence"):
-            instances |= dict.fromkeys(_uid(one, "ReferencedSOPInstanceUID") for one in _items(item, keyword) or ())
+            instances |= dict.fromkeys(uid(one, "ReferencedSOPInstanceUID") for one in items(item, keyword) or ())
     if len(series) > _SERIES_MAX or sum(map(len, series.values())) > _INSTANCES_MAX:
         raise Refused(f"more than {_SERIES_MAX} series or {_INSTANCES_MAX} instances of one step are not kept", status=RESOURCE_LIMITATION)
-    return {uid: tuple(instances) for uid, instances in series.items()}
-
-
-def _items(dataset: Dataset, keyword: str) -> list[Dataset] | None:
-    if keyword not in dataset:
-        return None
-    value = _value(dataset, keyword)
-    return list(value) if value else []
-
-
-def _uid(dataset: Dataset, keyword: str) -> str:
-    uid = _needed(dataset, keyword)
-    if not is_uid(uid):
-        raise Refused(f"{keyword} is no UID", status=INVALID_VALUE)
-    return uid
-
-
-def _needed(dataset: Dataset, keyword: str) -> str:
-    if keyword not in dataset:
-        raise Refused(f"{keyword} is missing", status=MISSING_ATTRIBUTE)
-    text = _text(dataset, keyword)
-    if not text:
-        raise Refused(f"{keyword} is empty", status=MISSING_VALUE)
-    return text
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    value = _value(dataset, keyword)
-    text = "" if value is None else str(value).strip()
-    if len(text) > _TEXT_MAX:
-        raise Refused(f"{keyword} is longer than {_TEXT_MAX} characters", status=INVALID_VALUE)
-    return text
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    try:
-        return dataset.get(keyword)
-    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError, OverflowError) as error:  # what pydicom makes of bytes
-        raise Refused(f"{keyword} cannot be read", status=INVALID_VALUE) from error
+    return {key: tuple(instances) for key, instances in series.items()}

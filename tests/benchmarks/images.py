@@ -29,18 +29,18 @@ _PIECE = {  # what a scanner says of how it made an image
 }  # fmt: skip
 
 
-def write_series(folder: Path, modality: str, *, series: int, count: int) -> list[Path]:
+def write_series(folder: Path, modality: str, *, series: int, count: int, side: int = 0) -> list[Path]:
     """Write a new study with so many series of so many images each, and return the files, series by series.
 
-    A CT is 512 × 512 int16 (525 KB), an MR 256 × 256 (132 KB); sixty and more elements, as from a scanner.
+    A CT is 512 × 512 int16 (525 KB), an MR 256 × 256 (132 KB), unless a side is given; sixty and more elements, as from a scanner.
     """
     folder.mkdir(parents=True)
-    side = _SIDE[modality]
+    side = side or _SIDE[modality]
     noise = np.random.default_rng(3).integers(0, 2048, 2 * side * side, dtype=np.int16)
     study = generate_uid()
     files = []
     for number in range(series):
-        dataset = _dataset(modality, study, number + 1, count)
+        dataset = _dataset(modality, study, number + 1, count, side)
         for slice_number in range(count):
             _place(dataset, slice_number)
             dataset.PixelData = noise[slice_number : slice_number + side * side].tobytes()
@@ -55,8 +55,7 @@ def shared_out(files: Sequence[Path], senders: int, each: int) -> list[list[Path
     return [list(files[number * each : (number + 1) * each]) for number in range(senders)]
 
 
-def _dataset(modality: str, study: str, series_number: int, count: int) -> Dataset:
-    side = _SIDE[modality]
+def _dataset(modality: str, study: str, series_number: int, count: int, side: int) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

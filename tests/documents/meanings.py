@@ -33,14 +33,17 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[remotes.NAME]": {
         "ae": "Its address.",
-        "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: tell it of "
-        "performed procedure steps (MPPS). `query` and `move` are read and do nothing yet.",
+        "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: ask it for "
+        "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query` and `move` are read and "
+        "do nothing yet.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "Is read and does nothing yet.",
         "retrieves_at_once": "Is read and does nothing yet.",
         "retrieve_hours": "Is read and does nothing yet.",
+        "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
         "orders": "Is read and does nothing yet.",
-        "notify": "Is read and does nothing yet.",
+        "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
+        "is the AE title of that, and the node's own where the remote may `move`.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
@@ -95,6 +98,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
         "ended and all that they list is here, or a remote counted as many twice.",
         "ask": "Remotes that are to be asked how many instances of a study they have. Is read and does nothing yet: the node does not query yet.",
+    },
+    "[worklist]": {
+        "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "
+        "C-FIND. Files are read again when they change. Without it Modality Worklist is not offered.",
     },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",

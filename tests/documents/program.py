@@ -33,7 +33,7 @@ from dicom_node.config import (
     load_model,
 )
 from dicom_node.config.model import Resources
-from dicom_node.config.node import Complete, Deliver, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Work
+from dicom_node.config.node import Complete, Deliver, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Work, Worklists
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -50,7 +50,14 @@ def node_keys() -> str:
     """Every key of node.toml."""
     sections = {"[node]": Node, "[node.tls]": Tls, "[remotes.NAME]": Remote, "[remotes.NAME.tls]": RemoteTls}
     sections |= {"[remotes.NAME.user], [remotes.NAME.must_show]": User, "[models.NAME]": ModelChoice}
-    sections |= {"[[rules]]": Rule, "[rules.priors]": PriorsWanted, "[complete]": Complete, "[work]": Work, "[deliver]": Deliver}
+    sections |= {
+        "[[rules]]": Rule,
+        "[rules.priors]": PriorsWanted,
+        "[complete]": Complete,
+        "[worklist]": Worklists,
+        "[work]": Work,
+        "[deliver]": Deliver,
+    }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
         raise KeyError(f"sections without a table: {known}")

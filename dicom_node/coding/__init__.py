@@ -1,0 +1,1 @@
+"""How pixels are coded in files: decoders, in processes of their own, and coded files made into plain ones."""

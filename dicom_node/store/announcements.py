@@ -1,0 +1,117 @@
+"""Announcements: who is told of which results at which destination, and where that stands."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select, update
+
+from dicom_node.domain import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState, DeliveryState, JobState, Result, derived_uid
+from dicom_node.store.database import Database, unless_there
+from dicom_node.store.deliveries import deliveries_of
+from dicom_node.store.journal import Event, note
+from dicom_node.store.tables import announcement, delivery, job, result
+
+_AT_ONCE = 200  # jobs of one transaction
+
+
+class Announcements:
+    """The announcements of the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def expect(self, remote: str, *, since: float, now: float) -> int:
+        """Record what a remote is to be told of jobs that have ended since then: of each destination of their results. Return how many are new."""
+        known = select(announcement.c.id).where(announcement.c.remote == remote, announcement.c.job_id == job.c.id)
+        goes = select(delivery.c.id).join(result, result.c.id == delivery.c.result_id).where(result.c.job_id == job.c.id)
+        ended = job.c.state == JobState.COMPLETED, job.c.ended_at >= since, ~known.exists(), goes.exists()
+        wanted = select(job.c.id, job.c.identity, job.c.study_instance_uid).where(*ended).order_by(job.c.id).limit(_AT_ONCE)
+        with self._database.read() as connection:
+            if connection.execute(wanted).first() is None:
+                return 0
+        with self._database.write() as connection:
+            rows = [row for found in connection.execute(wanted).all() for row in _rows(connection, remote, found, now)]
+            if not rows:
+                return 0
+            return connection.execute(unless_there(connection, announcement), rows, execution_options={"preserve_rowcount": True}).rowcount
+
+    def claim(self, remote: str, *, now: float, lease_s: float, committing: Collection[str]) -> Announcement | None:
+        """Take the next that a remote may be told; None when there is none. It may be told once every result of its job is at its destination.
+
+        committing: destinations at which results are only once they have committed themselves to them.
+        """
+        due = announcement.c.remote == remote, announcement.c.state == AnnouncementState.PENDING, announcement.c.not_before <= now
+        wanted = select(announcement.c.id).where(*due, _is_there(committing)).order_by(announcement.c.not_before, announcement.c.id).limit(1)
+        with self._database.read() as connection:  # who finds nothing takes no lock
+            if connection.execute(wanted).first() is None:
+                return None
+        with self._database.write() as connection:
+            key = connection.execute(wanted.with_for_update(skip_locked=True)).scalar()
+            if key is None:
+                return None
+            connection.execute(update(announcement).where(announcement.c.id == key).values(not_before=now + lease_s))
+            return _announcement(connection.execute(select(announcement).where(announcement.c.id == key)).mappings().one())
+
+    def results(self, one: Announcement) -> tuple[Result, ...]:
+        """Return the results that an announcement is about."""
+        there = result.c.job_id == one.job_id, delivery.c.destination == one.holder
+        with self._database.read() as connection:
+            return tuple(sent.result for sent in deliveries_of(connection, *there))
+
+    def told(self, one: Announcement, *, now: float, why: str) -> bool:
+        """Record that the remote took it; False when that was on record."""
+        return self._end(one, AnnouncementState.TOLD, kind="notified", why=why, now=now)
+
+    def drop(self, one: Announcement, *, now: float, reason: str) -> bool:
+        """Record that it is not tried any more; False when it had ended."""
+        return self._end(one, AnnouncementState.DROPPED, kind="not notified", why=reason, now=now, reason=reason)
+
+    def put_off(self, one: Announcement, *, until: float, reason: str, counts: bool = True) -> None:
+        """Record a failure and when to try again; `counts` is False when the remote was not reached."""
+        values = {"not_before": until, "reason": reason, "attempts": one.attempts + counts}
+        with self._database.write() as connection:
+            same = announcement.c.id == one.id, announcement.c.state == AnnouncementState.PENDING
+            connection.execute(update(announcement).where(*same).values(**values))
+
+    def list(self, *, remote: str = "", state: AnnouncementState | None = None, limit: int = 50) -> tuple[Announcement, ...]:
+        """Return announcements, newest first."""
+        conditions: list[Any] = [announcement.c.remote == remote] if remote else []
+        conditions += [] if state is None else [announcement.c.state == state]
+        with self._database.read() as connection:
+            wanted = select(announcement).where(*conditions).order_by(announcement.c.id.desc()).limit(limit)
+            return tuple(map(_announcement, connection.execute(wanted).mappings()))
+
+    def _end(self, one: Announcement, to: AnnouncementState, *, kind: str, why: str, now: float, **values: Any) -> bool:
+        """Change the state, by the table, and write who and why."""
+        before = [state for state, after in ANNOUNCEMENT_TRANSITIONS.items() if to in after]
+        ends = update(announcement).where(announcement.c.id == one.id, announcement.c.state.in_(before))
+        with self._database.write() as connection:
+            if connection.execute(ends.values(state=to, attempts=one.attempts + 1, **({"reason": ""} | values))).rowcount == 0:
+                return False
+            detail = {"notification": one.sop_instance_uid, "holder": one.holder}
+            uid = one.study_instance_uid
+            note(connection, Event(at=now, study_instance_uid=uid, job_id=one.job_id, kind=kind, who=one.remote, why=why, detail=detail))
+            return True
+
+
+def _rows(connection: Connection, remote: str, of_job: Any, now: float) -> list[dict[str, Any]]:
+    holders = select(delivery.c.destination).join(result, result.c.id == delivery.c.result_id).where(result.c.job_id == of_job.id).distinct()
+    fixed = {"remote": remote, "job_id": of_job.id, "study_instance_uid": of_job.study_instance_uid, "state": AnnouncementState.PENDING}
+    fixed |= {"created_at": now, "not_before": now, "attempts": 0, "reason": ""}
+    return [
+        fixed | {"holder": holder, "sop_instance_uid": derived_uid("notification", remote, of_job.identity, holder)}
+        for holder in sorted(connection.execute(holders).scalars())
+    ]
+
+
+def _is_there(committing: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that all results of an announcement's job are at its destination, and at least one is."""
+    kept = delivery.c.state == DeliveryState.COMMITTED
+    there = or_(kept, and_(delivery.c.state == DeliveryState.SENT, delivery.c.destination.not_in(list(committing))))
+    of = select(delivery.c.id).join(result, result.c.id == delivery.c.result_id)
+    of = of.where(result.c.job_id == announcement.c.job_id, delivery.c.destination == announcement.c.holder)
+    return and_(of.where(there).exists(), ~of.where(~there).exists())
+
+
+def _announcement(row: RowMapping) -> Announcement:
+    return Announcement(**dict(row) | {"state": AnnouncementState(row["state"])})

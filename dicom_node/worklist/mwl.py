@@ -1,0 +1,189 @@
+"""What a modality may ask of a worklist, which entries it means, and what it is answered: decided without a socket or a file (PS3.4 Annex K)."""
+
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import DataElement, Dataset
+from pydicom.multival import MultiValue
+
+from dicom_node.domain import Refused
+from dicom_node.store.match import Test, matcher, span_asked
+
+SOP_CLASS = "1.2.840.10008.5.1.4.31"
+STEP = "ScheduledProcedureStepSequence"
+
+OUT_OF_RESOURCES = 0xA700
+DOES_NOT_FIT = 0xA900
+UNABLE = 0xC001
+PENDING, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
+CANCELLED = 0xFE00
+
+_DATE, _TIME = "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime"
+# The required matching keys of Table K.6-1, of which an entry without a value counts as a match. Patient ID, required too, is not among them: who
+# asks for one patient must not be given another's entries.
+_REQUIRED = frozenset({"ScheduledStationAETitle", _DATE, _TIME, "Modality", "ScheduledPerformingPhysicianName", "PatientName"})
+_TOLD = frozenset({"SpecificCharacterSet", "TimezoneOffsetFromUTC"})  # said of an answer, not matched
+
+# The attributes of Table K.6-1, which are matched and returned whether the files hold them or not.
+_OF_STEP = frozenset(
+    {
+        *("ScheduledStationAETitle", _DATE, _TIME, "Modality", "ScheduledPerformingPhysicianName", "ScheduledProcedureStepDescription"),
+        *("ScheduledStationName", "ScheduledProcedureStepLocation", "ScheduledProtocolCodeSequence", "PreMedication", "ScheduledProcedureStepID"),
+        *("RequestedContrastAgent", "ScheduledProcedureStepStatus", "ScheduledProcedureStepEndDate", "ScheduledProcedureStepEndTime"),
+        *("ScheduledPerformingPhysicianIdentificationSequence", "CommentsOnTheScheduledProcedureStep", "AnatomicalOrientationType"),
+    }
+)
+_OF_ENTRY = frozenset(
+    {
+        STEP,
+        *("RequestedProcedureID", "RequestedProcedureDescription", "RequestedProcedureCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime"),
+        *("ReferencedStudySequence", "RequestedProcedurePriority", "PatientTransportArrangements", "ReasonForTheRequestedProcedure"),
+        *("RequestedProcedureComments", "ReasonForRequestedProcedureCodeSequence", "RequestedProcedureLocation", "ConfidentialityCode"),
+        *("ReportingPriority", "NamesOfIntendedRecipientsOfResults", "IntendedRecipientsOfResultsIdentificationSequence"),
+        *("AccessionNumber", "IssuerOfAccessionNumberSequence", "RequestingPhysician", "ReferringPhysicianName", "RequestingService"),
+        *("RequestingServiceCodeSequence", "ReferringPhysicianIdentificationSequence", "RequestingPhysicianIdentificationSequence"),
+        *("PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest", "OrderPlacerIdentifierSequence"),
+        *("OrderFillerIdentifierSequence", "ReasonForTheImagingServiceRequest", "ImagingServiceRequestComments", "IssueDateOfImagingServiceRequest"),
+        *("IssueTimeOfImagingServiceRequest", "OrderEnteredBy", "OrderEntererLocation", "OrderCallbackPhoneNumber"),
+        *("AdmissionID", "IssuerOfAdmissionIDSequence", "CurrentPatientLocation", "InstitutionName", "InstitutionAddress"),
+        *("AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "AdmittingDate", "AdmittingTime", "VisitStatusID"),
+        *("PatientInstitutionResidence", "ReferencedPatientSequence", "PatientName", "PatientID", "IssuerOfPatientID"),
+        *("IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence", "OtherPatientIDs", "OtherPatientNames", "PatientBirthDate"),
+        *("PatientBirthTime", "PatientSex", "PatientSize", "PatientWeight", "PatientAge", "PatientAddress", "PatientTelephoneNumbers"),
+        *("EthnicGroup", "Occupation", "PatientComments", "MilitaryRank", "BranchOfService", "PatientReligiousPreference", "SmokingStatus"),
+        *("ConfidentialityConstraintOnPatientDataDescription", "PatientPrimaryLanguageCodeSequence", "PatientState", "PregnancyStatus"),
+        *("MedicalAlerts", "Allergies", "SpecialNeeds", "LastMenstrualDate", "AdditionalPatientHistory", "PertinentDocumentsSequence"),
+        *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientBreedDescription", "ResponsiblePerson", "ResponsiblePersonRole"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One scheduled procedure step with its order and patient."""
+
+    dataset: Dataset  # every value of it decoded, with one item of the step's sequence
+    attributes: Mapping[str, Any]  # the same as `match` takes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What an identifier asks for."""
+
+    identifier: Dataset
+    matches: Test
+
+    def answer(self, entry: Entry) -> tuple[Dataset, bool]:
+        """Return what is answered of an entry: every key that was asked for, and whether all of them are supported (PS3.4 K.4.1.1.3.2)."""
+        answer, whole = _filled(self.identifier, entry.dataset, _OF_ENTRY)
+        if "SpecificCharacterSet" in entry.dataset:
+            answer.SpecificCharacterSet = entry.dataset.SpecificCharacterSet
+        return answer, whole
+
+
+def entries(dataset: Dataset) -> tuple[Entry, ...]:
+    """Return what a worklist file holds: an entry for each item of its steps.
+
+    Raises
+    ------
+    ValueError: it holds no scheduled procedure step.
+    """
+    dataset.decode()
+    steps = dataset.get(STEP)
+    if not steps:
+        raise ValueError("it has no Scheduled Procedure Step Sequence")
+    found = []
+    for step in steps:
+        one = Dataset()
+        one.update({element.tag: element for element in dataset if element.keyword != STEP})
+        one.ScheduledProcedureStepSequence = [step]
+        found.append(Entry(dataset=one, attributes=plain(one)))
+    return tuple(found)
+
+
+def asked(identifier: Dataset) -> Asked:
+    """Return what an identifier asks for (PS3.4 K.4.1.1.3); keys that are not supported are passed over.
+
+    Raises
+    ------
+    Refused: it does not fit the SOP class, or cannot be read.
+    """
+    try:
+        identifier.decode()
+        keys = plain(identifier)
+    except Exception as error:  # whatever pydicom raises on bytes that anybody may send: they are no data set
+        raise Refused("the identifier cannot be read", status=DOES_NOT_FIT) from error
+    steps = keys.pop(STEP, None) or [{}]
+    if not isinstance(steps, list) or len(steps) > 1:
+        raise Refused(f"{STEP} of an identifier has one item (PS3.4 K.6.1.2.2)", status=DOES_NOT_FIT)
+    of_step = {keyword: value for keyword, value in steps[0].items() if keyword in _OF_STEP}
+    within = _within(str(of_step.get(_DATE) or ""), str(of_step.get(_TIME) or ""))
+    if within is not None:
+        of_step = {keyword: value for keyword, value in of_step.items() if keyword not in (_DATE, _TIME)}
+    of_entry = {keyword: value for keyword, value in keys.items() if keyword in _OF_ENTRY}
+    meant, step_meant = matcher(of_entry, required=_REQUIRED), matcher(of_step, required=_REQUIRED)
+
+    def matches(attributes: Mapping[str, Any]) -> bool:
+        step = attributes[STEP][0]
+        return meant(attributes) and step_meant(step) and (within is None or within(step))
+
+    return Asked(identifier=identifier, matches=matches)
+
+
+def _within(date: str, time: str) -> Callable[[Mapping[str, Any]], bool] | None:
+    """Return how the start of a step is compared where a range of dates and one of times are one range of moments (Table K.6-1); None else."""
+    dates, times = span_asked("DA", date) if "-" in date else None, span_asked("TM", time) if "-" in time else None
+    if dates is None or times is None or date.strip() == "-" or time.strip() == "-":
+        return None
+    first = dates[0] and dates[0] + (times[0] or "000000.000000")
+    last = dates[1] and dates[1] + (times[1] or "235960.999999")
+
+    def within(step: Mapping[str, Any]) -> bool:
+        day, moment = span_asked("DA", str(step.get(_DATE) or "")), span_asked("TM", str(step.get(_TIME) or ""))
+        if day is None:
+            return not step.get(_DATE)
+        begin, end = (moment[0], moment[1]) if moment is not None else (None, None)
+        return (not last or f"{day[0]}{begin or '000000.000000'}" <= last) and (not first or f"{day[1]}{end or '235960.999999'}" >= first)
+
+    return within
+
+
+def plain(dataset: Dataset) -> dict[str, Any]:
+    """Return a data set as `match` takes it: keyword -> text, or a list of texts, or of such mappings."""
+    return {element.keyword: _plain(element) for element in dataset if element.keyword}
+
+
+def _plain(element: DataElement) -> Any:
+    value = element.value
+    if element.VR == "SQ":
+        return [plain(item) for item in value]
+    if isinstance(value, MultiValue | list):
+        return [str(one) for one in value]
+    return "" if value is None else str(value)
+
+
+def _filled(asked: Dataset, held: Dataset, known: Collection[str] | None) -> tuple[Dataset, bool]:
+    """Return the keys that are asked for with what is held of them, empty where there is nothing; known: those that are supported, None: all."""
+    answer, whole = Dataset(), True
+    for element in asked:
+        if element.keyword in _TOLD or element.tag.element == 0:
+            continue
+        if element.tag not in held and known is not None and element.keyword not in known:
+            whole = False
+            continue
+        answer[element.tag], inside = _of(element, held)
+        whole = whole and inside
+    return answer, whole
+
+
+def _of(asked: DataElement, held: Dataset) -> tuple[DataElement, bool]:
+    there = held.get(asked.tag)
+    if there is None:
+        return DataElement(asked.tag, asked.VR, [] if asked.VR == "SQ" else None), True
+    if asked.VR != "SQ" or there.VR != "SQ" or not asked.value or not len(asked.value[0]):
+        return deepcopy(there), True
+    known = _OF_STEP if asked.keyword == STEP else None
+    filled = [_filled(asked.value[0], item, known) for item in there.value]
+    return DataElement(asked.tag, "SQ", [item for item, _ in filled]), all(whole for _, whole in filled)
