@@ -23,8 +23,11 @@ from dicom_node.assemble.selection import Selection, select
 from dicom_node.config import Input, Model, NodeConfig, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
 from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Refused, Series, Study, Transient, fault
+from dicom_node.guard import credentials
+from dicom_node.query import count
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
+from dicom_node.query.fetching import Fetching
 from dicom_node.query.retrieving import Take
 from dicom_node.query.seeking import Suits
 from dicom_node.receive import Door, Presence, Promises, Receiver, Reporter, read_keywords, recovered
@@ -66,6 +69,7 @@ class Server:
         self._committer = Committer(site.config, store, clock)
         self._reporter = Reporter(site.config, store, clock)
         self._notifier = Notifier(site.config, store, clock)
+        self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
         self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
         self._ticks = Ticks()
@@ -81,7 +85,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._judge))
+        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._fetching, self._judge))
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -101,6 +105,7 @@ class Server:
         self._committer.start()
         self._reporter.start()
         self._notifier.start()
+        self._fetching.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -113,6 +118,7 @@ class Server:
 
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
+        self._fetching.stop()  # before those who receive what it asked for
         for receiver in self._receivers:
             receiver.close()
         self._receiver.stop(_GRACE_S)
@@ -156,6 +162,16 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Worklist(site.config, store, clock).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
+
+
+def asking_archives(site_config: NodeConfig) -> Ask:
+    """Return what asks a remote how many instances of a study it has (C-FIND)."""
+
+    def counted(name: str, study_instance_uid: str) -> int | None:
+        remote = site_config.remotes[name]
+        return count(remote, site_config.node, study_instance_uid, credentials=credentials(site_config.node, remote))
+
+    return counted
 
 
 def taking(site_config: NodeConfig, store: Store, clock: Callable[[], float]) -> Take:

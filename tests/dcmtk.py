@@ -79,27 +79,3 @@ def listens(ae: AE) -> bool:
         socket.create_connection((ae.host, ae.port), 1).close()
         return True
     return False
-
-
-@contextmanager
-def dcmqrscp(folder: Path, files: Sequence[Path], *, knows: Sequence[AE] = (), title: str = "DCMQRSCP") -> Iterator[AE]:
-    """Run the archive with some files in it; knows: where it may move to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    ae = AE(title, "127.0.0.1", free_ports(1)[0])
-    hosts = [f"peer{number} = ({one.title}, {one.host}, {one.port})" for number, one in enumerate(knows)]
-    lines = [f"NetworkTCPPort = {ae.port}", "MaxPDUSize = 16384", "MaxAssociations = 16"]
-    lines += ["HostTable BEGIN", *hosts, "HostTable END", "VendorTable BEGIN", "VendorTable END"]
-    lines += ["AETable BEGIN", f"{title} {folder} RW (200, 1024mb) ANY", "AETable END"]
-    (folder / "dcmqrscp.cfg").write_text("\n".join(lines) + "\n")
-    with (folder / "dcmqrscp.log").open("ab") as log:
-        process = subprocess.Popen([need("dcmqrscp"), "-v", "-c", str(folder / "dcmqrscp.cfg")], stdout=log, stderr=log)
-    try:
-        while not _listens(ae):
-            assert process.poll() is None, (folder / "dcmqrscp.log").read_text()
-        if files:
-            sent = storescu(files, ae)
-            assert sent.returncode == 0, sent.stdout
-        yield ae
-    finally:
-        process.kill()
-        process.wait()

@@ -149,7 +149,7 @@ class Retrievals:
         with ringing(self._bell, Topic.RETRIEVALS, self._database) as connection:
             found = _retrievals(connection, retrieval.c.id == key, retrieval.c.ended_at.is_(None), lock="wait")
             if not found:
-                raise Rejected(f"retrieval {key} has ended, or does not exist", hint="dicom-node fetch --list lists them.")
+                raise Rejected(f"retrieval {key} has ended, or does not exist", hint="dicom-node retrievals lists them.")
             why = "a person canceled it"
             _change(connection, found[0], RetrievalState.CANCELED, who=who, why=why, now=now, reason=why)
 

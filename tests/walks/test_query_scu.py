@@ -271,7 +271,7 @@ def test_dcmqrscp_gives_a_study(tmp_path: Path, how: str, port: int, here: AE) -
     """PS3.4 C.4.2 and C.4.3: what is here in the end is what the archive has, byte by byte; the journal tells of it."""
     images = study(PatientID="P1")
     with ExitStack() as stack:
-        ae = stack.enter_context(dcmqrscp(tmp_path / "archive", files(tmp_path / "files", images), knows=[here]))
+        ae = stack.enter_context(dcmqrscp(tmp_path / "archive", files(tmp_path / "files", images), moves_to={"node": here}))
         with House(tmp_path / "node", port, pacs=remote(ae, retrieve=how)) as house:
             done = house.ended(house.ask(wanted_for="1.2.3"))
             assert (done.state, done.expected, done.held, done.attempts) == (RetrievalState.COMPLETED, 6, 6, 1), done
