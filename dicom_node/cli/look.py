@@ -1,4 +1,4 @@
-"""The verbs that look: status, studies, jobs, deliveries, show, models, export."""
+"""The verbs that look: status, studies, jobs, deliveries, retrievals, show, models, export."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ from dicom_node.cli.page import (
     table,
     write,
 )
-from dicom_node.domain import DeliveryState, Job, JobState, StudyState
+from dicom_node.domain import DeliveryState, Job, JobState, RetrievalState, StudyState
 
 if TYPE_CHECKING:
     from dicom_node.store import Store
@@ -150,6 +150,28 @@ def deliveries(
         (d.id, d.result.job_id, d.result.kind, d.destination, d.state, d.attempts, moment(d.sent_at), _status(d.status), d.reason) for d in found
     ]
     table("deliveries", ("#delivery", "#job", "kind", "to", "state", "#attempts", "sent", "status", "says"), shown)
+
+
+def retrievals(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    limit: LimitOption = 50,
+    state: Annotated[RetrievalState | None, typer.Option(help="Only those in this state.")] = None,
+    remote: Annotated[str, typer.Option(help="Only those from this remote.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List what was to be fetched from archives, newest first."""
+    store = _store(site_of(config, storage))
+    found = store.retrievals.list(limit=limit, state=state, remote=remote)
+    store.close()
+    if as_json:
+        write([plain(one) for one in found])
+        return
+    shown = [
+        (r.id, r.remote, r.study_instance_uid, r.state, f"{r.held}/{'?' if r.expected is None else r.expected}", r.attempts, r.who, r.reason)
+        for r in found
+    ]
+    table("retrievals", ("#retrieval", "from", "study", "state", "#here", "#attempts", "who", "says"), shown)
 
 
 def show(
@@ -346,4 +368,13 @@ def _status(status: int | None) -> str:
     return "" if status is None else f"{status:04X}"
 
 
-VERBS = {"status": status, "studies": studies, "jobs": jobs, "deliveries": deliveries, "show": show, "models": models, "export": export}
+VERBS = {
+    "status": status,
+    "studies": studies,
+    "jobs": jobs,
+    "deliveries": deliveries,
+    "retrievals": retrievals,
+    "show": show,
+    "models": models,
+    "export": export,
+}

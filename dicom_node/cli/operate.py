@@ -31,7 +31,7 @@ def serve(
     only_receive: Annotated[bool, typer.Option("--only-receive", hidden=True)] = False,
 ) -> None:
     """Listen, decide, send; and keep the analysing process, and the receiving ones beside this, running."""
-    from dicom_node.serve import Server
+    from dicom_node.serve import Server, asking_archives
     from dicom_node.store import Store
 
     site = site_of(config, storage, host=host, port=port)
@@ -42,7 +42,7 @@ def serve(
         _receive_until(stop, site, store)
         return
     receive_command = ["serve", "--only-receive", *_options(config, storage), "--host", site.config.node.host]
-    server = Server(site, store, work_command=_work_command(config, storage), receive_command=receive_command)
+    server = Server(site, store, work_command=_work_command(config, storage), receive_command=receive_command, count=asking_archives(site.config))
     server.start()
     _spare_the_collector()
     if sys.stderr.isatty():
