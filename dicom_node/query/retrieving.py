@@ -19,7 +19,7 @@ from dicom_node.config import Node, Remote
 from dicom_node.domain import Canceled, Rejected, Transient, fault, is_uid
 from dicom_node.query.answers import likely_classes, printable, texts_of
 from dicom_node.query.identifier import Level
-from dicom_node.query.scu import SYNTAXES, Contents, Guard, model_of
+from dicom_node.query.scu import SYNTAXES, Contents, Guard, end, model_of
 from dicom_node.query.suboperations import MAX_CONTEXTS
 from dicom_node.wire import Context, Credentials, peer
 
@@ -172,6 +172,7 @@ class _Retrieval:
                 self._so_far = replace(self._so_far, status=status, failed_uids=uids, comment=printable(said.get("ErrorComment")))
         if status is not None:
             return self._so_far
+        end(association)
         why = "ended the association in the middle of a retrieval"
         if self._silent:
             why = f"sent nothing for {self._remote.timeout_s:g} s in the middle of a retrieval"

@@ -232,6 +232,7 @@ class Asking:
             said = iter([(Dataset(), None)])
         for status, identifier in said:
             if "Status" not in status:
+                end(self._association)
                 how = "was silent" if monotonic() - heard_at >= self._patience_s else "ended the association"
                 raise PeerUnavailable(f"{self._remote.ae} {how} instead of answering a query", hint="Look at the peer's own log.")
             yield int(status.Status), identifier
@@ -277,6 +278,12 @@ def _receive(receive: Any, size_bytes: int) -> bytearray:
     if size_bytes > _PDU_BYTES:
         raise ConnectionAbortedError(f"a PDU of {size_bytes} bytes was announced")  # pynetdicom closes the connection
     return bytearray(receive(size_bytes))
+
+
+def end(association: Association) -> None:
+    """End an association whose peer has ended it, or is silent: who asks for its release may wait for an answer to that, too."""
+    if association.is_established:
+        association.abort()
 
 
 def model_of(association: Association, models: Sequence[str]) -> str | None:

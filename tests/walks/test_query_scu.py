@@ -28,7 +28,7 @@ from tests.archives import Archive, archive
 from tests.certificates import authority, signed
 from tests.dcmtk import dcmqrscp, storescu
 from tests.orthanc import free_ports, orthanc
-from tests.walks.node import wait_for
+from tests.walks.node import serving, wait_for
 
 NODE = Node()
 ANYONE = Credentials()
@@ -491,3 +491,55 @@ def test_two_at_once_and_no_more(tmp_path: Path, port: int, here: AE) -> None:
         asked = [house.ask(uid=uid) for uid in sorted({image.StudyInstanceUID for image in images})]
         assert {house.ended(one).state for one in asked} == {RetrievalState.COMPLETED}
         assert max(most) == 2
+
+
+def test_outside_the_hours_only_what_persons_asked_for_is_fetched(tmp_path: Path, port: int, here: AE) -> None:
+    """`retrieve_hours`."""
+    later = time.localtime(time.time() + 7200)
+    hours = [f"{later.tm_hour:02}:00-{later.tm_hour:02}:30"]
+    images = [*study(series=1), *study("there", series=1)]
+    with archive(images, destination=here) as (ae, _), House(tmp_path / "node", port, pacs=remote(ae, retrieve_hours=hours)) as house:
+        by_rule = house.store.retrievals.ask("pacs", STUDY, who="the rule", why="earlier studies", now=time.time())
+        assert house.ended(house.ask(uid=images[-1].StudyInstanceUID)).state is RetrievalState.COMPLETED
+        assert house.now(by_rule).state is RetrievalState.WAITING
+        assert house.ended(house.ask()).id == by_rule.id
+
+
+# ------------------------------------------------------------------------------------------------------ the whole program
+
+
+def test_a_person_has_a_study_fetched_and_a_kill_loses_nothing(tmp_path: Path, port: int, here: AE) -> None:
+    """`fetch`, while nobody serves, while the node is killed in the middle, and until it is here; its rules then judge it."""
+    images = study(PatientID="MARKED-ID", PatientName="MARKED^NAME", StudyDescription="CHEST")
+    slow = [True]
+
+    def slowly(of: Archive, event: Any) -> Iterator[Any]:
+        for said in of.send(event, of.matching(event.identifier)):
+            time.sleep(0.5 if slow[0] else 0)
+            yield said
+
+    with archive(images, destination=here, move=slowly) as (ae, _):
+        remotes = {"pacs": {"ae": str(ae), "may": ["send"], "retrieve": "move", "timeout_s": 15.0}}
+        remotes["scanner"] = {"ae": "SCANNER@127.0.0.1:104", "may": ["send"]}
+        said = {"remotes": remotes, "rules": [], "models": {}, "port": port, "storage": tmp_path / "data"}
+        with pytest.raises(AssertionError), serving(tmp_path / "first", **said) as node:
+            listed = node.verb("fetch", "pacs", "--patient-id", "MARKED-ID", "--json")
+            assert [(one["study_instance_uid"], one["instances"], one["here"], one["asked"]) for one in listed.json] == [(STUDY, "6", 0, None)]
+            assert "MARKED" not in listed.all and "MARKED" not in node.verb("fetch", "pacs", "--patient-id", "MARKED-ID").all
+            assert node.verb("fetch", "pacs", "--study", STUDY, "--get").code == 0
+            wait_for(lambda: node.store.retrievals.here(STUDY))
+            node.process.kill()
+        slow[0] = False
+        store = Store.open(tmp_path / "data")
+        (left,) = store.retrievals.list()
+        assert left.state is RetrievalState.RUNNING and len(store.retrievals.here(STUDY)) < 6
+        with store.database.write() as connection:  # so that the test does not wait for the lease of a minute
+            connection.exec_driver_sql("UPDATE retrieval SET lease_until = 0")
+        store.close()
+        with serving(tmp_path / "second", **said) as node:
+            waited = node.verb("fetch", "pacs", "--study", STUDY, "--get", "--wait")
+            assert waited.code == 0 and "completed, 6 instances" in waited.err, waited
+            wait_for(lambda: node.study(STUDY).get("state") == "COMPLETE")
+            assert [one["state"] for one in node.verb("retrievals", "--json").json] == ["COMPLETED"] * len(node.store.retrievals.list())
+            assert node.verb("fetch", "nobody", "--study", STUDY).code == 1 and node.verb("fetch", "pacs").code == 1
+            assert "MARKED" not in node.log + (tmp_path / "first" / "node.log").read_text()
