@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -31,7 +32,7 @@ from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
 from dicom_node.wire import Service
-from dicom_node.worklist import Notifier, Worklist
+from dicom_node.worklist import Inquirer, Notifier, Worklist
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Server:
         self._committer = Committer(site.config, store, clock)
         self._reporter = Reporter(site.config, store, clock)
         self._notifier = Notifier(site.config, store, clock)
+        self._inquirer = Inquirer(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
         self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
         self._ticks = Ticks()
@@ -80,7 +82,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._judge))
+        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._inquirer, self._judge))
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -100,6 +102,7 @@ class Server:
         self._committer.start()
         self._reporter.start()
         self._notifier.start()
+        self._inquirer.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -127,6 +130,7 @@ class Server:
         self._committer.stop()
         self._reporter.stop()
         self._notifier.stop()
+        self._inquirer.stop()
         log.info("stopped")
 
     def _retire(self) -> None:
@@ -152,7 +156,7 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
     return (
         *Reports(site.config, store, clock).services(),
         *Promises(site.config, store, clock).services(),
-        *Worklist(site.config, store, clock).services(),
+        *Worklist(site.config, store, clock, wanted=partial(_wanted, store, clock)).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
 
@@ -166,6 +170,11 @@ class Witnesses:
 
 
 NOBODY = Witnesses()
+
+
+def _wanted(store: Store, clock: Callable[[], float], remote: str, study_instance_uid: str, why: str) -> None:
+    """Ask for a study of a remote, for its own sake."""
+    store.retrievals.ask(remote, study_instance_uid, who="node", why=why, now=clock())
 
 
 @dataclass(frozen=True, slots=True)

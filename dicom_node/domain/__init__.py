@@ -65,6 +65,7 @@ from dicom_node.domain.names import (
     is_ae_title,
     is_uid,
 )
+from dicom_node.domain.orders import Order, OrderState, Subject
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
@@ -131,6 +132,8 @@ __all__ = [
     "NodeError",
     "Notice",
     "Notification",
+    "Order",
+    "OrderState",
     "PROJECTIONS",
     "PeerUnavailable",
     "PerformedStep",
@@ -156,6 +159,7 @@ __all__ = [
     "StepState",
     "Study",
     "StudyState",
+    "Subject",
     "Term",
     "Transient",
     "Unsuitable",

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
 from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, REJECTION, derived_uid
+from dicom_node.report.order import state_order
 from dicom_node.report.run import Run
 from dicom_node.report.words import Words, private_schemes
 
@@ -83,6 +84,7 @@ def settle(dataset: Dataset, source: Dataset, run: Run, kind: str) -> None:
     for tag in _copied(dataset):
         del dataset[tag]
     copy_elements(source, dataset, _copied(source))
+    state_order(dataset, source, run, words)
     for keyword in _TYPE_2:
         if keyword not in dataset:
             setattr(dataset, keyword, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from dicom_node.config import Encoding, Model
-from dicom_node.domain import Reference, derived_uid
+from dicom_node.domain import Order, Reference, derived_uid
 
 _UTC_OFFSET = re.compile(r"[+-](0\d|1[0-4])[0-5]\d")  # PS3.3 C.12.1.1.8
 
@@ -22,6 +22,7 @@ class Run:
     predecessors: tuple[Reference, ...] = ()  # results that these replace
     station: str = ""  # where it ran: Station Name and the observer's physical location
     encoding: Encoding = "BINARY"  # of the segmentation, where its segments are no fractions
+    order: Order | None = None  # that the study was made for, as a worklist tells of it
     utc_offset: str = ""  # of the dates where the images name none, such as +0100; empty: this machine's
 
     @property

@@ -22,6 +22,7 @@ from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.notices import Notices
+from dicom_node.store.orders import Orders
 from dicom_node.store.places import instance_name
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
@@ -47,6 +48,7 @@ __all__ = [
     "Level",
     "Listener",
     "Notices",
+    "Orders",
     "Recorded",
     "Report",
     "Retrievals",
@@ -78,6 +80,7 @@ class Store:
     retrievals: Retrievals
     steps: Steps
     notices: Notices
+    orders: Orders
     announcements: Announcements
     journal: Journal
 
@@ -112,6 +115,7 @@ class Store:
             retrievals=Retrievals(database, bell),
             steps=Steps(database, bell),
             notices=Notices(database, bell),
+            orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
         )

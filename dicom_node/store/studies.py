@@ -26,6 +26,7 @@ from dicom_node.store.tables import (
     series_entry,
     study,
     study_entry,
+    study_order,
     tombstone,
 )
 
@@ -264,7 +265,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
-    for table in (result, job, quarantine, instance, study, event, procedure_step, notice, study_entry, series_entry):
+    for table in (result, job, quarantine, instance, study, event, procedure_step, notice, study_order, study_entry, series_entry):
         connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
     return paths if known or paths else None
 

@@ -310,6 +310,19 @@ announcement = Table(
     sqlite_autoincrement=True,
 )
 
+study_order = Table(
+    "study_order",
+    metadata,
+    Column("study_instance_uid", _Uid, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("source", Text, nullable=False),  # name of the remote that told of it
+    Column("attributes", JSON),
+    Column("reason", Sentence, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+)
+
 notice = Table(
     "notice",
     metadata,

@@ -273,6 +273,7 @@ class Worker:
             predecessors=before,
             station=config.node.ae_title,
             encoding=config.encoding(job.deliver),
+            order=self._store.orders.of_study(job.study_instance_uid),
         )
 
     def _write(self, job: Job, drafts: tuple[Draft, ...]) -> tuple[Result, ...]:

@@ -41,7 +41,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "retrieves_at_once": "Is read and does nothing yet.",
         "retrieve_hours": "Is read and does nothing yet.",
         "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
-        "orders": "Is read and does nothing yet.",
+        "orders": "Whether it is asked, by Modality Worklist, for the order of each study: what the images lack of it (accession number, requested "
+        "procedure) the results then say.",
         "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
         "is the AE title of that, and the node's own where the remote may `move`.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",

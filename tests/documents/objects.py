@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
 from pydicom.tag import Tag
 
-from dicom_node.domain import Findings, Mark, Presentation, Reference, derived_uid
+from dicom_node.domain import Findings, Mark, Order, Presentation, Reference, derived_uid
 from dicom_node.report import build
 from tests import findings as made
 from tests import phantoms
@@ -171,7 +171,7 @@ def runs() -> tuple[Made, ...]:
         _made("JOB", rich, identity="b" * 64),
         _made("TIME", rich, made_at=1_710_000_000.0),
         _made("CONFIG", rich, station="OTHER_NODE"),
-        _made("LEDGER", rich, predecessors=(_PREDECESSOR,)),
+        _made("LEDGER", rich, predecessors=(_PREDECESSOR,), order=ORDER),
         _made("", rich, manifest=_PLAIN_MODEL, found=_plain_findings),
         *(replace(one, family="images") for one in _image_runs(rich, other, bare)),
         *(replace(one, family="pointing") for one in _pointing_runs(rich, other, bare)),
@@ -190,6 +190,7 @@ def _image_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset]) 
     yield _made("JOB", rich, manifest=manifest, found=found, identity="b" * 64)
     yield _made("TIME", rich, manifest=manifest, found=found, made_at=1_710_000_000.0)
     yield _made("CONFIG", rich, manifest=manifest, found=found, station="OTHER_NODE")
+    yield _made("LEDGER", rich, manifest=manifest, found=found, order=ORDER)
 
 
 def _pointing_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset]) -> Iterator[Made]:
@@ -205,6 +206,7 @@ def _pointing_runs(rich: list[Dataset], other: list[Dataset], bare: list[Dataset
     yield _made("JOB", rich, manifest=manifest, found=found, identity="b" * 64)
     yield _made("TIME", rich, manifest=manifest, found=found, made_at=1_710_000_000.0)
     yield _made("CONFIG", rich, manifest=manifest, found=found, station="OTHER_NODE")
+    yield _made("LEDGER", rich, manifest=manifest, found=found, order=ORDER)
 
 
 _PREDECESSOR = Reference(
@@ -212,6 +214,18 @@ _PREDECESSOR = Reference(
     sop_instance_uid=derived_uid("earlier"),
     series_instance_uid=derived_uid("earlier series"),
     study_instance_uid=derived_uid("phantom", "study"),
+)
+
+ORDER = Order(  # all that a worklist may tell
+    study_instance_uid=derived_uid("phantom", "study"),
+    accession_number=phantoms.STUDY["AccessionNumber"],
+    requested_procedure_id="RP1",
+    requested_procedure_description="CT chest",
+    requested_procedure_code=("CTCHEST", "99RIS", "CT of the chest"),
+    reason="Cough",
+    scheduled_procedure_step_id="SPS1",
+    placer_order_number="P1",
+    filler_order_number="F1",
 )
 
 

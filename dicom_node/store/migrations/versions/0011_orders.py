@@ -1,4 +1,4 @@
-"""What others say is to be had, and what they are told."""
+"""Orders, what others say is to be had, and what they are told."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,9 +23,11 @@ def upgrade() -> None:
     op.create_index("ix_notice_study_instance_uid", "notice", ["study_instance_uid"])
     op.create_index("ix_notice_received_at", "notice", ["received_at"])
     _announcements()
+    _orders()
 
 
 def downgrade() -> None:
+    op.drop_table("study_order")
     op.drop_table("announcement")
     op.drop_table("notice")
 
@@ -50,3 +52,17 @@ def _announcements() -> None:
     op.create_index("ix_announcement_job_id", "announcement", ["job_id"])
     op.create_index("uq_announcement_remote_job_holder", "announcement", ["remote", "job_id", "holder"], unique=True)
     op.create_index("ix_announcement_remote_state", "announcement", ["remote", "state"])
+
+
+def _orders() -> None:
+    op.create_table(
+        "study_order",
+        sa.Column("study_instance_uid", sa.String(64), primary_key=True),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("attributes", sa.JSON()),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("not_before", sa.Float(53), nullable=False),
+        sa.Column("created_at", sa.Float(53), nullable=False),
+    )
