@@ -37,7 +37,7 @@ ROUNDS = 5
 STUDIES, SERIES, IMAGES = 5000, 10, 20  # studies; series of each; images of each series
 FEW_STUDIES = 50
 _QUERIES = 60  # of each kind, in all rounds together
-_RECEIVED = 200  # images of a round
+_RECEIVED = 500  # images of a round
 _ROWS = 10_000  # inserted at once
 _ROOT = "1.2.826.0.1.3680043.8.498"
 _CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -225,7 +225,8 @@ def _receiving(few: Store, full: Store, rounds: int) -> Iterator[Measure]:
                 taken[which].append(_received(store, f"{_ROOT}.9{number}.{every}", every))
         at_few, at_full = (statistics.median(taken[which][1:]) for which in ("few", "full"))
         label = f"{name}: in a ledger of {STUDIES * SERIES * IMAGES} rows ÷ of {FEW_STUDIES * SERIES * IMAGES}"
-        yield Measure(name=label, ours=at_full, peer=at_few, unit="ms an image", ratio=at_full / at_few, bar=1.2, at_most=True)
+        ratio = statistics.median(one / other for one, other in zip(taken["full"][1:], taken["few"][1:], strict=True))
+        yield Measure(name=label, ours=at_full, peer=at_few, unit="ms an image", ratio=ratio, bar=1.2, at_most=True)
 
 
 def _received(store: Store, uid: str, every: int) -> float:
