@@ -98,6 +98,18 @@ def test_a_response_has_the_keys_that_were_asked_for_in_the_context_s_own_encodi
     assert (answer.StudyDate, list(answer.ModalitiesInStudy), answer.Rows) == ("20240203", ["CT", "SEG"], 512)
 
 
+def test_a_key_in_simplified_chinese_loses_its_escape_sequence() -> None:
+    """ISO 2022 IR 58 (PS3.5 Annex K)."""
+    query = asked(QueryRetrieveLevel="STUDY", SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName="NAME")
+    raw = encode(query, True, True)
+    assert raw is not None
+    read = identifier.read(raw.replace(b"\x04\0\0\0NAME", b"\x08\0\0\0\x1b$)A\xcd\xf5* "), IMPLICIT)
+    assert isinstance(read, Dataset)
+    found = identifier.query(read, STUDY_ROOT)
+    assert isinstance(found, Query)
+    assert found.keys == {"PatientName": "王*"}
+
+
 @pytest.mark.parametrize("raw", [b"\x08", b"\x08\x00\x52\x00CS\xff\xffX", b"x" * 40])
 def test_what_is_no_data_set_is_refused(raw: bytes) -> None:
     """Peers are never trusted."""

@@ -4,6 +4,7 @@ What does not fit the SOP class is refused with a status and a sentence: a level
 that is missing although relational queries were not agreed to (PS3.4 C.4.1.2.1), a retrieval that does not say what is wanted.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,9 +37,16 @@ UNIQUE_KEYS: Mapping[Level, str] = {
 }
 PATIENT_ROOT, STUDY_ROOT = tuple(Level), (Level.STUDY, Level.SERIES, Level.IMAGE)  # the levels of each information model (PS3.4 C.6)
 
-_TOLD = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle", "TimezoneOffsetFromUTC"})  # said of a response, not matched
+_TOLD = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"})  # said of a response, not matched
+_NOT_MATCHED = _TOLD | {"TimezoneOffsetFromUTC"}  # of a request it says what its times mean (PS3.4 C.4.1.1.3.1)
 _ROOT_TAGS = tuple(Tag(keyword) for keyword in ("SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"))
 _BY_CHARACTER_SET = frozenset({"SH", "LO", "ST", "LT", "UC", "UT", "PN"})  # PS3.5 6.1.2.2
+_UTF_8 = "ISO_IR 192"
+_CHARACTER_SETS = {_UTF_8: "utf-8", "GB18030": "gb18030", "GBK": "gbk"} | {  # those without escape sequences (PS3.3 C.12.1.1.2)
+    f"ISO_IR {number}": f"iso8859_{part}"
+    for number, part in ((100, 1), (101, 2), (109, 3), (110, 4), (144, 5), (127, 6), (126, 7), (138, 8), (148, 9), (203, 15), (166, 11))
+}
+_TO_CHINESE = "\x1b$)A"  # ISO 2022 IR 58: the escape sequence that pydicom leaves in the text
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 _LONG = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})  # PS3.5 Table 7.1-1
 _SHORT_BYTES = 0xFFFE  # of a value whose length has two bytes
@@ -59,6 +67,7 @@ class Query:
     level: Level
     keys: Mapping[str, str]  # keyword -> what it has to match, several values parted by backslashes; empty: everything
     wanted: tuple[tuple[BaseTag, str, str], ...] = ()  # tag, VR and keyword; a keyword that is empty is a private attribute's
+    character_set: str = ""  # that the request is written in, of several none that this names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +107,9 @@ def query(dataset: Dataset, levels: tuple[Level, ...], *, relational: bool = Fal
     if isinstance(level, Refusal):
         return level
     wanted = tuple((one.tag, one.VR.split(" ", maxsplit=1)[0], one.keyword) for one in dataset if one.keyword not in _TOLD and one.tag.element)
-    keys = {one.keyword: _text(one) for one in dataset if one.keyword and one.keyword not in _TOLD and one.tag.element and one.VR != "SQ"}
+    keys = {one.keyword: _text(one) for one in dataset if one.keyword and one.keyword not in _NOT_MATCHED and one.tag.element and one.VR != "SQ"}
     missing = None if relational else _missing(keys, levels[: levels.index(level)])
-    return missing or Query(level=level, keys=keys, wanted=wanted)
+    return missing or Query(level=level, keys=keys, wanted=wanted, character_set=str(dataset.get("SpecificCharacterSet") or ""))
 
 
 def retrieval(dataset: Dataset, levels: tuple[Level, ...], *, relational: bool = False) -> Query | Refusal:
@@ -127,9 +136,19 @@ def response(asked: Query, found: Mapping[str, Any], ae_title: str, encoding: En
     elements = {tag: (vr, _as_text(found[keyword])) for tag, vr, keyword in asked.wanted if keyword in found}
     character_set, level, retrieve_ae = _ROOT_TAGS
     elements |= {level: ("CS", str(asked.level)), retrieve_ae: ("AE", ae_title)}
-    if not all(value.isascii() for _, value in elements.values()):
-        elements[character_set] = ("CS", "ISO_IR 192")
-    return encode(elements, encoding), all(keyword in found for _, _, keyword in asked.wanted)
+    texts = "".join(value for _, value in elements.values() if not value.isascii())
+    if texts:
+        elements[character_set] = ("CS", _character_set(asked.character_set, texts))
+    codec = _CHARACTER_SETS[elements[character_set][1]] if texts else "ascii"
+    return encode(elements, encoding, codec), all(keyword in found for _, _, keyword in asked.wanted)
+
+
+def _character_set(asked: str, texts: str) -> str:
+    """Return that of the request where it has every character, else the one that has all."""
+    with contextlib.suppress(LookupError, UnicodeEncodeError):
+        texts.encode(_CHARACTER_SETS[asked])
+        return asked
+    return _UTF_8
 
 
 def failed_list(uids: Iterable[str], encoding: Encoding) -> bytes:
@@ -142,10 +161,10 @@ def failed_list(uids: Iterable[str], encoding: Encoding) -> bytes:
     return encode({Tag("FailedSOPInstanceUIDList"): ("UI", value)}, encoding)
 
 
-def encode(elements: Mapping[BaseTag, tuple[str, str]], encoding: Encoding) -> bytes:
-    """Return the bytes of a flat data set: tag -> VR and value, several parted by backslashes."""
+def encode(elements: Mapping[BaseTag, tuple[str, str]], encoding: Encoding, codec: str = "ascii") -> bytes:
+    """Return the bytes of a flat data set: tag -> VR and value, several parted by backslashes; texts by one of Python's codecs."""
     order = "<" if encoding.little else ">"
-    return b"".join(_element(tag, vr, _raw(vr, value, order), order, encoding.implicit) for tag, (vr, value) in sorted(elements.items()))
+    return b"".join(_element(tag, vr, _raw(vr, value, order, codec), order, encoding.implicit) for tag, (vr, value) in sorted(elements.items()))
 
 
 def _element(tag: BaseTag, vr: str, raw: bytes, order: str, implicit: bool) -> bytes:
@@ -157,13 +176,13 @@ def _element(tag: BaseTag, vr: str, raw: bytes, order: str, implicit: bool) -> b
     return struct.pack(f"{order}HH2sH", tag.group, tag.element, vr.encode(), len(raw)) + raw
 
 
-def _raw(vr: str, value: str, order: str) -> bytes:
+def _raw(vr: str, value: str, order: str, codec: str) -> bytes:
     if not value or vr == "SQ":
         return b""
     if vr in _NUMBERS:
         convert = float if vr in ("FL", "FD") else int
         return b"".join(struct.pack(f"{order}{_NUMBERS[vr]}", convert(one)) for one in value.split("\\"))
-    raw = value.encode("utf-8" if vr in _BY_CHARACTER_SET else "ascii", errors="replace")
+    raw = value.encode(codec if vr in _BY_CHARACTER_SET else "ascii", errors="replace")
     return raw + (b"\0" if vr in ("UI", "OB", "UN") else b" ") * (len(raw) % 2)
 
 
@@ -185,7 +204,7 @@ def _missing(keys: Mapping[str, str], above: Iterable[Level]) -> Refusal | None:
 
 
 def _text(element: DataElement) -> str:
-    return "" if element.VR == "SQ" else _as_text(element.value)
+    return "" if element.VR == "SQ" else _as_text(element.value).replace(_TO_CHINESE, "")
 
 
 def _as_text(value: Any) -> str:

@@ -189,7 +189,7 @@ class _Room:
         return next((remote for remote in self.config.remotes.values() if remote.ae.title == title and "receive" in remote.may), None)
 
     def _carry_out(self, asked: _Asked, query: Query, outcomes: Iterator[Outcome], instances: tuple[Held, ...]) -> None:
-        """Carry the sub-operations out one by one, telling the peer after each how they stand, until all are done or it cancels."""
+        """Carry the sub-operations out one by one, telling the peer how they stand, until all are done or it cancels."""
         tally, status = Tally(remaining=len(instances)), None
         try:
             with self._repeating(asked, tally):
@@ -201,7 +201,7 @@ class _Room:
                         status = CANCELLED
                         break
                     if tally.remaining:
-                        asked.replies.say(PENDING, counters=tally.counters(pending=True))
+                        asked.replies.tell(tally.counters(pending=True))
         finally:
             outcomes.close()  # type: ignore[attr-defined]  # it is a generator: its association is released here
             self._tell(asked, query, tally, instances)

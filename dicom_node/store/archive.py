@@ -53,15 +53,15 @@ class Archive:
 
     def path(self, name: str) -> Path:
         """Return where a file is: an instance whose row is new may still lie in `incoming`."""
-        place = self.root / name
-        if not place.exists() and name.startswith("instances/"):
-            waiting = self.incoming / waiting_name(name)
-            return waiting if waiting.exists() else place
-        return place
+        place = f"{self._root}/{name}"
+        if not os.path.exists(place) and name.startswith("instances/"):
+            waiting = f"{self._incoming}/{waiting_name(name)}"
+            return Path(waiting if os.path.exists(waiting) else place)
+        return Path(place)
 
     def waits(self, name: str) -> bool:
         """Say whether an instance still lies in `incoming`."""
-        return (self.incoming / waiting_name(name)).exists()
+        return os.path.exists(f"{self._incoming}/{waiting_name(name)}")
 
     def free_mb(self) -> int:
         """Return the free space of the disk, in MB of 2**20 bytes."""

@@ -138,7 +138,7 @@ class Holdings:
             return ()
         self.refresh()
         found = [one for study, series in self._meant(asked) for one in self._stored(study, [*series], asked)]
-        self._intake.bring_files(one.path for one in found if one.size_bytes >= 0)
+        self._intake.settle_files(one.path for one in found if one.size_bytes >= 0)
         return tuple(one if one.size_bytes >= 0 else replace(one, size_bytes=self._size_bytes(one.path)) for one in found)
 
     # ---------------------------------------------------------------------------------------------------------- by level

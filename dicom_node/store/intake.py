@@ -158,12 +158,21 @@ class Intake:
         Transient: the disk did not flush.
         """
         names = list(paths)
+        self.settle_files(names)
+        return [self._archive.path(name) for name in names]
+
+    def settle_files(self, names: Iterable[str]) -> None:
+        """Let files of recorded instances be at their places, without asking whether they are.
+
+        Raises
+        ------
+        Transient: the disk did not flush.
+        """
         waiting = [name for name in names if self._archive.waits(name)]
         if waiting:
             self._database.harden()
             for name in waiting:
                 self._archive.settle(name)
-        return [self._archive.path(name) for name in names]
 
     def by_ids(self, ids: Sequence[int]) -> tuple[Instance, ...]:
         """Return instances by their ids in the ledger, in the order asked; what is no longer there is left out."""

@@ -12,6 +12,7 @@ from dicom_node.wire.message import Malformed
 
 _PREAMBLE_BYTES = 132  # with the prefix DICM
 _HEAD_BYTES = 4096  # what is read first: nearly every File Meta Information ends within it
+_SHORT_BYTES = 1 << 15  # of a data set
 _META_BYTES = 1 << 20  # of File Meta Information at most
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})  # PS3.5 Table 7.1-1
 _SHORT_HEAD, _LONG_LENGTH = struct.Struct("<HH2sH"), struct.Struct("<I")
@@ -63,7 +64,17 @@ class StoredFile:
         os.close(self._descriptor)
 
     def mapped(self) -> memoryview:
-        """Return the data set as memory, for system calls alone: who reads a page of it that the file has lost is killed by SIGBUS."""
+        """Return the data set as memory, for system calls alone: who reads a page of it that the file has lost is killed by SIGBUS.
+
+        A short one is read instead, which costs less.
+
+        Raises
+        ------
+        Malformed: the file has become shorter.
+        """
+        if self.size <= _SHORT_BYTES:
+            self.read(short := memoryview(bytearray(self.size)), 0)
+            return short
         whole = mmap.mmap(self._descriptor, self.meta.data_set_at + self.size, prot=mmap.PROT_READ)
         return memoryview(whole)[self.meta.data_set_at :]
 

@@ -15,7 +15,7 @@ from dicom_node.domain import derived_uid
 from tests.certificates import Pair, authority, signed
 from tests.dcmtk import storescp
 from tests.peers import need
-from tests.walks.held import CT, GET, STUDY, Keeping, asking, identifier, keeping, written
+from tests.walks.held import CT, GET, MOVE, STUDY, Keeping, asking, identifier, keeping, written
 
 PATHS = ("fast", "stock")
 LOSSLESS = ("MR_small_RLE.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_jp2klossless.dcm", "SC_rgb_rle_2frame.dcm", "examples_palette.dcm")
@@ -144,9 +144,10 @@ def test_everything_goes_over_tls_to_a_destination_that_asks_for_certificates(tm
             assert STUDY in found.stdout
             context = ssl.create_default_context(cafile=str(pki["root"].certificate))
             context.load_cert_chain(pki["peer"].certificate, pki["peer"].key)
-            with asking(node.ae, GET, takes=(CT,), stored=lambda event: 0x0000, tls=context) as association:  # DCMTK's getscu has no TLS
-                *_, (status, _) = association.send_c_get(identifier("STUDY", StudyInstanceUID=STUDY), GET)
+            with asking(node.ae, GET, MOVE, takes=(CT,), stored=lambda event: 0x0000, tls=context) as association:  # DCMTK's getscu has no TLS
+                *_, (got, _) = association.send_c_get(identifier("STUDY", StudyInstanceUID=STUDY), GET)
+                *_, (moved, _) = association.send_c_move(identifier("STUDY", StudyInstanceUID=STUDY), "WS", MOVE)
+            for status in (got, moved):
                 assert (status.Status, status.NumberOfCompletedSuboperations) == (0x0000, 3)
-            moved = dcmtk("movescu", node, tmp_path, *shown, "-S", "-aem", "WS", *WHOLE)
-            assert len(list((tmp_path / "ws").iterdir())) == 3, moved.stdout
+            assert len(list((tmp_path / "ws").iterdir())) == 3
             assert dcmtk("findscu", node, tmp_path, "-S", *WHOLE).returncode != 0  # in clear
