@@ -226,7 +226,7 @@ def test_show_tells_of_a_study_a_job_and_the_quarantine(house: House) -> None:
     assert [set(event) for event in study["events"]] == [KEYS["event"]] * len(study["events"])
     assert [event["kind"] for event in study["events"]][:4] == ["first instance", "complete", "scheduled", "claimed"]
     job = house.verb("show", house.completed.id, "--json").json
-    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries"}, KEYS["job"])
+    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications"}, KEYS["job"])
     assert [set(one) for one in job["results"]] == [KEYS["result"], KEYS["result"]]
     assert [set(one) for one in job["deliveries"]] == [KEYS["delivery"], KEYS["delivery"]]
     (row,) = house.verb("show", "quarantine", "--json").json
