@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -21,13 +21,17 @@ from dicom_node.assemble.completeness import Evidence, Policy, judge
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import Selection, select
-from dicom_node.config import Input, Model, Site
+from dicom_node.config import Input, Model, NodeConfig, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Series, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Refused, RetrievalState, Series, Study, Transient, fault
+from dicom_node.guard import credentials
+from dicom_node.query import Answer, count, find
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
-from dicom_node.query.seeking import Suits
-from dicom_node.receive import Presence, Promises, Receiver, Reporter, read_keywords, recovered
+from dicom_node.query.fetching import Fetching
+from dicom_node.query.retrieving import Take
+from dicom_node.query.seeking import Seeking, Suits
+from dicom_node.receive import Door, Presence, Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.store import Store, Topic
@@ -42,6 +46,15 @@ _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
 _WORK_BACK_AFTER_S = 1.0
 _GRACE_S = 10.0
+
+
+class _Going(Protocol):
+    """What goes on in threads of its own."""
+
+    @property
+    def alive(self) -> bool: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Server:
@@ -62,13 +75,18 @@ class Server:
         self._store = store
         self._clock = clock
         self._receiver = receiver(site, store, clock)
-        self._deliverer = Deliverer(site.config, store, clock=clock)
-        self._committer = Committer(site.config, store, clock)
-        self._reporter = Reporter(site.config, store, clock)
-        self._notifier = Notifier(site.config, store, clock)
-        self._inquirer = Inquirer(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
-        self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
+        self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
+        self._going: tuple[_Going, ...] = (
+            _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence)),
+            Deliverer(site.config, store, clock=clock),
+            Committer(site.config, store, clock),
+            Reporter(site.config, store, clock),
+            Notifier(site.config, store, clock),
+            Inquirer(site.config, store, clock),
+            self._fetching,
+            *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),
+        )
         self._ticks = Ticks()
         self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
         self._receive_command = receive_command
@@ -82,7 +100,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        return all(one.alive for one in (self._deliverer, self._committer, self._reporter, self._notifier, self._inquirer, self._judge))
+        return all(one.alive for one in self._going)
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -97,12 +115,8 @@ class Server:
         log.info("swept", moved=moved, recorded=recorded, unacknowledged=removed, buried=buried, taken_back=taken)
         self._receiver.start()
         self._start_receivers()
-        self._judge.start()
-        self._deliverer.start()
-        self._committer.start()
-        self._reporter.start()
-        self._notifier.start()
-        self._inquirer.start()
+        for one in self._going:
+            one.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -115,22 +129,20 @@ class Server:
 
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
+        self._fetching.stop()  # before those who receive what it asked for
         for receiver in self._receivers:
             receiver.close()
         self._receiver.stop(_GRACE_S)
         for receiver in self._receivers:
             receiver.stop()
-        self._judge.stop()
+        if self._work is not None:
+            self._work.stop()
+        for one in self._going:
+            if one is not self._fetching:
+                one.stop()
         if self._counting is not None:
             self._counting.stop()
         self._ticks.stop()
-        if self._work is not None:
-            self._work.stop()
-        self._deliverer.stop()
-        self._committer.stop()
-        self._reporter.stop()
-        self._notifier.stop()
-        self._inquirer.stop()
         log.info("stopped")
 
     def _retire(self) -> None:
@@ -159,6 +171,57 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Worklist(site.config, store, clock, wanted=partial(_wanted, store, clock)).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
+
+
+def asking_archives(site_config: NodeConfig) -> Ask:
+    """Return what asks a remote how many instances of a study it has (C-FIND)."""
+
+    def counted(name: str, study_instance_uid: str) -> int | None:
+        remote = site_config.remotes[name]
+        return count(remote, site_config.node, study_instance_uid, credentials=credentials(site_config.node, remote))
+
+    return counted
+
+
+def taking(site_config: NodeConfig, store: Store, clock: Callable[[], float]) -> Take:
+    """Return what makes objects durable that archives send over an association that the node asked for (C-GET): the same door as for C-STORE."""
+    door = Door(store, site_config.node)
+
+    def take(data_set: memoryview, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae: str) -> tuple[int, str]:
+        said = {"sop_class_uid": sop_class_uid, "sop_instance_uid": sop_instance_uid, "transfer_syntax_uid": transfer_syntax_uid}
+        try:
+            door.take(data_set, **said, calling_ae=calling_ae, received_at=clock())
+        except Refused as refusal:
+            log.warning("receive.refused", calling_ae=calling_ae, status=f"{refusal.status:04X}", reason=str(refusal), hint=refusal.hint)
+            return refusal.status, str(refusal)
+        return 0x0000, ""
+
+    return take
+
+
+def seeking(site: Site, store: Store, clock: Callable[[], float]) -> Seeking:
+    """Return what finds the earlier studies that jobs wait for."""
+    config = site.config
+
+    def find_there(name: str, level: str, keys: Mapping[str, str]) -> tuple[Answer, ...]:
+        remote = config.remotes[name]
+        return find(remote, config.node, level, keys, credentials=credentials(config.node, remote))
+
+    def fetch(job: Job, name: str, study_instance_uid: str) -> None:
+        why = f"an earlier study for {job.model} of job {job.id}"
+        of = job.study_instance_uid
+        store.retrievals.ask(name, study_instance_uid, who="node", why=why, now=clock(), wanted_for=of, deadline=job.not_before)
+
+    def fate(job: Job, study_instance_uid: str) -> str | None:
+        wishes = store.retrievals.wanted_for(job.study_instance_uid)
+        one = next((one for one in wishes if one.study_instance_uid == study_instance_uid), None)
+        if one is None:
+            return "its retrieval is not on record"
+        if not one.state.has_ended:
+            return None
+        return "" if one.state is RetrievalState.COMPLETED else one.reason
+
+    return Seeking(store, clock, find=find_there, fetch=fetch, fate=fate, suits=suiting(site.models, select))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.cli import act, app, demo, develop, look, operate
+from dicom_node.cli import act, app, demo, develop, fetch, look, operate
 from dicom_node.config import load_site
 from dicom_node.domain import AE, Job, JobState
 from dicom_node.receive import Door, import_file
@@ -26,10 +26,11 @@ from tests import phantoms
 from tests.contracts.arrange import LEASE_S, in_quarantine, result_of
 from tests.orthanc import free_ports
 from tests.verbs import Said, run
+from tests.worklists import entry, write
 
 FAKES = Path(__file__).parent / "models"
 NOW = 1_700_000_000.0  # years ago
-VERBS = {verb: function for module in (operate, look, act, develop, demo) for verb, function in module.VERBS.items()}
+VERBS = {verb: function for module in (operate, look, act, fetch, develop, demo) for verb, function in module.VERBS.items()}
 CONFIG = """
 [node]
 port = {port}
@@ -128,7 +129,7 @@ def failed(said: Said) -> str:
 
 def test_the_verbs_are_those_of_the_design() -> None:
     """Operate, look, act, develop: nothing is missing, and nothing is there that nobody knows of."""
-    named = "check serve work status studies jobs deliveries show models export retry cancel send import purge "
+    named = "check serve work status studies jobs deliveries retrievals show models export retry cancel fetch send import purge "
     named += "try train train-images package explain echo simulate demo"
     assert set(VERBS) == set(named.split())
     assert {command.name for command in app.registered_commands} == set(VERBS)
@@ -225,7 +226,7 @@ def test_show_tells_of_a_study_a_job_and_the_quarantine(house: House) -> None:
     assert [set(event) for event in study["events"]] == [KEYS["event"]] * len(study["events"])
     assert [event["kind"] for event in study["events"]][:4] == ["first instance", "complete", "scheduled", "claimed"]
     job = house.verb("show", house.completed.id, "--json").json
-    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries"}, KEYS["job"])
+    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications"}, KEYS["job"])
     assert [set(one) for one in job["results"]] == [KEYS["result"], KEYS["result"]]
     assert [set(one) for one in job["deliveries"]] == [KEYS["delivery"], KEYS["delivery"]]
     (row,) = house.verb("show", "quarantine", "--json").json
@@ -405,3 +406,15 @@ def test_check_names_what_is_wrong_and_what_to_do(house: House) -> None:
     assert all(row["hint"] for row in found.values() if not row["ok"])
     assert {"storage", "model good", "remote scanner", "remote pacs: name"} <= set(found)
     assert "FAILS" in house.verb("check").out
+
+
+def test_check_counts_the_entries_of_a_worklist(tmp_path: Path) -> None:
+    """Or says that the folder is not there."""
+    write(tmp_path / "lists", "a", entry())
+    for folder, says in (("lists", "1 entry"), ("none", "cannot be read")):
+        config = tmp_path / f"{folder}.toml"
+        storage = f"[node]\nport = 0\nstorage = {json.dumps(str(tmp_path / 'data'))}\n"
+        config.write_text(f"{storage}[worklist]\nfolder = {json.dumps(str(tmp_path / folder))}\n")
+        rows = {row["what"]: row for row in run("check", "--json", "--config", config).json}
+        assert says in rows["worklist"]["says"]
+        assert rows["worklist"]["ok"] is (folder == "lists")

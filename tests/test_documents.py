@@ -138,7 +138,15 @@ def test_every_verb_is_shown_in_a_document() -> None:
     assert set(commands()) - shown == set()
 
 
-NOT_RUN = {"serve", "work", "demo", "simulate", "try", "export"}  # they serve, take long or need real reports; other tests run them
+NOT_RUN = {
+    "serve",
+    "work",
+    "demo",
+    "simulate",
+    "try",
+    "export",
+    "fetch",
+}  # they serve, take long, or need real reports or archives; other tests run them
 
 
 @pytest.fixture(scope="module")

@@ -62,8 +62,14 @@ def _judge_again(store: "Store", what: str, now: float) -> str:
     return f"study {uid} is judged again by the rules of now"
 
 
-def cancel(number: int, delivery: DeliveryOption = False, config: ConfigOption = None, storage: StorageOption = None) -> None:
-    """Cancel a job that waits or runs, or a delivery that waits."""
+def cancel(
+    number: int,
+    delivery: DeliveryOption = False,
+    retrieval: Annotated[bool, typer.Option("--retrieval", help="The number is a retrieval's, not a job's.")] = False,
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+) -> None:
+    """Cancel a job that waits or runs, a delivery that waits, or a retrieval that waits or runs."""
     from dicom_node.store import Store
 
     store = Store.of(site_of(config, storage).config.node)
@@ -71,6 +77,9 @@ def cancel(number: int, delivery: DeliveryOption = False, config: ConfigOption =
         if delivery:
             store.deliveries.cancel(number, who=person(), now=time.time())
             typer.echo(f"delivery {number} is canceled")
+        elif retrieval:
+            store.retrievals.cancel(number, who=person(), now=time.time())
+            typer.echo(f"retrieval {number} is canceled")
         else:
             state = store.jobs.cancel(number, who=person(), why="a person canceled it", now=time.time())
             typer.echo(f"job {number} is {state}" if state == "CANCELED" else f"job {number} is asked to stop")

@@ -1,4 +1,4 @@
-"""The verbs that look: status, studies, jobs, deliveries, show, models, export."""
+"""The verbs that look: status, studies, jobs, deliveries, retrievals, show, models, export."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ from dicom_node.cli.page import (
     table,
     write,
 )
-from dicom_node.domain import DeliveryState, Job, JobState, StudyState
+from dicom_node.domain import DeliveryState, Job, JobState, RetrievalState, StudyState
 
 if TYPE_CHECKING:
     from dicom_node.store import Store
@@ -152,6 +152,28 @@ def deliveries(
     table("deliveries", ("#delivery", "#job", "kind", "to", "state", "#attempts", "sent", "status", "says"), shown)
 
 
+def retrievals(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    limit: LimitOption = 50,
+    state: Annotated[RetrievalState | None, typer.Option(help="Only those in this state.")] = None,
+    remote: Annotated[str, typer.Option(help="Only those from this remote.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List what was to be fetched from archives, newest first."""
+    store = _store(site_of(config, storage))
+    found = store.retrievals.list(limit=limit, state=state, remote=remote)
+    store.close()
+    if as_json:
+        write([plain(one) for one in found])
+        return
+    shown = [
+        (r.id, r.remote, r.study_instance_uid, r.state, f"{r.held}/{'?' if r.expected is None else r.expected}", r.attempts, r.who, r.reason)
+        for r in found
+    ]
+    table("retrievals", ("#retrieval", "from", "study", "state", "#here", "#attempts", "who", "says"), shown)
+
+
 def show(
     what: Annotated[str, typer.Argument(help="A study's UID or the end of it, a job's number, or 'quarantine'.")],
     config: ConfigOption = None,
@@ -181,9 +203,9 @@ def _show_quarantine(store: "Store", as_json: bool) -> None:
 
 def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     job = store.jobs.get(job_id)
-    results, sent = store.jobs.results(job_id), store.deliveries.list(job_id=job_id)
+    results, sent, told = store.jobs.results(job_id), store.deliveries.list(job_id=job_id), store.announcements.list(job_id=job_id)
     if as_json:
-        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent)})
+        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent), "notifications": plain(told)})
         return
     facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
@@ -207,6 +229,8 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
         ("#", "kind", "to", "state", "status", "says"),
         [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent],
     )
+    if told:
+        table("notifications", ("to", "of what is at", "state", "says"), [(one.remote, one.holder, one.state, one.reason) for one in told])
 
 
 def _show_study(store: "Store", uid: str, as_json: bool) -> None:
@@ -346,4 +370,13 @@ def _status(status: int | None) -> str:
     return "" if status is None else f"{status:04X}"
 
 
-VERBS = {"status": status, "studies": studies, "jobs": jobs, "deliveries": deliveries, "show": show, "models": models, "export": export}
+VERBS = {
+    "status": status,
+    "studies": studies,
+    "jobs": jobs,
+    "deliveries": deliveries,
+    "retrievals": retrievals,
+    "show": show,
+    "models": models,
+    "export": export,
+}

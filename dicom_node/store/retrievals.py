@@ -9,7 +9,7 @@ from dicom_node.domain import RETRIEVAL_TRANSITIONS, Rejected, Retrieval, Retrie
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
 from dicom_node.store.journal import Event, note
-from dicom_node.store.tables import retrieval, retrieval_wish
+from dicom_node.store.tables import instance, result, retrieval, retrieval_wish
 
 _KEPT_S = 90 * 86400.0  # one that has ended, for whoever asks about it
 _TIMES = 8  # that a row is asked for which somebody else is just ending
@@ -149,7 +149,7 @@ class Retrievals:
         with ringing(self._bell, Topic.RETRIEVALS, self._database) as connection:
             found = _retrievals(connection, retrieval.c.id == key, retrieval.c.ended_at.is_(None), lock="wait")
             if not found:
-                raise Rejected(f"retrieval {key} has ended, or does not exist", hint="dicom-node fetch --list lists them.")
+                raise Rejected(f"retrieval {key} has ended, or does not exist", hint="dicom-node retrievals lists them.")
             why = "a person canceled it"
             _change(connection, found[0], RetrievalState.CANCELED, who=who, why=why, now=now, reason=why)
 
@@ -157,6 +157,16 @@ class Retrievals:
         """Return a retrieval, None when there is none of this number."""
         with self._database.read() as connection:
             return next(iter(_retrievals(connection, retrieval.c.id == key)), None)
+
+    def here(self, study_instance_uid: str, *, results: bool = True) -> frozenset[str]:
+        """Return the SOP Instance UIDs of a study that the node holds; results: the node's own, too, which an archive may have taken."""
+        tables = (instance, result) if results else (instance,)
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for table in tables:
+                of_study = table.c.study_instance_uid == study_instance_uid
+                found |= set(connection.execute(select(table.c.sop_instance_uid).where(of_study).distinct()).scalars())
+        return frozenset(found)
 
     def wanted_for(self, study_instance_uid: str) -> tuple[Retrieval, ...]:
         """Return what was asked for because this study waits for it, newest first."""

@@ -37,9 +37,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query`: ask what "
         "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE).",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
-        "retrieve": "Is read and does nothing yet.",
-        "retrieves_at_once": "Is read and does nothing yet.",
-        "retrieve_hours": "Is read and does nothing yet.",
+        "retrieve": "How studies are fetched from it: `move` (C-MOVE to the node's own port; it must know the node as a move destination, and may "
+        "`send`), `get` (C-GET, over the association that asks). Such a remote is queried, too; with `none` it is neither.",
+        "retrieves_at_once": "How many studies are fetched from it at once, at most.",
+        "retrieve_hours": "Spans of the day, local time, in which the node fetches by itself; without any it always does. What a person asks for is "
+        "fetched at once.",
         "fetch_notified": "Whether what a notification of availability says it has, and the node has not, is fetched from it; only with `retrieve`.",
         "orders": "Whether it is asked, by Modality Worklist, for the order of each study: what the images lack of it (accession number, requested "
         "procedure) the results then say.",
@@ -98,7 +100,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "counts as that.",
         "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
         "ended and all that they list is here, or a remote counted as many twice.",
-        "ask": "Remotes that are to be asked how many instances of a study they have. Is read and does nothing yet: the node does not query yet.",
+        "ask": "Remotes, with `retrieve`, that are asked by C-FIND how many instances of a study they have.",
     },
     "[worklist]": {
         "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "

@@ -2,31 +2,26 @@
 
 import os
 import re
-import socket
 import subprocess
-import threading
-import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from pynetdicom import AE as ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.domain import AE
+from tests.asking import FIND, asking
 from tests.dcmtk import dcmqrscp, storescp
 from tests.peers import need
 from tests.walks import hospital
-from tests.walks.holding import EXPLICIT, holding
+from tests.walks.holding import holding
 from tests.walks.questions import KEYS, LEVELS, UNIQUE, VR, Question, Row, questions
 
-FIND = {"P": "1.2.840.10008.5.1.4.1.2.1.1", "S": "1.2.840.10008.5.1.4.1.2.2.1"}
 QUESTIONS = 700
 
 
@@ -65,29 +60,6 @@ def text_of(value: object) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------- asking
-
-
-@contextmanager
-def asking(whom: AE) -> Iterator[Association]:
-    """Associate to ask; what is asked goes out at once, though it is written in two pieces.
-
-    The association's reactor rests all the while: between two questions pynetdicom lets it turn, and then it may take the first response.
-    """
-    entity = ApplicationEntity("ASKER")
-    for sop_class in FIND.values():
-        entity.add_requested_context(sop_class, EXPLICIT)
-    association = entity.associate(whom.host, whom.port, ae_title=whom.title)
-    assert association.is_established
-    association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    resting = threading.Event()
-    resume, resting.set = resting.set, lambda: None  # type: ignore[method-assign]
-    association._reactor_checkpoint = resting
-    time.sleep(0.1)  # it looks every millisecond
-    try:
-        yield association
-    finally:
-        resting.set = resume  # type: ignore[method-assign]
-        association.release()
 
 
 def answers(association: Association, question: Question) -> list[Row]:
