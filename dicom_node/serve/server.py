@@ -114,11 +114,11 @@ class Server:
     def stop(self) -> None:
         """Take no more associations, let those under way finish, and end."""
         self._fetching.stop()  # before those who receive what it asked for
-        for one in self._receivers:
-            one.close()
+        for process in self._receivers:
+            process.close()
         self._receiver.stop(_GRACE_S)
-        for one in self._receivers:
-            one.stop()
+        for process in self._receivers:
+            process.stop()
         if self._work is not None:
             self._work.stop()
         for one in self._going:
@@ -138,8 +138,8 @@ class Server:
         if self._receive_command:
             command = [*self._receive_command, "--port", str(self.port)]
             self._receivers = [_Kept("receiving", command) for _ in range(self._site.config.node.receivers - 1)]
-        for one in self._receivers:
-            one.start()
+        for process in self._receivers:
+            process.start()
 
 
 class _Kept:
