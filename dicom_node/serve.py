@@ -23,7 +23,7 @@ from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import Selection, select
 from dicom_node.config import Input, Model, NodeConfig, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Header, Job, NodeError, PerformedStep, Refused, Series, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Count, Header, Job, NodeError, PerformedStep, Refused, Series, Study, Transient, fault
 from dicom_node.guard import credentials
 from dicom_node.query import count
 from dicom_node.query import services as query_services
@@ -323,7 +323,7 @@ def evidence_of(store: Store, study: Study, witnesses: Witnesses) -> Evidence:
         study,
         steps=_steps_of(store, uid),
         notices=store.notices.of_study(uid),
-        counts=counting.of(uid) if counting is not None else (),
+        counts=(*_counts_of_retrievals(store, uid), *(counting.of(uid) if counting is not None else ())),
         ended_at=presence.ended_at(uid) if presence is not None else 0.0,
     )
 
@@ -331,6 +331,16 @@ def evidence_of(store: Store, study: Study, witnesses: Witnesses) -> Evidence:
 def _steps_of(store: Store, study_instance_uid: str) -> tuple[PerformedStep, ...]:
     """Return a study's performed procedure steps; of one that made several studies nobody says which images are this study's."""
     return tuple(step if len(step.study_instance_uids) == 1 else replace(step, series={}) for step in store.steps.of_study(study_instance_uid))
+
+
+def _counts_of_retrievals(store: Store, study_instance_uid: str) -> tuple[Count, ...]:
+    """Return how many instances the remotes say they have that the study is being fetched from: until then it is known not to be whole."""
+    under_way = (one for one in store.retrievals.list(study_instance_uid=study_instance_uid) if not one.state.has_ended)
+    return tuple(
+        Count(source=one.remote, at=one.requested_at, instances=one.expected - store.deliveries.there(study_instance_uid, one.remote))
+        for one in under_way
+        if one.expected is not None
+    )
 
 
 def _without_ours(count: Ask, store: Store) -> Ask:
