@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,14 +23,14 @@ from dicom_node.assemble.rejection import notes_of, rejections
 from dicom_node.assemble.selection import Selection, select
 from dicom_node.config import Input, Model, NodeConfig, Site
 from dicom_node.deliver import Committer, Deliverer, Reports
-from dicom_node.domain import HEADER_KEYWORDS, Count, Header, Job, NodeError, PerformedStep, Refused, Series, Study, Transient, fault
+from dicom_node.domain import HEADER_KEYWORDS, Count, Header, Job, NodeError, PerformedStep, Refused, RetrievalState, Series, Study, Transient, fault
 from dicom_node.guard import credentials
-from dicom_node.query import count
+from dicom_node.query import Answer, count, find
 from dicom_node.query import services as query_services
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.query.retrieving import Take
-from dicom_node.query.seeking import Suits
+from dicom_node.query.seeking import Seeking, Suits
 from dicom_node.receive import Door, Presence, Promises, Receiver, Reporter, read_keywords, recovered
 from dicom_node.route import Routing, route
 from dicom_node.schedule import Ticks, retire, take_back
@@ -46,6 +46,15 @@ _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
 _WORK_BACK_AFTER_S = 1.0
 _GRACE_S = 10.0
+
+
+class _Going(Protocol):
+    """What goes on in threads of its own."""
+
+    @property
+    def alive(self) -> bool: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Server:
@@ -66,14 +75,18 @@ class Server:
         self._store = store
         self._clock = clock
         self._receiver = receiver(site, store, clock)
-        self._deliverer = Deliverer(site.config, store, clock=clock)
-        self._committer = Committer(site.config, store, clock)
-        self._reporter = Reporter(site.config, store, clock)
-        self._notifier = Notifier(site.config, store, clock)
-        self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
-        self._inquirer = Inquirer(site.config, store, clock)
         self._counting = Counting(_without_ours(count, store), clock) if count is not None else None
-        self._judge = _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence))
+        self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
+        self._going: tuple[_Going, ...] = (
+            _Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence)),
+            Deliverer(site.config, store, clock=clock),
+            Committer(site.config, store, clock),
+            Reporter(site.config, store, clock),
+            Notifier(site.config, store, clock),
+            Inquirer(site.config, store, clock),
+            self._fetching,
+            *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),
+        )
         self._ticks = Ticks()
         self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
         self._receive_command = receive_command
@@ -87,8 +100,7 @@ class Server:
     @property
     def healthy(self) -> bool:
         """Whether every thread that has to go on goes on; when not, the process is better started anew, which loses nothing."""
-        kept = (self._deliverer, self._committer, self._reporter, self._notifier, self._inquirer, self._fetching, self._judge)
-        return all(one.alive for one in kept)
+        return all(one.alive for one in self._going)
 
     def start(self) -> None:
         """Put in order what a crash left, then listen, decide, send, and start the analysing process.
@@ -103,13 +115,8 @@ class Server:
         log.info("swept", moved=moved, recorded=recorded, unacknowledged=removed, buried=buried, taken_back=taken)
         self._receiver.start()
         self._start_receivers()
-        self._judge.start()
-        self._deliverer.start()
-        self._committer.start()
-        self._reporter.start()
-        self._notifier.start()
-        self._fetching.start()
-        self._inquirer.start()
+        for one in self._going:
+            one.start()
         if self._work is not None:
             self._work.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
@@ -128,17 +135,14 @@ class Server:
         self._receiver.stop(_GRACE_S)
         for receiver in self._receivers:
             receiver.stop()
-        self._judge.stop()
+        if self._work is not None:
+            self._work.stop()
+        for one in self._going:
+            if one is not self._fetching:
+                one.stop()
         if self._counting is not None:
             self._counting.stop()
         self._ticks.stop()
-        if self._work is not None:
-            self._work.stop()
-        self._deliverer.stop()
-        self._committer.stop()
-        self._reporter.stop()
-        self._notifier.stop()
-        self._inquirer.stop()
         log.info("stopped")
 
     def _retire(self) -> None:
@@ -193,6 +197,31 @@ def taking(site_config: NodeConfig, store: Store, clock: Callable[[], float]) ->
         return 0x0000, ""
 
     return take
+
+
+def seeking(site: Site, store: Store, clock: Callable[[], float]) -> Seeking:
+    """Return what finds the earlier studies that jobs wait for."""
+    config = site.config
+
+    def find_there(name: str, level: str, keys: Mapping[str, str]) -> tuple[Answer, ...]:
+        remote = config.remotes[name]
+        return find(remote, config.node, level, keys, credentials=credentials(config.node, remote))
+
+    def fetch(job: Job, name: str, study_instance_uid: str) -> None:
+        why = f"an earlier study for {job.model} of job {job.id}"
+        of = job.study_instance_uid
+        store.retrievals.ask(name, study_instance_uid, who="node", why=why, now=clock(), wanted_for=of, deadline=job.not_before)
+
+    def fate(job: Job, study_instance_uid: str) -> str | None:
+        wishes = store.retrievals.wanted_for(job.study_instance_uid)
+        one = next((one for one in wishes if one.study_instance_uid == study_instance_uid), None)
+        if one is None:
+            return "its retrieval is not on record"
+        if not one.state.has_ended:
+            return None
+        return "" if one.state is RetrievalState.COMPLETED else one.reason
+
+    return Seeking(store, clock, find=find_there, fetch=fetch, fate=fate, suits=suiting(site.models, select))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

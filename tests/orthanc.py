@@ -61,8 +61,8 @@ def orthanc(folder: Path, *, title: str = "ORTHANC", remotes: Mapping[str, AE] |
 
 
 def ask(url: str, body: Any = None) -> Any:
-    """Ask Orthanc's REST API: GET, or POST of a body as JSON; the answer as JSON, or as bytes when it is no JSON."""
-    data = None if body is None else json.dumps(body).encode()
+    """Ask Orthanc's REST API: GET, or POST of a body, of bytes as they are, else as JSON; the answer as JSON, or as bytes when it is no JSON."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data=data), timeout=30) as answer:
         content = answer.read()
         return json.loads(content) if answer.headers.get_content_type() == "application/json" else content

@@ -26,6 +26,7 @@ from tests import phantoms
 from tests.contracts.arrange import LEASE_S, in_quarantine, result_of
 from tests.orthanc import free_ports
 from tests.verbs import Said, run
+from tests.worklists import entry, write
 
 FAKES = Path(__file__).parent / "models"
 NOW = 1_700_000_000.0  # years ago
@@ -236,7 +237,7 @@ def test_show_tells_of_a_study_a_job_and_the_quarantine(house: House) -> None:
     assert [set(event) for event in study["events"]] == [KEYS["event"]] * len(study["events"])
     assert [event["kind"] for event in study["events"]][:4] == ["first instance", "complete", "scheduled", "claimed"]
     job = house.verb("show", house.completed.id, "--json").json
-    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries"}, KEYS["job"])
+    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications"}, KEYS["job"])
     assert [set(one) for one in job["results"]] == [KEYS["result"], KEYS["result"]]
     assert [set(one) for one in job["deliveries"]] == [KEYS["delivery"], KEYS["delivery"]]
     (row,) = house.verb("show", "quarantine", "--json").json
@@ -432,3 +433,15 @@ def test_check_names_what_is_wrong_and_what_to_do(house: House) -> None:
     assert all(row["hint"] for row in found.values() if not row["ok"])
     assert {"storage", "model good", "remote scanner", "remote pacs: name"} <= set(found)
     assert "FAILS" in house.verb("check").out
+
+
+def test_check_counts_the_entries_of_a_worklist(tmp_path: Path) -> None:
+    """Or says that the folder is not there."""
+    write(tmp_path / "lists", "a", entry())
+    for folder, says in (("lists", "1 entry"), ("none", "cannot be read")):
+        config = tmp_path / f"{folder}.toml"
+        storage = f"[node]\nport = 0\nstorage = {json.dumps(str(tmp_path / 'data'))}\n"
+        config.write_text(f"{storage}[worklist]\nfolder = {json.dumps(str(tmp_path / folder))}\n")
+        rows = {row["what"]: row for row in run("check", "--json", "--config", config).json}
+        assert says in rows["worklist"]["says"]
+        assert rows["worklist"]["ok"] is (folder == "lists")

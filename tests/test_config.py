@@ -134,6 +134,7 @@ def test_every_example_loads(path):
         ("", '[[rules]]\nname = "CT"\nanalyse = ["measures"]\n', "two rules have the name 'CT'"),
         ("", '[complete]\nask = ["pasc"]\n', "complete.ask names 'pasc', which is not among [remotes]: ct, pacs"),
         ("", '[complete]\nask = ["pacs"]\n', "complete.ask names 'pacs', which is not queried: give it `retrieve`"),
+        ('may = ["receive"]', 'may = ["receive"], fetch_notified = true', "fetch_notified: nothing is fetched from this remote; give it `retrieve`"),
         ('priority = "HIGH"', 'late = "never"', "rules.0.late"),
         ('priority = "HIGH"', 'priority = "STAT"', "rules.0.priority (is 'STAT'): 'STAT' is not a priority: HIGH, MEDIUM or LOW"),
         ("when.Modality", "when.Modalty", "rules.0.when: 'Modalty' is not a DICOM keyword; keywords are written like BodyPartExamined"),

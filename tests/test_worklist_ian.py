@@ -109,7 +109,7 @@ def test_what_is_not_here_is_fetched_from_the_remote_that_has_it(how: str, title
         "pacs": {"ae": "PACS@h:104", "retrieve": "move", "fetch_notified": True},
         "vna": {"ae": "VNA@h:104", "retrieve": "get", "fetch_notified": True},
         "tape": {"ae": "TAPE@h:104", "retrieve": "move"},
-        "ct": {"ae": "CT@h:104", "fetch_notified": True},
+        "ct": {"ae": "CT@h:104"},
     }
     config = NodeConfig.model_validate({"remotes": remotes})
     said = noticed(UID, available(STUDY, {"1.2.3.1": ["1.2.3.1.1", "1.2.3.1.2"]}, how=how, titles=titles))

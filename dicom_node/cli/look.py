@@ -203,9 +203,9 @@ def _show_quarantine(store: "Store", as_json: bool) -> None:
 
 def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     job = store.jobs.get(job_id)
-    results, sent = store.jobs.results(job_id), store.deliveries.list(job_id=job_id)
+    results, sent, told = store.jobs.results(job_id), store.deliveries.list(job_id=job_id), store.announcements.list(job_id=job_id)
     if as_json:
-        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent)})
+        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent), "notifications": plain(told)})
         return
     facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
@@ -229,6 +229,8 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
         ("#", "kind", "to", "state", "status", "says"),
         [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent],
     )
+    if told:
+        table("notifications", ("to", "of what is at", "state", "says"), [(one.remote, one.holder, one.state, one.reason) for one in told])
 
 
 def _show_study(store: "Store", uid: str, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, site_of, table, write
-from dicom_node.domain import ConfigError
+from dicom_node.domain import ConfigError, Refused
 
 if TYPE_CHECKING:
     from dicom_node.config import Model, Site
@@ -96,7 +96,7 @@ def check(config: ConfigOption = None, storage: StorageOption = None, as_json: J
     """Try everything the node needs, and say what is wrong and what to do."""
     log_to_stderr(logging.WARNING)
     site = site_of(config, storage)
-    rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_remotes(site)]
+    rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_worklist(site), *_check_remotes(site)]
     if as_json:
         write([{"what": what, "ok": ok, "says": says, "hint": hint} for what, ok, says, hint in rows])
     else:
@@ -148,6 +148,19 @@ def _check_model(model: "Model", asked_for: bool) -> Row:
     if all(w.local for w in missing):
         return what, not asked_for, says, "The model's card says how a site makes them."
     return what, False, says, "dicom-node models --fetch"
+
+
+def _check_worklist(site: "Site") -> list[Row]:
+    from dicom_node.worklist import Folder
+
+    place = site.config.worklist.folder
+    if place is None:
+        return []
+    try:
+        entries = Folder(place).entries()
+    except Refused:
+        return [("worklist", False, f"{place} cannot be read", "Correct worklist.folder, or let this user read it.")]
+    return [("worklist", True, f"{place}: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}", "")]
 
 
 def _check_remotes(site: "Site") -> list[Row]:

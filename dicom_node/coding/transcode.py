@@ -271,11 +271,12 @@ class _Frames:
         ValueError: it is not.
         """
         rows, columns, samples, allocated, stored = (_number(kept, tag) for tag in (_ROWS, _COLUMNS, _SAMPLES, _ALLOCATED, _STORED))
-        number, photometric = int(kept.get(_FRAMES, b"").strip(b" \0") or 1), kept.get(_PHOTOMETRIC, b"").strip(b" \0").decode("ascii")
+        count, photometric = kept.get(_FRAMES, b"").strip(b" \0") or b"1", kept.get(_PHOTOMETRIC, b"").strip(b" \0").decode("ascii")
+        number = int(count) if count.isdigit() else 0
         if allocated not in (8, 16, 32) or not 0 < stored <= allocated or samples not in (1, 3) or min(rows, columns, number) < 1:
             raise ValueError("pixels of a kind that is not decoded here")
         if samples == 3 and photometric not in _COLOURS:
-            raise ValueError(f"pixels in the colour space {photometric[:16]}, which are not decoded here")
+            raise ValueError("pixels in a colour space that is not decoded here")
         offsets = kept.get(_OFFSETS, b""), kept.get(_LENGTHS, b"")
         made = cls(
             transfer_syntax_uid=transfer_syntax_uid,

@@ -140,6 +140,8 @@ class Remote(_Part):
             raise ValueError('certificate: "sha256:" and 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256` prints them')
         if self.user is not None and self.user.passcode_file is not None and self.tls is None:
             raise ValueError("user.passcode_file: a passcode goes over TLS alone; add `tls` to this remote")
+        if self.fetch_notified and self.retrieve == "none":
+            raise ValueError("fetch_notified: nothing is fetched from this remote; give it `retrieve`")
         return self
 
 

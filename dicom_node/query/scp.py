@@ -5,6 +5,7 @@ on disk; one whose transfer syntax the peer does not accept is decoded only wher
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.domain import NodeError, PeerUnavailable, Unsuitable, fault
+from dicom_node.domain import AE, NodeError, PeerUnavailable, Unsuitable, fault
 from dicom_node.guard import credentials
 from dicom_node.query import identifier
 from dicom_node.query.conversion import Ready, ready
@@ -36,6 +37,7 @@ _MODELS: Mapping[str, tuple[type[Any], int, tuple[Level, ...]]] = {  # SOP class
 }
 _NOT_AUTHORISED, _UNKNOWN_DESTINATION, _UNABLE = 0x0124, 0xA801, 0xC001
 _UNSUPPORTED_KEYS = 0xFF01
+_LOOK_EVERY_S = 0.2  # while a place is waited for
 _MESSAGES = 0xFFFF  # a Message ID has two bytes
 
 _log = structlog.get_logger()
@@ -71,10 +73,12 @@ def services(config: NodeConfig, store: Store, holdings: Holdings, clock: Callab
     ------
     ConfigError: a certificate or a passcode that a destination is called with cannot be read.
     """
+    places = {}
     for remote in config.remotes.values():
         if "receive" in remote.may:
             credentials(config.node, remote)
-    room = _Room(config=config, store=store, holdings=holdings, clock=clock)
+            places[remote.ae] = threading.BoundedSemaphore(remote.associations)
+    room = _Room(config=config, store=store, holdings=holdings, clock=clock, places=places)
     handlers = ((evt.EVT_SOP_EXTENDED, _agree),)
     return (Service(abstract_syntaxes=tuple(_MODELS), handlers=handlers, prepare=room.prepare),)
 
@@ -90,6 +94,7 @@ class _Room:
     store: Store
     holdings: Holdings
     clock: Callable[[], float]
+    places: Mapping[AE, threading.BoundedSemaphore]  # of each destination, as many as it lets the node associate at once
 
     def prepare(self, association: Association) -> None:
         """Take an association's Query/Retrieve requests before pynetdicom serves them."""
@@ -205,7 +210,7 @@ class _Room:
         finally:
             outcomes.close()  # type: ignore[attr-defined]  # it is a generator: its association is released here
             self._tell(asked, query, tally, instances)
-        final = tally.final() if status is None else status
+        final = status if status is not None else CANCELLED if tally.remaining else tally.final()
         data = identifier.failed_list((one.of.sop_instance_uid for one in tally.failed), asked.encoding) if tally.failed else b""
         asked.replies.say(final, data, counters=tally.counters(pending=final == CANCELLED))
 
@@ -216,7 +221,20 @@ class _Room:
         return contextlib.nullcontext()
 
     def _moved(self, asked: _Asked, remote: Remote, instances: tuple[Held, ...]) -> Iterator[Outcome]:
-        """Send instances to another application entity, as many associations one after the other as their presentation contexts need."""
+        """Send instances to another application entity, as many associations one after the other as their presentation contexts need.
+
+        While others are being sent to it over as many associations as it allows, these wait; whoever asked may cancel that.
+        """
+        place = self.places[remote.ae]
+        while not place.acquire(timeout=_LOOK_EVERY_S):
+            if asked.replies.cancelled or asked.replies.gone:
+                return
+        try:
+            yield from self._shares_sent(asked, remote, instances)
+        finally:
+            place.release()
+
+    def _shares_sent(self, asked: _Asked, remote: Remote, instances: tuple[Held, ...]) -> Iterator[Outcome]:
         node, originator = self.config.node, MoveOriginator(ae_title=asked.calling_ae, message_id=asked.replies.message_id)
         for share in shares(instances):
             try:

@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, or_, select, update
 
-from dicom_node.domain import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState, DeliveryState, JobState, Result, derived_uid
-from dicom_node.store.database import Database, unless_there
+from dicom_node.domain import ANNOUNCEMENT_TRANSITIONS, Announcement, AnnouncementState, DeliveryState, JobState, Result
+from dicom_node.store.announcing import announce
+from dicom_node.store.database import Database
 from dicom_node.store.deliveries import deliveries_of
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import announcement, delivery, job, result
@@ -25,15 +26,13 @@ class Announcements:
         known = select(announcement.c.id).where(announcement.c.remote == remote, announcement.c.job_id == job.c.id)
         goes = select(delivery.c.id).join(result, result.c.id == delivery.c.result_id).where(result.c.job_id == job.c.id)
         ended = job.c.state == JobState.COMPLETED, job.c.ended_at >= since, ~known.exists(), goes.exists()
-        wanted = select(job.c.id, job.c.identity, job.c.study_instance_uid).where(*ended).order_by(job.c.id).limit(_AT_ONCE)
+        wanted = select(job.c.id).where(*ended).order_by(job.c.id).limit(_AT_ONCE)
         with self._database.read() as connection:
             if connection.execute(wanted).first() is None:
                 return 0
         with self._database.write() as connection:
-            rows = [row for found in connection.execute(wanted).all() for row in _rows(connection, remote, found, now)]
-            if not rows:
-                return 0
-            return connection.execute(unless_there(connection, announcement), rows, execution_options={"preserve_rowcount": True}).rowcount
+            found = connection.execute(wanted).scalars().all()
+            return sum(announce(connection, job_id, (remote,), _holders(connection, job_id), now) for job_id in found)
 
     def claim(self, remote: str, *, now: float, lease_s: float, committing: Collection[str]) -> Announcement | None:
         """Take the next that a remote may be told; None when there is none. It may be told once every result of its job is at its destination.
@@ -73,9 +72,12 @@ class Announcements:
             same = announcement.c.id == one.id, announcement.c.state == AnnouncementState.PENDING
             connection.execute(update(announcement).where(*same).values(**values))
 
-    def list(self, *, remote: str = "", state: AnnouncementState | None = None, limit: int = 50) -> tuple[Announcement, ...]:
+    def list(
+        self, *, remote: str = "", state: AnnouncementState | None = None, job_id: int | None = None, limit: int = 50
+    ) -> tuple[Announcement, ...]:
         """Return announcements, newest first."""
         conditions: list[Any] = [announcement.c.remote == remote] if remote else []
+        conditions += [] if job_id is None else [announcement.c.job_id == job_id]
         conditions += [] if state is None else [announcement.c.state == state]
         with self._database.read() as connection:
             wanted = select(announcement).where(*conditions).order_by(announcement.c.id.desc()).limit(limit)
@@ -94,14 +96,10 @@ class Announcements:
             return True
 
 
-def _rows(connection: Connection, remote: str, of_job: Any, now: float) -> list[dict[str, Any]]:
-    holders = select(delivery.c.destination).join(result, result.c.id == delivery.c.result_id).where(result.c.job_id == of_job.id).distinct()
-    fixed = {"remote": remote, "job_id": of_job.id, "study_instance_uid": of_job.study_instance_uid, "state": AnnouncementState.PENDING}
-    fixed |= {"created_at": now, "not_before": now, "attempts": 0, "reason": ""}
-    return [
-        fixed | {"holder": holder, "sop_instance_uid": derived_uid("notification", remote, of_job.identity, holder)}
-        for holder in sorted(connection.execute(holders).scalars())
-    ]
+def _holders(connection: Connection, job_id: int) -> list[str]:
+    """Return the destinations of a job's results."""
+    wanted = select(delivery.c.destination).join(result, result.c.id == delivery.c.result_id).where(result.c.job_id == job_id).distinct()
+    return sorted(connection.execute(wanted).scalars())
 
 
 def _is_there(committing: Collection[str]) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, RowMapping, func, select, update
 
 from dicom_node.domain import DELIVERY_TRANSITIONS, Delivery, DeliveryState, Rejected, Result
+from dicom_node.store.announcing import announce_also
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
@@ -133,6 +134,7 @@ class Deliveries:
             if new:
                 why = f"{new} results to {name}"
                 note(connection, Event(at=now, study_instance_uid=rows[0].study_instance_uid, job_id=job_id, kind="queued", who=who, why=why))
+                announce_also(connection, job_id, name, now)
             return new
 
     def list(

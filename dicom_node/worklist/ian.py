@@ -76,7 +76,7 @@ def sources(said: Notification, absent: Collection[str], remotes: Mapping[str, R
 
     Only a remote of which the site wants it is asked, and each instance of the first that has it.
     """
-    fetchable = {remote.ae.title: name for name, remote in reversed(list(remotes.items())) if remote.fetch_notified and remote.retrieve != "none"}
+    fetchable = {remote.ae.title: name for name, remote in reversed(list(remotes.items())) if remote.fetch_notified}
     counts: dict[str, int] = {}
     for one in said.instances:
         name = next((fetchable[title] for title in one.retrieve_aes if title in fetchable), None)

@@ -60,7 +60,7 @@ def ours(folder: Path, more: str = "") -> Iterator[Receiver]:
     ae = AE("DICOM_NODE", "127.0.0.1", free_ports(1)[0])
     config.write_text(_CONFIG.format(port=ae.port, storage=storage, more=more))
     with _process([sys.executable, "-m", "dicom_node", "serve", "-c", str(config)], folder) as process:
-        _wait_until_listening(ae, process, folder)
+        wait_until_listening(ae, process, folder)
         yield Receiver(ae=ae, pid=process.pid, kept=lambda: _rows(storage / "ledger.sqlite"))
 
 
@@ -85,7 +85,7 @@ def storescp(folder: Path, nodelay: str = "1") -> Iterator[Receiver]:
     ae = AE("STORESCP", "127.0.0.1", free_ports(1)[0])
     command = [need("storescp"), "--fork", "+B", "--max-pdu", "131072", "-aet", ae.title, "-od", str(kept), str(ae.port)]
     with _process(command, folder, TCP_NODELAY=nodelay) as process:
-        _wait_until_listening(ae, process, folder)
+        wait_until_listening(ae, process, folder)
         yield Receiver(ae=ae, pid=process.pid, kept=lambda: len(os.listdir(kept)))
 
 
@@ -174,7 +174,13 @@ def _process(command: Sequence[str], folder: Path, **environment: str) -> Iterat
             process.stdout.close()
 
 
-def _wait_until_listening(ae: AE, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+def wait_until_listening(ae: AE, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait until a process takes connections.
+
+    Raises
+    ------
+    RuntimeError: it has ended, or does not in time; with the end of its log.
+    """
     until = time.monotonic() + _START_S
     while time.monotonic() < until and process.poll() is None:
         try:

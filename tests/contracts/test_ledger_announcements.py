@@ -86,6 +86,17 @@ def test_a_failure_is_counted_unless_the_remote_was_not_reached(store):
     assert (last(store, "not notified"), claimed(store, at=NOW + 1000)) == (("ris", "refused often"), None)
 
 
+def test_results_that_are_sent_elsewhere_later_are_told_of_too(store):
+    """To all who are told of that job; not before they are there."""
+    job = finished(store)
+    expected(store)
+    store.deliveries.send(job.id, "archive", who="a person", now=NOW)
+    assert {(one.remote, one.holder) for one in store.announcements.list(job_id=job.id)} == {("ris", "pacs"), ("ris", "archive")}
+    delivered(store)
+    assert claimed(store).holder == "pacs"
+    assert claimed(store) is None
+
+
 def test_an_announcement_goes_with_its_study(store):
     """Nothing of a purged study is told."""
     finished(store)

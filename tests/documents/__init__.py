@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 GENERATORS: Mapping[str, Callable[[], str]] = {
     "services": conformance.services,
     "negotiation": conformance.negotiation,
+    "query-keys": conformance.query_keys,
     "verification-syntaxes": conformance.verification_syntaxes,
     "association": conformance.association,
     "scp-statuses": conformance.scp_statuses,

@@ -2,25 +2,32 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom import build_context
 from pynetdicom.presentation import negotiate_unrestricted
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
+from dicom_node import serve
 from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.domain import Refused, Result
+from dicom_node.query import services as query_services
+from dicom_node.query.retrieving import GET, MOVE
+from dicom_node.query.scu import FIND
 from dicom_node.receive import Door, Receiver, door, scp, visit
 from dicom_node.receive.header import split_file
 from dicom_node.report.technique import X_RAYS
 from dicom_node.store import Store
+from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS
+from dicom_node.store.match import REQUIRED_KEYS
 from dicom_node.wire import Requestor, peer
 from dicom_node.wire.peer import CONNECT_TIMEOUT_S
 from tests import phantoms
@@ -44,6 +51,7 @@ _PROPOSED = {
     "Instance Availability Notification": "1.2.840.10008.5.1.4.33",
     "Basic Grayscale Print Management Meta": "1.2.840.10008.5.1.1.9",
 }
+_ASKED = frozenset({*FIND, *GET, *MOVE})  # by the Query/Retrieve SCU
 _RESULTS = {0: "accepted", 3: "refused: abstract syntax not supported (3)", 4: "refused: transfer syntaxes not supported (4)"}
 
 
@@ -78,7 +86,38 @@ def services() -> str:
     rows += [(decisions.class_name(one.sop_class_uid), f"`{one.sop_class_uid}`", "yes, as results", "yes") for one in results()]
     rows.append((f"the other {len(_STORAGE_CLASSES) - len(results())} storage classes that the program knows by name", "", "no", "yes"))
     rows.append(("private storage classes, and storage classes that it does not know", "", "no", "yes"))
+    rows += [(UID(uid).name.replace(" Information Model", ""), f"`{uid}`", "yes" if uid in _ASKED else "no", "yes") for uid in scp_models()]
     return table(("SOP class", "UID", "SCU", "SCP"), rows)
+
+
+def scp_models() -> tuple[str, ...]:
+    """Return the SOP classes of the Query/Retrieve SCP."""
+    return query_services(NodeConfig(), _Nothing(), None, lambda: 0.0)[0].abstract_syntaxes  # type: ignore[arg-type]
+
+
+def query_keys() -> str:
+    """Which keys are supported, from which level down, and how each is matched; asked of the ledger."""
+    levels, keys = list(ATTRIBUTES), list(dict.fromkeys(keyword for known in ATTRIBUTES.values() for keyword in known))
+    rows = []
+    for keyword in keys:
+        at = [level for level in levels if keyword in ATTRIBUTES[level]]
+        vr = dictionary_VR(keyword).partition(" ")[0]
+        kind = "unique" if keyword in UNIQUE_KEYS.values() else "required" if keyword in REQUIRED_KEYS else "optional"
+        matched = _MATCHED.get(vr, "single value") if keyword != "TimezoneOffsetFromUTC" else "none: it is told"
+        rows.append((f"`{keyword}`", vr, ", ".join(at), kind, matched))
+    return table(("key", "VR", "levels", "type", "matching beside universal"), rows)
+
+
+_MATCHED = dict.fromkeys(("AE", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"), "single value, wildcard") | {
+    "UI": "single value, list of UIDs",
+    "DA": "single value, range",
+    "TM": "single value, range",
+    "DT": "single value, range",
+    "PN": "single value, wildcard; without regard to case and accents",
+    "IS": "single value, as numbers",
+    "DS": "single value, as numbers",
+    "US": "single value, as numbers",
+}
 
 
 def negotiation() -> str:
@@ -126,8 +165,22 @@ def association() -> str:
     return table(("parameter", "as acceptor", "as requestor"), rows)
 
 
+class _Nothing:
+    """Stands for a store that nobody asks."""
+
+    holdings = bell = None
+
+
+@dataclass(frozen=True)
+class _Site:
+    config: NodeConfig
+
+
 def _receiver() -> Receiver:
-    return Receiver(NodeConfig(), None)  # type: ignore[arg-type]  # it is not started, and stores nothing
+    """Return what listens, with the services of every room; it is not started, and stores nothing."""
+    config = NodeConfig()
+    rooms = serve.services(_Site(config), _Nothing(), lambda: 0.0)  # type: ignore[arg-type]
+    return Receiver(config, None, services=rooms)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------- statuses, SCP

@@ -34,8 +34,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[remotes.NAME]": {
         "ae": "Its address.",
         "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: ask it for "
-        "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query` and `move` are read and "
-        "do nothing yet.",
+        "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query`: ask what "
+        "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE).",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "How studies are fetched from it: `move` (C-MOVE to the node's own port; it must know the node as a move destination, and may "
         "`send`), `get` (C-GET, over the association that asks). Such a remote is queried, too; with `none` it is neither.",

@@ -1,6 +1,7 @@
 """A node that answers queries and retrievals, and the peers that ask it and are sent to: pynetdicom's, which do as a test bids them."""
 
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,6 +134,8 @@ def asking(
 ) -> Iterator[Association]:
     """Associate with a node for queries and retrievals.
 
+    The association's reactor rests all the while: between two requests pynetdicom lets it turn, and then it may take the first response.
+
     takes: SOP classes of objects that may come over the same association. agreed: extended negotiation of the first SOP class.
     """
     entity = ApplicationEntity(calling_ae)
@@ -148,9 +151,15 @@ def asking(
         to.host, to.port, contexts, to.title, ext_neg=wanted, evt_handlers=handlers, tls_args=(tls, to.host) if tls else None
     )
     assert association.is_established
+    resting = threading.Event()
+    resume, resting.set = resting.set, lambda: None  # type: ignore[method-assign]
+    association._reactor_checkpoint = resting
+    time.sleep(0.05)  # it looks every millisecond
     try:
         yield association
     finally:
+        resting.set = resume  # type: ignore[method-assign]
+        resting.set()
         if association.is_established:
             association.release()
 

@@ -1,8 +1,13 @@
 """The node tells a RIS of pynetdicom's which results exist and where; the RIS answers in each of the ways that there are, or not at all."""
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,15 +56,20 @@ class Ris:
         return (status(event) if callable(status) else status), None
 
 
-@contextmanager
-def notifying(store: Store, ris: AE, *, may: tuple[str, ...] = (), timeout_s: float = 5.0, attempts: int = 3) -> Iterator[Notifier]:
-    """Let the node tell the RIS of what is at its PACS."""
+def configured(ris: AE, *, may: tuple[str, ...] = (), timeout_s: float = 5.0, attempts: int = 3) -> NodeConfig:
+    """Return the configuration of a node that tells a RIS of what is at its PACS."""
     remotes = {
         "ris": {"ae": str(ris), "notify": True, "may": list(may), "timeout_s": timeout_s},
         "pacs": {"ae": "PACS@10.0.4.10:104", "may": ["receive"]},
     }
     deliver = {"backoff_s": 0.05, "backoff_max_s": 0.2, "poll_s": 0.05, "attempts": attempts}
-    notifier = Notifier(NodeConfig.model_validate({"node": {"port": 0}, "remotes": remotes, "deliver": deliver}), store)
+    return NodeConfig.model_validate({"node": {"port": 0}, "remotes": remotes, "deliver": deliver})
+
+
+@contextmanager
+def notifying(store: Store, ris: AE, *, later_s: float = 0.0, **how: Any) -> Iterator[Notifier]:
+    """Let a node do so, by a clock that is so much later."""
+    notifier = Notifier(configured(ris, **how), store, lambda: time.time() + later_s)
     notifier.start()
     try:
         yield notifier
@@ -145,3 +155,40 @@ def test_a_ris_that_aborts_or_is_silent_is_told_again(store: Store) -> None:
     with Ris(abort, say_nothing, 0x0000) as ris, notifying(store, ris.ae, timeout_s=1.0, attempts=9):
         assert ended(store, AnnouncementState.TOLD).attempts == 3
     assert len(ris.told) == 3
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from dicom_node.domain import AE
+from dicom_node.store import Store
+from dicom_node.worklist import Notifier
+from tests.walks.test_notifier_walk import configured
+
+notifier = Notifier(configured(AE.parse(sys.argv[2])), Store.open(Path(sys.argv[1])))
+notifier.start()
+time.sleep(600)
+"""
+
+
+def test_a_node_that_is_killed_while_it_tells_tells_the_same_again(store: Store) -> None:
+    """It died between the request and the answer: the RIS has it, says so, and has it once."""
+    known: set[str] = set()
+
+    def keep(event: Any) -> int:
+        uid = str(event.request.AffectedSOPInstanceUID)
+        if uid in known:
+            return 0x0111
+        known.add(uid)
+        os.kill(program.pid, signal.SIGKILL)
+        return 0x0000
+
+    delivered(store)
+    with Ris(keep) as ris:
+        root = Path(__file__).parents[2]
+        program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(store.archive.root), str(ris.ae)], cwd=root)
+        assert program.wait(60) == -signal.SIGKILL
+        assert [one.state for one in store.announcements.list()] == [AnnouncementState.PENDING]
+        with notifying(store, ris.ae, later_s=60.0):  # beyond the lease of the one that died
+            ended(store, AnnouncementState.TOLD)
+    assert (len(known), len(ris.told)) == (1, 2)

@@ -1,33 +1,33 @@
-"""The node and DCMTK's archive hold the same images, and are asked the same: what they answer differently is explained, or wrong."""
+"""The node, DCMTK's archive and Orthanc hold the same images, and are asked the same: what they answer differently is explained, or wrong."""
 
+import io
 import os
 import re
-import socket
 import subprocess
-import threading
-import time
 import unicodedata
+import urllib.request
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
-from pynetdicom import AE as ApplicationEntity
+from pydicom.multival import MultiValue
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.domain import AE
+from tests.asking import FIND, asking
 from tests.dcmtk import dcmqrscp, storescp
+from tests.orthanc import orthanc
 from tests.peers import need
 from tests.walks import hospital
-from tests.walks.holding import EXPLICIT, holding
-from tests.walks.questions import KEYS, LEVELS, UNIQUE, VR, Question, Row, questions
+from tests.walks.holding import holding
+from tests.walks.questions import KEYS, LEVELS, MORE, UNIQUE, VR, Question, Row, more_questions, questions
 
-FIND = {"P": "1.2.840.10008.5.1.4.1.2.1.1", "S": "1.2.840.10008.5.1.4.1.2.2.1"}
-QUESTIONS = 700
+QUESTIONS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,38 +56,18 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 
 def row_of(dataset: Dataset) -> Row:
     """Return what an instance says of each key."""
-    return {keyword: text_of(dataset.get(keyword)) for keys in KEYS.values() for keyword in keys}
+    keywords = {keyword for keys in (*KEYS.values(), *MORE.values()) for keyword in keys}
+    return {keyword: text_of(dataset.get(keyword)) for keyword in keywords} | {"ModalitiesInStudy": text_of(dataset.Modality)}
 
 
 def text_of(value: object) -> str:
-    """Return a value without its padding."""
+    """Return a value without its padding, several in the order of their letters."""
+    if isinstance(value, MultiValue):
+        return "\\".join(sorted(map(text_of, value)))
     return "" if value is None else str(value).rstrip(" \0")
 
 
 # ---------------------------------------------------------------------------------------------------------------- asking
-
-
-@contextmanager
-def asking(whom: AE) -> Iterator[Association]:
-    """Associate to ask; what is asked goes out at once, though it is written in two pieces.
-
-    The association's reactor rests all the while: between two questions pynetdicom lets it turn, and then it may take the first response.
-    """
-    entity = ApplicationEntity("ASKER")
-    for sop_class in FIND.values():
-        entity.add_requested_context(sop_class, EXPLICIT)
-    association = entity.associate(whom.host, whom.port, ae_title=whom.title)
-    assert association.is_established
-    association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    resting = threading.Event()
-    resume, resting.set = resting.set, lambda: None  # type: ignore[method-assign]
-    association._reactor_checkpoint = resting
-    time.sleep(0.1)  # it looks every millisecond
-    try:
-        yield association
-    finally:
-        resting.set = resume  # type: ignore[method-assign]
-        association.release()
 
 
 def answers(association: Association, question: Question) -> list[Row]:
@@ -216,6 +196,24 @@ def test_the_node_finds_what_dcmtk_finds_and_what_it_finds_beside_is_explained(b
     assert not unexplained, "\n".join(unexplained[:10])
     assert {*used} == {*EXPLAINED, TWINS}, "an explanation that explains nothing is stale"
     assert sum(map(bool, said[0])) > QUESTIONS // 2, "too few questions have answers"
+
+
+def test_the_node_finds_and_counts_what_orthanc_does(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.4 Tables C.6-2 and C.6-3: modalities, counts, and what describes a series, of which DCMTK's archive knows nothing; without a difference."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in (both.folder / "hospital").iterdir():
+            archive.write(path, path.name)
+    asked, said = [*more_questions(both.rows, 200)], []
+    with orthanc(both.folder / "orthanc", DicomAlwaysAllowFind=True, DefaultEncoding="Utf8") as (other, url):
+        urllib.request.urlopen(urllib.request.Request(f"{url}/instances", data=packed.getvalue()), timeout=60).close()
+        for whom in (both.node, other):
+            with asking(whom) as association:
+                said.append([counted(answers(association, one)) for one in asked])
+    different = [f"{question}: {ours - theirs} {theirs - ours}" for question, ours, theirs in zip(asked, *said, strict=True) if ours != theirs]
+    assert not different, "\n".join(different[:10])
+    assert sum(map(bool, said[0])) > len(asked) // 2, "too few questions have answers"
 
 
 def test_findscu_gets_the_same_answers(both: Both) -> None:

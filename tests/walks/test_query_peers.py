@@ -11,7 +11,7 @@ from pynetdicom import AllStoragePresentationContexts, evt
 
 from dicom_node.domain import derived_uid
 from tests.orthanc import free_ports
-from tests.walks.held import CT, FIND, GET, MOVE, SECONDARY_CAPTURE, STUDY, asking, destination, identifier, keeping, written
+from tests.walks.held import CT, FIND, GET, MOVE, SECONDARY_CAPTURE, STUDY, Keeping, asking, destination, identifier, keeping, written
 from tests.walks.node import wait_for
 
 PATHS = ("fast", "stock")
@@ -233,6 +233,40 @@ def test_while_one_object_takes_long_the_mover_hears_that_the_node_is_there(tmp_
                 counted.append(status.get("NumberOfRemainingSuboperations"))
         assert counted[:3] == [1, 1, 1]
         assert (counted[-1], status.Status, status.NumberOfCompletedSuboperations) == (None, 0x0000, 2)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_moves_to_one_destination_wait_for_their_place_and_can_be_cancelled_there(tmp_path: Path, path: str) -> None:
+    """`associations` of the remote; the one that waits hears that it does, and FE00 when it wants no more."""
+    waiting, done = threading.Event(), threading.Event()
+
+    def answer(event: evt.Event, number: int) -> int:
+        assert done.wait(30)
+        return 0x0000
+
+    def move(node: Keeping, statuses: list[Any]) -> None:
+        with asking(node.ae, MOVE) as association:
+            statuses += [status for status, _ in association.send_c_move(identifier("STUDY", **WHOLE), "WS", MOVE)]
+
+    with destination(answer) as met, keeping(tmp_path, path, workstation(met.ae, associations=1)) as node:
+        node.take(some(tmp_path, 2))
+        first: list[Any] = []
+        mover = threading.Thread(target=move, args=(node, first))
+        mover.start()
+        wait_for(lambda: met.associations)
+        with asking(node.ae, MOVE) as association:
+            for status, _ in association.send_c_move(identifier("STUDY", **WHOLE), "WS", MOVE, msg_id=9):
+                if status.Status == 0xFF00 and not waiting.is_set():
+                    waiting.set()
+                    association.send_c_cancel(9, query_model=MOVE)
+            assert (status.Status, status.NumberOfRemainingSuboperations) == (0xFE00, 2)
+        assert met.associations == 1
+        done.set()
+        mover.join(30)
+        assert (first[-1].Status, first[-1].NumberOfCompletedSuboperations) == (0x0000, 2)
+        third: list[Any] = []
+        move(node, third)
+        assert (third[-1].Status, met.associations) == (0x0000, 2)
 
 
 # ----------------------------------------------------------------------------------------------- what is agreed to before
