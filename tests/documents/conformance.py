@@ -20,6 +20,8 @@ from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.domain import Refused, Result
 from dicom_node.query import services as query_services
+from dicom_node.query.retrieving import GET, MOVE
+from dicom_node.query.scu import FIND
 from dicom_node.receive import Door, Receiver, door, scp, visit
 from dicom_node.receive.header import split_file
 from dicom_node.report.technique import X_RAYS
@@ -49,6 +51,7 @@ _PROPOSED = {
     "Instance Availability Notification": "1.2.840.10008.5.1.4.33",
     "Basic Grayscale Print Management Meta": "1.2.840.10008.5.1.1.9",
 }
+_ASKED = frozenset({*FIND, *GET, *MOVE})  # by the Query/Retrieve SCU
 _RESULTS = {0: "accepted", 3: "refused: abstract syntax not supported (3)", 4: "refused: transfer syntaxes not supported (4)"}
 
 
@@ -83,7 +86,7 @@ def services() -> str:
     rows += [(decisions.class_name(one.sop_class_uid), f"`{one.sop_class_uid}`", "yes, as results", "yes") for one in results()]
     rows.append((f"the other {len(_STORAGE_CLASSES) - len(results())} storage classes that the program knows by name", "", "no", "yes"))
     rows.append(("private storage classes, and storage classes that it does not know", "", "no", "yes"))
-    rows += [(UID(uid).name.replace(" Information Model", ""), f"`{uid}`", "no", "yes") for uid in scp_models()]
+    rows += [(UID(uid).name.replace(" Information Model", ""), f"`{uid}`", "yes" if uid in _ASKED else "no", "yes") for uid in scp_models()]
     return table(("SOP class", "UID", "SCU", "SCP"), rows)
 
 
