@@ -1,8 +1,10 @@
 """An archive that can be told to misbehave: a real peer (pynetdicom), small enough to be read."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from socketserver import BaseServer
 from typing import Any
 
 from pydicom import Dataset
@@ -136,8 +138,14 @@ def archive(images: Sequence[Dataset] = (), *, title: str = "ARCHIVE", ssl_conte
         entity.add_supported_context(sop_class, [syntax, ExplicitVRLittleEndian, ImplicitVRLittleEndian], *role)
     handlers = [(evt.EVT_C_FIND, archived.on_find), (evt.EVT_C_MOVE, archived.on_move), (evt.EVT_C_GET, archived.on_get)]
     ae = AE(title, "127.0.0.1", free_ports(1)[0])
-    server = entity.start_server((ae.host, ae.port), block=False, evt_handlers=handlers, ssl_context=ssl_context)
+    server = entity.make_server((ae.host, ae.port), evt_handlers=handlers, ssl_context=ssl_context)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
     try:
         yield ae, archived
     finally:
-        server.shutdown()
+        BaseServer.shutdown(server)  # pynetdicom's own wants to know the server from its `start_server`, which looks twice a second
+        server.server_close()
+        thread.join()
+        for association in server.active_associations:
+            association.abort()

@@ -56,6 +56,10 @@ KEYS = {
     for name, keys in {
         "result": "digest id job_id kind path problem series_instance_uid sop_class_uid sop_instance_uid study_instance_uid transfer_syntax_uid",
         "delivery": "attempts created_at destination id not_before reason result sent_at state status",
+        "retrieval": (
+            "attempts by_person deadline ended_at expected failed held holder id lease_until not_before reason remote requested_at state "
+            "study_instance_uid wanted_for who why"
+        ),
         "study": (
             "changes completed_at deliveries first_received_at instances jobs last_received_at look_at revision series state study_instance_uid why"
         ),
@@ -109,6 +113,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     store.jobs.cancel(jobs[1].id, who="test", why="a person canceled it", now=NOW + 12)
     (sending,) = store.deliveries.claim("pacs", "sender", now=NOW + 13, lease_s=LEASE_S, limit=1)
     store.deliveries.give_up(sending, "sender", now=NOW + 14, reason="pacs answered C000", status=0xC000)
+    store.retrievals.ask("archive", "1.2.3", who="test", why="a person asked for it", now=NOW)
     unmatched = next(row["study_instance_uid"] for row in store.studies.list() if not row["jobs"])
     yield House(config, store, store.jobs.get(completed.id), jobs[2], store.jobs.get(jobs[1].id), unmatched, sending.id)
     store.close()
@@ -186,7 +191,13 @@ def test_what_the_system_refuses_is_told_with_its_path(house: House, tmp_path: P
 
 @pytest.mark.parametrize(
     ("verb", "keys", "count"),
-    [("studies", KEYS["study"], 4), ("jobs", KEYS["job"], 3), ("deliveries", KEYS["delivery"], 2), ("models", KEYS["model"], 1)],
+    [
+        ("studies", KEYS["study"], 4),
+        ("jobs", KEYS["job"], 3),
+        ("deliveries", KEYS["delivery"], 2),
+        ("retrievals", KEYS["retrieval"], 1),
+        ("models", KEYS["model"], 1),
+    ],
 )
 def test_a_listing_prints_the_same_keys_always(house: House, verb: str, keys: set[str], count: int) -> None:
     """As JSON for a program, and as a table for a person."""
@@ -290,6 +301,22 @@ def test_send_queues_results_for_one_more_remote(house: House) -> None:
     assert house.verb("send", house.completed.id, "archive").out == "0 results are queued for archive\n"
     assert failed(house.verb("send", house.completed.id, "scanner")) == "'scanner' is not a remote that may receive"
     assert failed(house.verb("send", 99, "archive")) == "there is no job 99"
+
+
+def test_fetch_says_what_it_cannot_do(house: House) -> None:
+    """A remote that nothing is fetched from, a UID that is none, and a question for everything."""
+    assert "'pacs' is not a remote that studies are fetched from: none" in failed(house.verb("fetch", "pacs", "--study", "1.2.3"))
+    house.config.write_text(house.config.read_text().replace('may = ["receive"] }', 'may = ["receive"], retrieve = "get" }'))
+    assert failed(house.verb("fetch", "pacs", "--study", "3.x")) == "'3.x' is no Study Instance UID"
+    assert failed(house.verb("fetch", "pacs")) == "nothing was asked for"
+    assert "refuses the connection" in failed(house.verb("fetch", "pacs", "--patient-id", "P1"))
+
+
+def test_cancel_ends_a_retrieval(house: House) -> None:
+    """Once."""
+    (one,) = house.store.retrievals.list()
+    assert house.verb("cancel", one.id, "--retrieval").out == f"retrieval {one.id} is canceled\n"
+    assert failed(house.verb("cancel", one.id, "--retrieval")) == f"retrieval {one.id} has ended, or does not exist"
 
 
 def test_import_takes_files_in_once(house: House, tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ def test_a_study_waits_while_an_association_that_brought_some_of_it_is_open(stor
     assert (judged(159), judged(160)) == (0, 1)
 
 
+def test_a_study_waits_while_more_of_it_is_being_fetched(store):
+    """The archive has said how many there are; when the retrieval has ended, the quiet period decides again."""
+    arrive(store)
+    store.retrievals.ask("pacs", STUDY, who="anna", why="a person asked for it", now=NOW, by_person=True)
+    one = store.retrievals.claim("pacs", "fetcher", now=NOW, lease_s=900.0)
+    assert store.retrievals.renew(one, "fetcher", now=NOW + 1, lease_s=900.0, expected=2, held=1)
+    assert judge_due(_site(), store, NOW + 61) == 0
+    assert store.retrievals.give_up(one, "fetcher", now=NOW + 90, reason="1 of 2 came", expected=2, held=1)
+    assert judge_due(_site(), store, NOW + 90) == 1
+
+
 def test_what_the_node_sent_there_is_not_counted(store):
     """A remote's count includes the results that it took."""
     finished(store)

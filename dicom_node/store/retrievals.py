@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
-from dicom_node.domain import RETRIEVAL_TRANSITIONS, Rejected, Retrieval, RetrievalState
+from dicom_node.domain import RETRIEVAL_TRANSITIONS, Rejected, Retrieval, RetrievalState, StudyState
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
 from dicom_node.store.journal import Event, note
-from dicom_node.store.tables import instance, result, retrieval, retrieval_wish
+from dicom_node.store.tables import instance, result, retrieval, retrieval_wish, study
 
 _KEPT_S = 90 * 86400.0  # one that has ended, for whoever asks about it
 _TIMES = 8  # that a row is asked for which somebody else is just ending
@@ -227,6 +227,14 @@ def _change(connection: Connection, one: Retrieval, to: RetrievalState, *, who: 
     fresh = {"state": to, "lease_until": None, "holder": "", "ended_at": now if to.has_ended else None} | values
     connection.execute(update(retrieval).where(retrieval.c.id == one.id).values(**fresh))
     note(connection, *_told(one, f"retrieval {to.lower()}", who=who, why=why, now=now))
+    if to.has_ended:
+        _look_at(connection, one.study_instance_uid, now)
+
+
+def _look_at(connection: Connection, study_instance_uid: str, now: float) -> None:
+    """Let a study be judged soon that waited because more of it was being fetched; the quiet period still counts."""
+    waits = study.c.study_instance_uid == study_instance_uid, study.c.state == StudyState.OPEN, study.c.look_at > now
+    connection.execute(update(study).where(*waits).values(look_at=now))
 
 
 def _told(one: Retrieval, kind: str, *, who: str, why: str, now: float) -> tuple[Event, ...]:

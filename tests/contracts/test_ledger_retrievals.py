@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from dicom_node.domain import Rejected, RetrievalState
-from tests.contracts.arrange import LEASE_S, NOW, STUDY, kinds, last
+from tests.contracts.arrange import LEASE_S, NOW, STUDY, arrive, kinds, last
 
 CURRENT, OTHER = "1.2.3", "1.2.4"
 
@@ -146,6 +146,15 @@ def test_what_nobody_wants_any_more_ends_at_its_deadline(store):
         "3": RetrievalState.WAITING,
     }
     assert last(store, "retrieval failed", f"{STUDY}.1") == ("clock", "it did not come in time; A801")
+
+
+def test_a_study_is_judged_soon_after_its_retrieval_has_ended(store):
+    """While it was being fetched it was known not to be whole, and was to be looked at later."""
+    arrive(store)
+    store.studies.look_again(STUDY, NOW + 300)
+    ask(store)
+    assert store.retrievals.finish(claim(store), "fetcher-1", now=NOW + 1, expected=1, why="it is here")
+    assert store.studies.next_due() == NOW + 1
 
 
 def test_a_person_cancels_what_waits_or_runs(store):

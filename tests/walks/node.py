@@ -17,6 +17,7 @@ from dicom_node.domain import AE, DeliveryState, Job, JobState, PeerUnavailable,
 from dicom_node.simulate.scanner import Pushed, echo, push
 from dicom_node.store import Store
 from tests import verbs
+from tests.dcmtk import listens
 
 ROOT = Path(__file__).parents[2]
 QUIET_S = 0.8
@@ -139,7 +140,8 @@ def serving(
         process = subprocess.Popen([sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "node.toml")], cwd=ROOT, stderr=log)
     ae = AE("DICOM_NODE", "127.0.0.1", port)
     try:
-        wait_for(lambda: _answers(ae, process), says=(folder / "node.log").read_text)
+        is_up = listens if "tls" in said["node"] else _answers
+        wait_for(lambda: _runs(process) and is_up(ae), says=(folder / "node.log").read_text)
         store = Store.open(Path(said["node"]["storage"]))
         try:
             yield Node(folder, ae, store, process)
@@ -164,8 +166,12 @@ def wait_for(what: Callable[[], Any], timeout_s: float = PATIENCE_S, *, says: Ca
     return found
 
 
-def _answers(ae: AE, process: "subprocess.Popen[bytes]") -> bool:
+def _runs(process: "subprocess.Popen[bytes]") -> bool:
     assert process.poll() is None, f"the node ended at once with code {process.returncode}"
+    return True
+
+
+def _answers(ae: AE) -> bool:
     with contextlib.suppress(PeerUnavailable):
         return echo(ae) > 0
     return False

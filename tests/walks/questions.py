@@ -3,7 +3,7 @@
 import random
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydicom import DataElement, Dataset, config
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -18,12 +18,17 @@ KEYS = {  # of each level, those that a C-FIND SCP has to match, and some that D
     "SERIES": ("SeriesInstanceUID", "Modality", "SeriesNumber"),
     "IMAGE": ("SOPInstanceUID", "InstanceNumber"),
 }
+MORE = {  # of studies and series, that DCMTK's does not know
+    "STUDY": ("StudyInstanceUID", "ModalitiesInStudy"),
+    "SERIES": ("SeriesInstanceUID", "SeriesDescription", "BodyPartExamined", "ProtocolName"),
+}
+COUNTS = {"STUDY": ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"), "SERIES": ("NumberOfSeriesRelatedInstances",)}
 VR = {
     **dict.fromkeys(("PatientName", "ReferringPhysicianName"), "PN"),
     **dict.fromkeys(("PatientBirthDate", "StudyDate"), "DA"),
     **dict.fromkeys(("SeriesNumber", "InstanceNumber"), "IS"),
     **dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"), "UI"),
-    **dict.fromkeys(("PatientSex", "Modality"), "CS"),
+    **dict.fromkeys(("PatientSex", "Modality", "ModalitiesInStudy", "BodyPartExamined"), "CS"),
     "StudyTime": "TM",
 }  # those that are not here are texts
 
@@ -56,10 +61,19 @@ def questions(rows: Sequence[Row], number: int, seed: int = 11) -> Iterator[Ques
         yield _question(chance, rows, root, level)
 
 
-def _question(chance: random.Random, rows: Sequence[Row], root: str, level: str) -> Question:
+def more_questions(rows: Sequence[Row], number: int, seed: int = 12) -> Iterator[Question]:
+    """Draw questions in the Study Root model for what not every archive knows; each wants the counts too."""
+    chance = random.Random(seed)
+    for _ in range(number):
+        level = chance.choice(("STUDY", "SERIES"))
+        drawn = _question(chance, rows, "S", level, MORE[level])
+        yield replace(drawn, keys={**drawn.keys, **dict.fromkeys(COUNTS[level], "")})
+
+
+def _question(chance: random.Random, rows: Sequence[Row], root: str, level: str, own: Sequence[str] = ()) -> Question:
     like = chance.choice(rows)
     above = LEVELS[LEVELS.index("PATIENT" if root == "P" else "STUDY") : LEVELS.index(level)]
-    own = [*(KEYS["PATIENT"] if root == "S" and level == "STUDY" else ()), *KEYS[level]]
+    own = own or [*(KEYS["PATIENT"] if root == "S" and level == "STUDY" else ()), *KEYS[level]]
     keys = {UNIQUE[one]: like[UNIQUE[one]] for one in above} | {UNIQUE[level]: ""}
     for keyword in chance.sample(own, min(len(own), chance.choice((1, 1, 1, 2, 2, 3)))):
         keys[keyword] = _wanted(chance, keyword, like, rows)

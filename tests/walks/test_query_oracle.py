@@ -1,9 +1,12 @@
-"""The node and DCMTK's archive hold the same images, and are asked the same: what they answer differently is explained, or wrong."""
+"""The node, DCMTK's archive and Orthanc hold the same images, and are asked the same: what they answer differently is explained, or wrong."""
 
+import io
 import os
 import re
 import subprocess
 import unicodedata
+import urllib.request
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +14,20 @@ from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.multival import MultiValue
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 
 from dicom_node.domain import AE
 from tests.asking import FIND, asking
 from tests.dcmtk import dcmqrscp, storescp
+from tests.orthanc import orthanc
 from tests.peers import need
 from tests.walks import hospital
 from tests.walks.holding import holding
-from tests.walks.questions import KEYS, LEVELS, UNIQUE, VR, Question, Row, questions
+from tests.walks.questions import KEYS, LEVELS, MORE, UNIQUE, VR, Question, Row, more_questions, questions
 
-QUESTIONS = 700
+QUESTIONS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +56,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 
 def row_of(dataset: Dataset) -> Row:
     """Return what an instance says of each key."""
-    return {keyword: text_of(dataset.get(keyword)) for keys in KEYS.values() for keyword in keys}
+    keywords = {keyword for keys in (*KEYS.values(), *MORE.values()) for keyword in keys}
+    return {keyword: text_of(dataset.get(keyword)) for keyword in keywords} | {"ModalitiesInStudy": text_of(dataset.Modality)}
 
 
 def text_of(value: object) -> str:
-    """Return a value without its padding."""
+    """Return a value without its padding, several in the order of their letters."""
+    if isinstance(value, MultiValue):
+        return "\\".join(sorted(map(text_of, value)))
     return "" if value is None else str(value).rstrip(" \0")
 
 
@@ -188,6 +196,24 @@ def test_the_node_finds_what_dcmtk_finds_and_what_it_finds_beside_is_explained(b
     assert not unexplained, "\n".join(unexplained[:10])
     assert {*used} == {*EXPLAINED, TWINS}, "an explanation that explains nothing is stale"
     assert sum(map(bool, said[0])) > QUESTIONS // 2, "too few questions have answers"
+
+
+def test_the_node_finds_and_counts_what_orthanc_does(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.4 Tables C.6-2 and C.6-3: modalities, counts, and what describes a series, of which DCMTK's archive knows nothing; without a difference."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in (both.folder / "hospital").iterdir():
+            archive.write(path, path.name)
+    asked, said = [*more_questions(both.rows, 200)], []
+    with orthanc(both.folder / "orthanc", DicomAlwaysAllowFind=True, DefaultEncoding="Utf8") as (other, url):
+        urllib.request.urlopen(urllib.request.Request(f"{url}/instances", data=packed.getvalue()), timeout=60).close()
+        for whom in (both.node, other):
+            with asking(whom) as association:
+                said.append([counted(answers(association, one)) for one in asked])
+    different = [f"{question}: {ours - theirs} {theirs - ours}" for question, ours, theirs in zip(asked, *said, strict=True) if ours != theirs]
+    assert not different, "\n".join(different[:10])
+    assert sum(map(bool, said[0])) > len(asked) // 2, "too few questions have answers"
 
 
 def test_findscu_gets_the_same_answers(both: Both) -> None:
