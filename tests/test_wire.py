@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from dicom_node.wire import (
     store_request,
     store_response,
 )
+from dicom_node.wire.association import Checkpoint, Gate
 from dicom_node.wire.message import Answers, data_heads, fragment_bytes, store_answer, store_request_command
 
 UIDS = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).map(lambda numbers: ".".join(map(str, numbers)))
@@ -250,3 +252,59 @@ def test_a_socket_that_somebody_else_has_closed_is_a_broken_connection() -> None
         one.close()
         with pytest.raises(Broken, match="closed before it was used"):
             Connection(one, 1.0)
+
+
+# -------------------------------------------------------------------------------------------------------------- checkpoint
+
+
+class Turning(threading.Thread):
+    """An association's reactor, of which each turn lasts until it is told."""
+
+    _is_paused = False
+
+    def __init__(self, kind: type[Checkpoint]) -> None:
+        super().__init__(daemon=True)
+        self.checkpoint = kind(self)  # type: ignore[arg-type]
+        self.turns, self.may_end, self.over = threading.Semaphore(0), threading.Semaphore(0), False
+
+    def run(self) -> None:
+        while not self.over:
+            self.checkpoint.wait()
+            self.turns.release()
+            self.may_end.acquire()
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, Gate])
+def test_a_pause_begins_when_the_reactors_turn_is_over(kind: type[Checkpoint]) -> None:
+    """Else it may take the first response of what is asked in the pause."""
+    reactor = Turning(kind)
+    reactor.start()
+    assert reactor.turns.acquire(timeout=30)
+    paused = threading.Thread(target=reactor.checkpoint.clear, daemon=True)
+    paused.start()
+    paused.join(0.2)
+    assert paused.is_alive()
+    reactor.may_end.release()
+    paused.join(30)
+    assert not paused.is_alive() and not reactor.turns.acquire(timeout=0.2)
+    reactor.over = True
+    reactor.checkpoint.set()
+    assert reactor.turns.acquire(timeout=30)
+    reactor.may_end.release()
+    reactor.join(30)
+    reactor.checkpoint.clear()  # of an association that has ended: at once
+
+
+def test_who_sets_a_checkpoint_lets_go_whoever_waits_for_the_pause() -> None:
+    """pynetdicom does so when it kills the association."""
+    reactor = Turning(Checkpoint)
+    reactor.start()
+    assert reactor.turns.acquire(timeout=30)
+    paused = threading.Thread(target=reactor.checkpoint.clear, daemon=True)
+    paused.start()
+    paused.join(0.1)
+    reactor.checkpoint.set()
+    paused.join(30)
+    assert not paused.is_alive()
+    reactor.over = True
+    reactor.may_end.release()

@@ -17,9 +17,8 @@ import itertools
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import pynetdicom
@@ -42,18 +41,54 @@ def is_known_library() -> bool:
     return pynetdicom.__version__ in _KNOWN and all(hasattr(DULServiceProvider, name) for name in names)
 
 
-class Gate(threading.Event):
+class Checkpoint(threading.Event):
     """Stands in for `Association._reactor_checkpoint`, at which the association's reactor waits in each turn while it is paused.
 
-    It opens for one turn at a time: when there is news, or once a second.
-    paused: is called again and again in a pause. pynetdicom answers an event report in a thread of its own, which at its end marks the
-    association as not paused, whatever its reactor does; who wants to release it then would wait for ever.
+    Who pauses it waits here until its turn is over. pynetdicom looks only whether the reactor is at the checkpoint, where it may still seem to be
+    when it has just gone on: then it takes the first response of what is asked next, and whoever asked does not hear of it.
+    In a pause the association is marked as paused again and again: pynetdicom answers an event report in a thread of its own, which at its end
+    marks the association as not paused, whatever its reactor does; who wants to release it then would wait for ever.
     """
 
-    def __init__(self, paused: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, association: Association) -> None:
         super().__init__()
+        self._association = association
+        self._turn = threading.Condition()
+        self._turning = False
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is something to do, and no pause."""
+        with self._turn:
+            self._turning = False
+            self._turn.notify_all()
+        self._rest()
+        waits_s = itertools.chain(itertools.repeat(_SOON_S, _SOON_TURNS), itertools.repeat(_TURN_S))
+        while True:
+            while not super().wait(next(waits_s)):
+                self._association._is_paused = True
+            with self._turn:
+                if self.is_set():
+                    self._turning = True
+                    return True
+
+    def clear(self) -> None:
+        """Begin a pause, and wait until the reactor rests: not if it is the reactor that asks, nor longer than the association lives."""
+        with self._turn:
+            super().clear()
+            while self._turning and not self.is_set() and self._association.is_alive() and self._association is not threading.current_thread():
+                self._turn.wait(_SOON_S)
+
+    def _rest(self) -> None:
+        """Wait until there is something to do: whoever knows when there is puts something here."""
+
+
+class Gate(Checkpoint):
+    """A checkpoint that opens for one turn at a time: when there is news, or once a second."""
+
+    def __init__(self, association: Association) -> None:
         self._news = threading.Event()
-        self._paused = paused
+        super().__init__(association)
 
     def tell(self) -> None:
         """Let the reactor turn: there is something for it."""
@@ -68,14 +103,9 @@ class Gate(threading.Event):
         """End a pause of which there is nothing to tell."""
         super().set()
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until there is news, and no pause."""
+    def _rest(self) -> None:
         self._news.wait(_TURN_S)
         self._news.clear()
-        waits_s = itertools.chain(itertools.repeat(_SOON_S, _SOON_TURNS), itertools.repeat(_TURN_S))
-        while not super().wait(next(waits_s)):
-            self._paused()
-        return True
 
 
 class WokenDUL(DULServiceProvider):
@@ -90,8 +120,7 @@ class WokenDUL(DULServiceProvider):
         self.socket, self.event_queue = stock.socket, stock.event_queue
         self.artim_timer, self._idle_timer = stock.artim_timer, stock._idle_timer
         self._run_loop_delay = 0.0
-        self._gate = Gate(partial(setattr, association, "_is_paused", True))
-        self._gate.set()
+        self._gate = Gate(association)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._ringing = threading.Lock()  # a descriptor that was closed may be somebody's file by now
         self._poll = select.poll()

@@ -10,7 +10,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.domain import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.wire.association import WokenDUL
+from dicom_node.wire.association import Checkpoint, WokenDUL
 from dicom_node.wire.sender import StoreSender
 
 
@@ -53,6 +53,8 @@ class Requestor(ApplicationEntity):
     def _create_socket(self, association: Association, address: Any, tls_args: "tuple[ssl.SSLContext, str] | None") -> AssociationSocket:
         if self._woken:
             WokenDUL(association)  # in the place of the association's own, which has not started
+        else:
+            association._reactor_checkpoint = Checkpoint(association)
         transport = super()._create_socket(association, address, None)
         plain = transport.socket
         if tls_args is None:
