@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from pydicom.filewriter import dcmwrite
 from pydicom.pixels import get_encoder
 from pydicom.uid import (
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -56,6 +59,24 @@ SAMPLES = (
     "empty_charset_LEI.dcm",
 )
 MADE_ANEW = {"PixelData", "PhotometricInterpretation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "EncapsulatedPixelDataValueTotalLength"}
+
+# 8 rows and 12 columns coded by OpenJPH as HTJ2K without loss, which nothing that the tests depend on can do; base 64.
+HTJ2K_GREY = (
+    "/0//UQApQAAAAAAMAAAACAAAAAAAAAAAAAAADAAAAAgAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3"
+    "BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAGwAAf+TwAAm4fUFB3QAAMAAEwB4/gIHdADAABLAABUA8wDHdADQETr+AOI0AMAAE0AAFWCkpIELdADIiAxk/AAhAHdWAMAA"
+    "KiAAFeAIgiDacIJ1AOabN2/evPngIPZCAey4AP/Z"
+)
+HTJ2K_SIGNED = (
+    "/0//UQApQAAAAAAMAAAACAAAAAAAAAAAAAAADAAAAAgAAAAAAAAAAAABjwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJCQkJCQkJCQiIiI/2QAFwABT3"
+    "BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAGsAAf+TwAAlmQGHdAAAwAATAHj+Agd0AMAAEsAAFQDzAMd0ANAROv4A4jQAwAATQAAVYKSkgQt0AMiIDGT8ACEAd1YAwAAq"
+    "IAAV4AiCINpwgnUA5ps3b968+eAg9kIB7LgA/9k="
+)
+HTJ2K_COLOUR = (
+    "/0//UQAvQAAAAAAMAAAACAAAAAAAAAAAAAAADAAAAAgAAAAAAAAAAAADBwEBBwEBBwEB/1AACAACAAAAA/9SAAwAAgABAQUEBEAB/1wAEyBQWFhYWFhYWFhYWFhYUFBQ/2"
+    "QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAQsAAf+TwBKAgwEHdADAEoCPAQd0AMASgPkAx3QAAAAAwAlAsgEHdADACUAtAYd0AMAJQFUBh3QAwAkgBMD9J3MA"
+    "ROsAIjQAwAlgBNACMPgAR3QAAeYAIjQAF3MAwAlgBOD6AEd0ABAh/gBiNADACaAE8AJAWPkAHoQAIFEAJHdVAP6fcwDACaAE0AJQrsUBHsQAQMwSd1QAQAJyFADACaAFSN"
+    "nsgIt0AIYGwwAAAHdWAMATwBVQBKAiRNinwnUAbgeQ4Az3SZy3APjgG2QAwBUQBUQBIGf8/dhQAnUALJfgzOnOVgD+8EMAwBUQBWDnnPPacAJ1ALrWWuvgAPYAAey4AP/Z"
+)
 
 
 def sample(name: str) -> Path:
@@ -153,6 +174,28 @@ def test_the_colour_transform_of_jpeg_2000_is_undone_in_header_and_pixels(tmp_pa
     after = dcmread(transcoded(tmp_path / "coded.dcm", EXPLICIT, tmp_path))
     assert (coded.PhotometricInterpretation, after.PhotometricInterpretation) == ("YBR_RCT", "RGB")
     assert np.array_equal(after.pixel_array, before.pixel_array)
+
+
+@pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL])
+@pytest.mark.parametrize("kind", ["grey", "signed", "colour"])
+def test_high_throughput_jpeg_2000_is_decoded(kind: str, syntax: str, tmp_path: Path) -> None:
+    """Also of signed values, and of colours that were transformed (PS3.5 8.2.14)."""
+    rows, columns = np.indices((8, 12))
+    grey = rows * 500 + columns * 37
+    values = {"grey": grey, "signed": grey - 1500, "colour": np.stack([rows * 30, columns * 20, rows * columns], -1)}[kind]
+    coded = {"grey": HTJ2K_GREY, "signed": HTJ2K_SIGNED, "colour": HTJ2K_COLOUR}[kind]
+    dataset = dcmread(sample("SC_rgb_small_odd.dcm" if kind == "colour" else "CT_small.dcm"))
+    dataset.Rows, dataset.Columns = 8, 12
+    dataset.BitsStored = dataset.BitsAllocated
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(kind == "signed")
+    dataset.PhotometricInterpretation = "YBR_RCT" if kind == "colour" else "MONOCHROME2"
+    dataset.PixelData = encapsulate([b64decode(coded)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "coded.dcm", enforce_file_format=True)
+    after = dcmread(transcoded(tmp_path / "coded.dcm", EXPLICIT, tmp_path))
+    assert after.PhotometricInterpretation == ("RGB" if kind == "colour" else "MONOCHROME2")
+    assert np.array_equal(after.pixel_array, values)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])

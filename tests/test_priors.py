@@ -174,7 +174,7 @@ def test_without_an_answer_the_job_runs_at_its_deadline_and_says_so(node):
     archive = _Archive(node)
     archive.away = True
     assert archive.seeking(NOW + 200).turn() == 0
-    (job,) = node.store.jobs.seeking()
+    (job,) = node.store.priors.going_on()
     assert job.not_before == NOW + 110 + 600
     assert node.store.jobs.claim("here", ["compares"], now=job.not_before - 1, lease_s=60) is None
     node._now = job.not_before
@@ -189,7 +189,7 @@ def test_shortly_before_the_deadline_a_job_goes_with_what_there_is(node):
     node.work()
     archive = _Archive(node)
     archive.away = True
-    (job,) = (one for one in node.store.jobs.seeking() if one.study_instance_uid == "2.25.72")
+    (job,) = (one for one in node.store.priors.going_on() if one.study_instance_uid == "2.25.72")
     archive.seeking(job.not_before - 0.5).turn()
     priors = node.store.jobs.get(job.id).priors
     assert priors.why == "Earlier studies of the patient that are here: of 2023-01-01; pacs did not answer." and priors.inputs["before"]

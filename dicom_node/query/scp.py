@@ -6,7 +6,8 @@ on disk; one whose transfer syntax the peer does not accept is decoded only wher
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from dicom_node.query import identifier
 from dicom_node.query.conversion import Ready, ready
 from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Level, Query, Refusal
 from dicom_node.query.replies import Replies
-from dicom_node.query.suboperations import CANCELLED, PENDING, SUCCESS, Held, Outcome, Tally, choose, not_accepted, shares
+from dicom_node.query.suboperations import CANCELLED, PENDING, SUCCESS, Held, Outcome, Share, Tally, choose, not_accepted, shares
 from dicom_node.store import Event, Store
 from dicom_node.wire import Broken, MoveOriginator, Service, StoredFile, StoreSender, WokenDUL, peer
 
@@ -37,6 +38,8 @@ _MODELS: Mapping[str, tuple[type[Any], int, tuple[Level, ...]]] = {  # SOP class
 }
 _NOT_AUTHORISED, _UNKNOWN_DESTINATION, _UNABLE = 0x0124, 0xA801, 0xC001
 _UNSUPPORTED_KEYS = 0xFF01
+_LOST_AT_MOST = 3  # associations that the destination of one C-MOVE ends, before what is left fails
+_NO_ANSWER = "no answer: the association ended"
 _LOOK_EVERY_S = 0.2  # while a place is waited for
 _MESSAGES = 0xFFFF  # a Message ID has two bytes
 
@@ -235,26 +238,42 @@ class _Room:
             place.release()
 
     def _shares_sent(self, asked: _Asked, remote: Remote, instances: tuple[Held, ...]) -> Iterator[Outcome]:
-        node, originator = self.config.node, MoveOriginator(ae_title=asked.calling_ae, message_id=asked.replies.message_id)
+        """Send share after share; where the destination ends an association, what is behind that object goes over another one, some times."""
+        lost = 0
         for share in shares(instances):
-            try:
-                association = peer.associate(
-                    remote.ae,
-                    node.ae_title,
-                    share.contexts,
-                    timeout_s=remote.timeout_s,
-                    max_pdu_bytes=node.max_pdu_bytes,
-                    fast=node.store_path == "fast",
-                    credentials=credentials(node, remote),
-                )
-            except PeerUnavailable as error:
-                yield from (Outcome(of=one, status=None, why=str(error)) for one in share.instances)
-                continue
-            try:
-                store, accepted = partial(_store, association, remote, originator), peer.accepted(association)
-                yield from (self._sent(one, accepted, store, number) for number, one in enumerate(share.instances))
-            finally:
-                peer.close(association)
+            left = share.instances
+            while left:
+                done = yield from self._over_one(asked, remote, share, left, lost < _LOST_AT_MOST)
+                left, lost = left[done:], lost + (done < len(left))
+
+    def _over_one(self, asked: _Asked, remote: Remote, share: Share, left: tuple[Held, ...], again: bool) -> Generator[Outcome, None, int]:
+        """Send instances over one association, until it ends, and return how many were; again: whether others may be left to another one."""
+        node, originator = self.config.node, MoveOriginator(ae_title=asked.calling_ae, message_id=asked.replies.message_id)
+        try:
+            association = peer.associate(
+                remote.ae,
+                node.ae_title,
+                share.contexts,
+                timeout_s=remote.timeout_s,
+                max_pdu_bytes=node.max_pdu_bytes,
+                fast=node.store_path == "fast",
+                credentials=credentials(node, remote),
+            )
+        except PeerUnavailable as error:
+            yield from (Outcome(of=one, status=None, why=str(error)) for one in left)
+            return len(left)
+        try:
+            store, accepted = partial(_store, association, remote, originator), peer.accepted(association)
+            for number, one in enumerate(left):
+                started = time.monotonic()
+                outcome = self._sent(one, accepted, store, number)
+                again = again and time.monotonic() - started < remote.timeout_s / 2  # who is silent once would be so again
+                yield outcome
+                if again and outcome.why == _NO_ANSWER:
+                    return number + 1
+            return len(left)
+        finally:
+            peer.close(association)
 
     def _got(self, asked: _Asked, instances: tuple[Held, ...]) -> Iterator[Outcome]:
         """Send instances over the association that asks for them (PS3.4 C.4.3.1)."""
@@ -323,4 +342,4 @@ def _answered(one: Held, status: int | None) -> Outcome:
     outcome = Outcome(of=one, status=status)
     if status == SUCCESS or outcome.warns:
         return outcome
-    return Outcome(of=one, status=status, why="no answer: the association ended" if status is None else f"refused with {status:04X}")
+    return Outcome(of=one, status=status, why=_NO_ANSWER if status is None else f"refused with {status:04X}")

@@ -76,11 +76,11 @@ class Seeking:
     def turn(self) -> int:
         """Go on with every job that waits; return how many are settled."""
         settled = 0
-        for job in self._store.jobs.seeking():
+        for job in self._store.priors.going_on():
             if self._stopping.is_set() or job.priors is None:
                 break
             found = self._sought(job, job.priors) if job.priors.state is PriorsState.SOUGHT else self._fetched(job, job.priors)
-            if found is not None and self._store.jobs.sought(job, found, now=self._clock()):
+            if found is not None and self._store.priors.record(job, found, now=self._clock()):
                 log.info("priors.found", study=job.study_instance_uid, job=job.id, state=found.state, studies=len(found.studies))
                 settled += found.state is PriorsState.SETTLED
         return settled

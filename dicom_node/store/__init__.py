@@ -24,6 +24,7 @@ from dicom_node.store.journal import Event, Journal
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.places import instance_name
+from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
@@ -49,6 +50,7 @@ __all__ = [
     "Listener",
     "Notices",
     "Orders",
+    "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
@@ -75,6 +77,7 @@ class Store:
     holdings: Holdings
     studies: Studies
     jobs: Jobs
+    priors: PriorSearches
     deliveries: Deliveries
     commitments: Commitments
     retrievals: Retrievals
@@ -110,6 +113,7 @@ class Store:
             holdings=Holdings(database, archive, instances),
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
+            priors=PriorSearches(database, bell),
             deliveries=Deliveries(database, bell),
             commitments=Commitments(database, bell),
             retrievals=Retrievals(database, bell),

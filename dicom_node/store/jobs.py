@@ -15,7 +15,6 @@ from dicom_node.domain import (
     JobState,
     Priority,
     Priors,
-    PriorsState,
     Rejected,
     Result,
     job_identity,
@@ -54,7 +53,7 @@ class Jobs:
             if row is None:
                 return None
             claimed = job_of(row)
-            _tell(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
+            tell_of(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
             return claimed
 
     def next_due(self, models: Sequence[str]) -> float | None:
@@ -179,24 +178,6 @@ class Jobs:
             _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at)
             return True
 
-    # ------------------------------------------------------------------------------------------------------------- priors
-
-    def seeking(self) -> tuple[Job, ...]:
-        """Return the jobs that wait for earlier studies, oldest first; one that was tried without them waits no more."""
-        waits = job.c.priors_state.in_([PriorsState.SOUGHT, PriorsState.FETCHING]), job.c.state == JobState.SCHEDULED, job.c.attempts == 0
-        return tuple(reversed(self._select(*waits)))
-
-    def sought(self, waiting: Job, priors: Priors, *, now: float) -> bool:
-        """Record what came of the search for a job's priors; once that is settled the job may be claimed. False when it waits no more."""
-        same = job.c.id == waiting.id, job.c.state == JobState.SCHEDULED, job.c.attempts == 0
-        due = {"not_before": now} if priors.state is PriorsState.SETTLED else {}
-        with ringing(self._bell, Topic.JOBS, self._database) as connection:
-            found = update(job).where(*same).values(priors=priors.as_row(), priors_state=priors.state, **due)
-            if not connection.execute(found).rowcount:
-                return False
-            _tell(connection, waiting, f"priors {priors.state.lower()}", "node", priors.why, now)
-            return True
-
     # ---------------------------------------------------------------------------------------------------------- by people
 
     def cancel(self, job_id: int, *, who: str, why: str, now: float) -> JobState:
@@ -228,7 +209,7 @@ class Jobs:
             if old.state not in (JobState.COMPLETED, JobState.CANCELED):
                 raise Rejected(f"job {job_id} is {old.state}: it has not ended", hint="Wait for it, or cancel it first.")
             made = _repeated(connection, replace(old, device_uid=device_uid or old.device_uid, model_version=model_version or old.model_version), now)
-            _tell(connection, made, "asked for", who, f"again, after job {job_id}", now)
+            tell_of(connection, made, "asked for", who, f"again, after job {job_id}", now)
             return made
 
     def exists(self, job_id: int) -> bool:
@@ -303,7 +284,7 @@ def move(connection: Connection, current: Job, to: JobState, *, who: str, why: s
     reason = {} if to is JobState.COMPLETED else {"reason": why}
     connection.execute(update(job).where(job.c.id == current.id).values(state=to, lease_until=None, **reason, **ended, **values))
     how = values.get("discontinuation")
-    _tell(connection, current, f"{to.lower()} ({how})" if how else to.lower(), who, why, now)
+    tell_of(connection, current, f"{to.lower()} ({how})" if how else to.lower(), who, why, now)
 
 
 def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
@@ -314,7 +295,7 @@ def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
     row |= {"inputs": {name: list(ids) for name, ids in made.inputs.items()}, "deliver": list(made.deliver), "priority": int(made.priority)}
     key = connection.execute(insert(job).values(**row, due=made.created_at + HEAD_START_S[made.priority])).inserted_primary_key
     made = replace(made, id=int(key[0]) if key else 0)
-    _tell(connection, made, "scheduled", "node", made.why, made.created_at)
+    tell_of(connection, made, "scheduled", "node", made.why, made.created_at)
     return made
 
 
@@ -323,7 +304,7 @@ def ask_to_stop(connection: Connection, running: Job, kind: Discontinuation, *, 
     if not running.cancel_requested:
         asked = {"cancel_requested": True, "discontinuation": kind, "reason": why}
         connection.execute(update(job).where(job.c.id == running.id).values(**asked))
-    _tell(connection, running, "cancel requested", who, why, now)
+    tell_of(connection, running, "cancel requested", who, why, now)
 
 
 def _give_back(connection: Connection, current: Job, *, who: str, why: str, now: float, retry_at: float | None, **values: Any) -> None:
@@ -410,7 +391,8 @@ def _new_delivery(result_id: int, destination: str, now: float) -> dict[str, Any
     return {"result_id": result_id, "destination": destination, "created_at": now, "not_before": now, **fixed}
 
 
-def _tell(connection: Connection, about: Job, kind: str, who: str, why: str, now: float) -> None:
+def tell_of(connection: Connection, about: Job, kind: str, who: str, why: str, now: float) -> None:
+    """Write into the journal, in the caller's transaction, what became of a job."""
     note(
         connection,
         Event(at=now, study_instance_uid=about.study_instance_uid, job_id=about.id, kind=kind, who=who, why=why, detail={"model": about.model}),

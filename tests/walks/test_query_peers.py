@@ -150,13 +150,15 @@ def test_a_get_whose_association_takes_only_some_sop_classes_names_the_others(tm
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("how", ["aborts", "is silent", "is not there"])
-def test_a_destination_that_fails_costs_its_objects_and_not_the_association_that_asked(tmp_path: Path, path: str, how: str) -> None:
-    """Each object that was not stored is in the list; the next request on the association is answered."""
+@pytest.mark.parametrize(("how", "stored", "associations"), [("aborts", 5, 2), ("always aborts", 2, 4), ("is silent", 2, 1), ("is not there", 0, 0)])
+def test_a_destination_that_fails_costs_its_objects_and_not_the_association_that_asked(
+    tmp_path: Path, path: str, how: str, stored: int, associations: int
+) -> None:
+    """What was not stored is in the list; behind an object that ends the association the others follow; the next request is answered."""
     ends = threading.Event()
 
     def answer(event: evt.Event, number: int) -> int:
-        if number == 2 and how == "aborts":
+        if (number == 2 and how == "aborts") or (number >= 2 and how == "always aborts"):
             event.assoc.abort()
         if number == 2 and how == "is silent":
             ends.wait(60)
@@ -168,10 +170,11 @@ def test_a_destination_that_fails_costs_its_objects_and_not_the_association_that
             node.take(some(tmp_path, 6))
             with asking(node.ae, MOVE, FIND) as association:
                 *_, (status, failed) = association.send_c_move(identifier("STUDY", **WHOLE), "WS", MOVE)
-                stored = 0 if how == "is not there" else 2
                 assert status.Status == (0xB000 if stored else 0xA702)
                 assert (status.NumberOfCompletedSuboperations, status.NumberOfFailedSuboperations) == (stored, 6 - stored)
-                assert len(failed.FailedSOPInstanceUIDList) == 6 - stored
+                named = failed["FailedSOPInstanceUIDList"].VM
+                assert named == 6 - stored
+                assert met.associations == associations
                 (one, _), (last, _) = association.send_c_find(identifier("STUDY", StudyInstanceUID=""), FIND)
                 assert (one.Status, last.Status) == (0xFF00, 0x0000)
         ends.set()
