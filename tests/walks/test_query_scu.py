@@ -63,7 +63,7 @@ def test_dcmqrscp_is_asked_level_by_level(tmp_path: Path) -> None:
     images = study(PatientID="P1") + study("there", PatientID="P2", StudyDate="20200202")
     with dcmqrscp(tmp_path / "archive", files(tmp_path / "files", images)) as ae:
         both = ask(ae, keys={"PatientID": "", "StudyDate": ""})
-        assert sorted(one["PatientID"] for one in both) == ["P1", "P2"]
+        assert sorted(one["PatientID"] for one in both) == ["P1", "P2"] and len(ask(ae, limit=1)) == 1
         (one,) = ask(ae, keys={"PatientID": "P2", "StudyDate": "20200101-20201231", "StudyInstanceUID": ""})
         series = ask(ae, "SERIES", {"StudyInstanceUID": one["StudyInstanceUID"], "Modality": ""})
         assert len(series) == 2 and {said["Modality"] for said in series} == {"CT"}
@@ -140,10 +140,14 @@ def test_a_question_is_cancelled_once_there_are_enough_answers(heeds: bool) -> N
         assert archived.cancelled == heeds
 
 
-def test_only_the_patient_root_is_enough_to_be_asked() -> None:
-    """PS3.4 C.6.1, for archives that have nothing else."""
-    with archive(study(PatientID="P1"), models=(archives.PATIENT_FIND,)) as (ae, _):
+def test_only_the_patient_root_is_enough(tmp_path: Path, port: int, here: AE) -> None:
+    """PS3.4 C.6.1, for archives that have nothing else: below the patient, the Patient ID goes with the question (C.4.1.2.1)."""
+    models = (archives.PATIENT_FIND, archives.PATIENT_MOVE)
+    with archive(study(PatientID="P1"), models=models, destination=here) as (ae, archived):
         assert len(ask(ae, keys={"PatientID": "P1"})) == 1
+        with House(tmp_path, port, pacs=remote(ae)) as house:
+            assert house.ended(house.ask()).held == 6
+        assert [asked.PatientID for what, asked in archived.asked if what == "move" or asked.QueryRetrieveLevel == "IMAGE"] == ["P1"] * 3
 
 
 def _garbage(identifier: bytes) -> Callable[[Archive, Any], Iterator[Any]]:
