@@ -64,7 +64,7 @@ KEYS = {
             "changes completed_at deliveries first_received_at instances jobs last_received_at look_at revision series state study_instance_uid why"
         ),
         "event": "at detail id job_id kind study_instance_uid who why",
-        "status": "deliveries destinations free_mb jobs quarantined reserve_mb stuck studies workers",
+        "status": "deliveries destinations free_mb jobs quarantined reserve_mb retrievals stuck studies workers",
         "quarantined": "at id job_id path reason sop_instance_uid source study_instance_uid",
         "model": "build device device_uid folder name task version weights",
         "rule": "matched models objections rule",
@@ -217,6 +217,7 @@ def test_status_tells_what_waits_and_what_is_stuck(house: House) -> None:
     assert (status["deliveries"], status["quarantined"]) == ({"pacs": {"DEAD": 1, "PENDING": 1}}, 1)
     assert [one["why"] for one in status["stuck"] if "delivery" in one["what"]] == ["pacs answered C000"]
     assert all(set(one) == {"what", "since", "why"} for one in status["stuck"])
+    assert status["retrievals"] == {"archive": {"WAITING": 1}}
     assert "1 DEAD, 1 PENDING" in house.verb("status").out
 
 

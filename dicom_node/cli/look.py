@@ -44,6 +44,7 @@ def status(config: ConfigOption = None, storage: StorageOption = None, as_json: 
         "studies": store.studies.counts(),
         "jobs": store.jobs.counts(),
         "deliveries": store.deliveries.counts(),
+        "retrievals": store.retrievals.counts(),
         "quarantined": len(store.instances.quarantined(limit=1000)),
         "workers": [dict(one) | {"alive": now - one["seen_at"] < _ALIVE_S} for one in store.jobs.workers()],
         "destinations": plain(destinations),
@@ -59,6 +60,7 @@ def status(config: ConfigOption = None, storage: StorageOption = None, as_json: 
 def _show_status(facts: Mapping[str, Any], now: float) -> None:
     counted = [("studies", _counts(facts["studies"])), ("jobs", _counts(facts["jobs"]))]
     counted += [(f"deliveries to {name}", _counts(states)) for name, states in facts["deliveries"].items()]
+    counted += [(f"retrievals from {name}", _counts(states)) for name, states in facts["retrievals"].items()]
     counted += [("quarantine", facts["quarantined"]), ("disk", f"{facts['free_mb']} MB free, reserve {facts['reserve_mb']} MB")]
     table("status", ("what", "how many"), counted)
     workers = [(one["name"], "alive" if one["alive"] else "silent", ago(one["seen_at"], now), ", ".join(one["models"])) for one in facts["workers"]]

@@ -27,7 +27,7 @@ MOVE = ("1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.1.2")  # Study R
 GET = ("1.2.840.10008.5.1.4.1.2.2.3", "1.2.840.10008.5.1.4.1.2.1.3")
 
 _MESSAGE_ID = 1
-_OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
+_OUT_OF_RESOURCES, _NOT_AUTHORISED = 0xA700, 0x0124  # PS3.4 Table B.2-1, PS3.7 C.4.1
 _OBJECT_BYTES = 2 << 30  # of one object that comes by C-GET: it lies in memory while it comes
 _ANSWER_BYTES = 4 << 20
 _FAILED = 10_000  # UIDs of failed sub-operations that are kept
@@ -206,8 +206,10 @@ class _Retrieval:
         self._so_far = replace(self._so_far, completed=completed or 0, failed=failed or 0, warning=warning or 0, remaining=remaining)
 
     def _on_store(self, event: evt.Event) -> Dataset | int:
-        """Answer a C-STORE sub-operation of a C-GET."""
-        request = event.request
+        """Answer a C-STORE sub-operation of a C-GET; an archive that has named its instances may send no others over this association."""
+        request, named = event.request, self._wanted.there.instances
+        if named and str(request.AffectedSOPInstanceUID) not in named:
+            return _NOT_AUTHORISED
         try:
             status, comment = self._take(
                 request.DataSet.getbuffer() if request.DataSet else memoryview(b""),

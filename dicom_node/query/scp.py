@@ -294,6 +294,8 @@ class _Room:
         if syntax is None:
             return Outcome(of=one, status=None, why=not_accepted(one))
         archive = self.store.archive
+        if syntax != one.transfer_syntax_uid and archive.free_mb() < self.config.node.disk_reserve_mb:
+            return Outcome(of=one, status=None, why="the disk is below its reserve, so that nothing is decoded")
         try:
             with ready(one, archive.path(one.path), syntax, archive.root) as what:
                 status = send(what, number % _MESSAGES + 1)

@@ -174,6 +174,15 @@ class Retrievals:
         with self._database.read() as connection:
             return _retrievals(connection, retrieval.c.id.in_(wishes), newest_first=True)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return, for each remote, how many retrievals are in each state."""
+        found: dict[str, dict[str, int]] = {}
+        grouped = select(retrieval.c.remote, retrieval.c.state, func.count()).group_by(retrieval.c.remote, retrieval.c.state)
+        with self._database.read() as connection:
+            for name, state, number in connection.execute(grouped):
+                found.setdefault(name, {})[state] = number
+        return found
+
     def list(self, *, limit: int = 50, state: RetrievalState | None = None, remote: str = "", study_instance_uid: str = "") -> tuple[Retrieval, ...]:
         """Return retrievals, newest first."""
         conditions = [] if state is None else [retrieval.c.state == state]
@@ -204,8 +213,9 @@ def _add_wish(
     is_new = bool(wanted_for) and wanted_for not in one.wanted_for
     later = None if one.deadline is None or deadline is None else max(one.deadline, deadline)
     values: dict[str, Any] = {} if later == one.deadline else {"deadline": later}
-    if by_person and not one.by_person:
-        values |= {"by_person": True} | ({"not_before": now} if one.state is RetrievalState.WAITING else {})
+    if by_person:
+        values |= {} if one.by_person else {"by_person": True}
+        values |= {"not_before": now} if one.state is RetrievalState.WAITING and one.not_before > now else {}
     if values:
         connection.execute(update(retrieval).where(retrieval.c.id == one.id).values(**values))
     if is_new:

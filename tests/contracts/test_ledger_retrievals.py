@@ -49,9 +49,12 @@ def test_persons_come_first_and_at_once(store):
     ask(store, f"{STUDY}.2", at=NOW + 1)
     assert claim(store, at=NOW + 2, persons_only=True) is None and store.retrievals.next_due("pacs", persons_only=True) is None
     ask(store, f"{STUDY}.2", at=NOW + 3, who="anna", by_person=True)
-    assert store.retrievals.next_due("pacs", persons_only=True) == NOW + 3
+    assert store.retrievals.next_due("pacs", persons_only=True) == NOW + 1
     assert [claim(store, at=NOW + 3).study_instance_uid[-1] for _ in range(2)] == ["2", "1"]
     assert claim(store, at=NOW + 3) is None and store.retrievals.next_due("pacs") is None
+    [second] = store.retrievals.list(study_instance_uid=f"{STUDY}.2")
+    assert store.retrievals.put_off(second, second.holder, now=NOW + 4, until=NOW + 900, reason="A801")
+    assert ask(store, f"{STUDY}.2", at=NOW + 5, by_person=True).not_before == NOW + 5
     assert store.retrievals.claim("other", "fetcher-1", now=NOW + 9, lease_s=LEASE_S) is None
 
 
@@ -101,6 +104,7 @@ def test_a_failure_is_put_off_and_at_last_given_up(store):
     assert store.retrievals.next_due("pacs") == NOW + 5 and claim(store, at=NOW + 4) is None
     again = claim(store, at=NOW + 5)
     assert (again.attempts, again.reason) == (0, "no answer")
+    assert store.retrievals.counts() == {"pacs": {"RUNNING": 1}}
     assert store.retrievals.put_off(again, "fetcher-1", now=NOW + 5, until=NOW + 9, reason="2 of 3 came", expected=3, held=2)
     third = claim(store, at=NOW + 9)
     assert (third.attempts, third.expected, third.held) == (1, 3, 2)

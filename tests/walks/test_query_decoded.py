@@ -123,6 +123,19 @@ def test_what_cannot_be_decoded_fails_alone_and_with_its_reason(tmp_path: Path, 
         }
 
 
+def test_nothing_is_decoded_while_the_disk_is_below_its_reserve(tmp_path: Path, samples: dict[str, Path]) -> None:
+    """What room there is, is for what comes in; what goes out as it lies needs none."""
+    (coded,) = (one for one in samples.values() if one.name.endswith("MR_small_RLE.dcm"))
+    with keeping(tmp_path, "fast") as plenty:
+        plenty.take([coded, written(tmp_path, 1)])
+    with keeping(tmp_path, "fast", disk_reserve_mb=1 << 40) as node:
+        (tmp_path / "got").mkdir()
+        dcmtk("getscu", node, tmp_path, "-S", "+B", "-od", tmp_path / "got", *WHOLE)
+        assert [dcmread(one).SOPInstanceUID for one in (tmp_path / "got").iterdir()] == [derived_uid("held", 1)]
+        (why,) = node.retrievals()[-1].detail["failed"].values()
+        assert "below its reserve" in why
+
+
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
     folder = tmp_path_factory.mktemp("pki")

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from pynetdicom import AllStoragePresentationContexts, evt
+from pynetdicom.dsutils import split_dataset
 
-from dicom_node.domain import derived_uid
+from dicom_node.domain import Result, derived_uid
+from tests.contracts import arrange
 from tests.orthanc import free_ports
 from tests.walks.held import CT, FIND, GET, MOVE, SECONDARY_CAPTURE, STUDY, Keeping, asking, destination, identifier, keeping, written
 from tests.walks.node import wait_for
@@ -302,3 +304,38 @@ def test_a_study_of_more_sop_classes_than_one_association_takes_goes_out_over_se
             *_, (status, _) = association.send_c_move(identifier("STUDY", **WHOLE), "WS", MOVE)
         assert (status.Status, status.NumberOfCompletedSuboperations) == (0x0000, 70)
         assert met.associations == 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_result_is_found_and_retrieved_with_its_study_once_its_job_is_done(tmp_path: Path, path: str) -> None:
+    """Whoever fetches the study gets what the node made of it, in the bytes that the job wrote."""
+    came: dict[str, bytes] = {}
+
+    def stored(event: evt.Event) -> int:
+        came[event.request.AffectedSOPInstanceUID] = event.request.DataSet.getvalue()
+        return 0x0000
+
+    with keeping(tmp_path, path) as node:
+        node.take(some(tmp_path, 2))
+        arrange.judged(node.store, STUDY)
+        job = arrange.claimed(node.store)
+        made = written(tmp_path, 100, sop_class=SECONDARY_CAPTURE, Modality="SEG")
+        result = Result(
+            job_id=job.id,
+            kind="SEG",
+            sop_class_uid=SECONDARY_CAPTURE,
+            sop_instance_uid=derived_uid("held", 100),
+            series_instance_uid=derived_uid("held", "series", SECONDARY_CAPTURE),
+            study_instance_uid=STUDY,
+            path=node.store.archive.write_result(made.read_bytes(), job.identity, "SEG", made_at=0.0),
+            digest="",
+            header={"Modality": "SEG", "PatientID": "MARKED"},
+        )
+        with asking(node.ae, FIND, GET, takes=(CT, SECONDARY_CAPTURE), stored=stored) as association:
+            series = identifier("SERIES", Modality="", **WHOLE, SeriesInstanceUID="")
+            assert [found.Modality for _, found in association.send_c_find(series, FIND) if found] == ["CT"]
+            assert node.store.jobs.complete(job, [result], now=0.0, why="made it")
+            assert {found.Modality for _, found in association.send_c_find(series, FIND) if found} == {"CT", "SEG"}
+            *_, (status, _) = association.send_c_get(identifier("STUDY", **WHOLE), GET)
+            assert (status.Status, status.NumberOfCompletedSuboperations) == (0x0000, 3)
+        assert came[result.sop_instance_uid] == made.read_bytes()[split_dataset(made)[1] :]

@@ -63,7 +63,7 @@ def test_dcmqrscp_is_asked_level_by_level(tmp_path: Path) -> None:
     images = study(PatientID="P1") + study("there", PatientID="P2", StudyDate="20200202")
     with dcmqrscp(tmp_path / "archive", files(tmp_path / "files", images)) as ae:
         both = ask(ae, keys={"PatientID": "", "StudyDate": ""})
-        assert sorted(one["PatientID"] for one in both) == ["P1", "P2"]
+        assert sorted(one["PatientID"] for one in both) == ["P1", "P2"] and len(ask(ae, limit=1)) == 1
         (one,) = ask(ae, keys={"PatientID": "P2", "StudyDate": "20200101-20201231", "StudyInstanceUID": ""})
         series = ask(ae, "SERIES", {"StudyInstanceUID": one["StudyInstanceUID"], "Modality": ""})
         assert len(series) == 2 and {said["Modality"] for said in series} == {"CT"}
@@ -140,19 +140,31 @@ def test_a_question_is_cancelled_once_there_are_enough_answers(heeds: bool) -> N
         assert archived.cancelled == heeds
 
 
-def test_only_the_patient_root_is_enough_to_be_asked() -> None:
-    """PS3.4 C.6.1, for archives that have nothing else."""
-    with archive(study(PatientID="P1"), models=(archives.PATIENT_FIND,)) as (ae, _):
+def test_only_the_patient_root_is_enough(tmp_path: Path, port: int, here: AE) -> None:
+    """PS3.4 C.6.1, for archives that have nothing else: below the patient, the Patient ID goes with the question (C.4.1.2.1)."""
+    models = (archives.PATIENT_FIND, archives.PATIENT_MOVE)
+    with archive(study(PatientID="P1"), models=models, destination=here) as (ae, archived):
         assert len(ask(ae, keys={"PatientID": "P1"})) == 1
+        with House(tmp_path, port, pacs=remote(ae)) as house:
+            assert house.ended(house.ask()).held == 6
+        assert [asked.PatientID for what, asked in archived.asked if what == "move" or asked.QueryRetrieveLevel == "IMAGE"] == ["P1"] * 3
 
 
-def _garbage(of: Archive, event: Any) -> Iterator[Any]:
-    answer = C_FIND()
-    answer.MessageIDBeingRespondedTo = event.request.MessageID
-    answer.AffectedSOPClassUID = event.request.AffectedSOPClassUID
-    answer.Status = 0xFF00
-    answer.Identifier = BytesIO(b"\x08\x00\x15\x11SQ\x00\x00\xff\xff\xff\xffMARKED^PATIENT")
-    event.assoc.dimse.send_msg(answer, event.context.context_id)
+def _garbage(identifier: bytes) -> Callable[[Archive, Any], Iterator[Any]]:
+    def answer(of: Archive, event: Any) -> Iterator[Any]:
+        said = C_FIND()
+        said.MessageIDBeingRespondedTo = event.request.MessageID
+        said.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        said.Status, said.Identifier = 0xFF00, BytesIO(identifier)
+        event.assoc.dimse.send_msg(said, event.context.context_id)
+        yield 0x0000, None
+
+    return answer
+
+
+def _giant(of: Archive, event: Any) -> Iterator[Any]:
+    """Announce a PDU of two gigabytes."""
+    event.assoc.dul.socket.socket.sendall(b"\x04\x00\x7f\xff\xff\xff")
     yield 0x0000, None
 
 
@@ -185,7 +197,9 @@ def _never(of: Archive, event: Any) -> Iterator[Any]:
         ({"find": _says(0x0124)}, Rejected, "not authorised"),
         ({"find": _aborts}, PeerUnavailable, "ended the association"),
         ({"find": _never}, PeerUnavailable, "was silent"),
-        ({"find": _garbage}, Rejected, "cannot be read"),
+        ({"find": _garbage(b"\x08\x00\x15\x11SQ\x00\x00\xff\xff\xff\xffMARKED^PATIENT")}, Rejected, "cannot be read"),
+        ({"find": _garbage(b"MARKED^PATIENT" * 200_000)}, PeerUnavailable, "ended the association"),
+        ({"find": _giant}, PeerUnavailable, "ended the association"),
         ({"models": (archives.MOVE,)}, Rejected, "accepts no query"),
     ],
 )
@@ -202,9 +216,9 @@ def test_every_bad_ending_is_an_error_that_names_no_patient(how: dict[str, Any],
 class House:
     """A node that listens and fetches."""
 
-    def __init__(self, folder: Path, port: int, *, listens: bool = True, **remotes: Remote) -> None:
+    def __init__(self, folder: Path, port: int, *, listens: bool = True, path: str = "fast", **remotes: Remote) -> None:
         self.listens = listens
-        self.config = NodeConfig(node=Node(port=port, disk_reserve_mb=1), remotes=remotes)
+        self.config = NodeConfig(node=Node.model_validate({"port": port, "disk_reserve_mb": 1, "store_path": path}), remotes=remotes)
         self.store = Store.open(folder)
         self.receiver = Receiver(self.config, self.store)
         self.fetching = Fetching(self.config, self.store, time.time, taking(self.config, self.store, time.time), QUICK)
@@ -254,13 +268,14 @@ def here(port: int) -> AE:
     return AE("DICOM_NODE", "127.0.0.1", port)
 
 
+@pytest.mark.parametrize("path", ["fast", "stock"])
 @pytest.mark.parametrize("how", ["move", "get"])
-def test_dcmqrscp_gives_a_study(tmp_path: Path, how: str, port: int, here: AE) -> None:
+def test_dcmqrscp_gives_a_study(tmp_path: Path, how: str, path: str, port: int, here: AE) -> None:
     """PS3.4 C.4.2 and C.4.3: what is here in the end is what the archive has, byte by byte; the journal tells of it."""
     images = study(PatientID="P1")
     with ExitStack() as stack:
         ae = stack.enter_context(dcmqrscp(tmp_path / "archive", files(tmp_path / "files", images), moves_to={"node": here}))
-        with House(tmp_path / "node", port, pacs=remote(ae, retrieve=how)) as house:
+        with House(tmp_path / "node", port, path=path, pacs=remote(ae, retrieve=how)) as house:
             done = house.ended(house.ask(wanted_for="1.2.3"))
             assert (done.state, done.expected, done.held, done.attempts) == (RetrievalState.COMPLETED, 6, 6, 1), done
             again = house.ended(house.ask())
@@ -429,6 +444,21 @@ def test_what_the_door_refuses_fails_in_the_retrieval(tmp_path: Path, port: int)
         assert late.held == 5 and "1 sub-operations failed" in late.reason
         refused.clear()
         assert house.ended(late).state is RetrievalState.COMPLETED
+
+
+def test_what_was_not_asked_for_is_not_taken(tmp_path: Path, port: int) -> None:
+    """C-GET: who may not send cannot send by the way."""
+    images, other = study(), study("there")
+
+    def more(of: Archive, event: Any) -> Iterator[Any]:
+        yield 7
+        for image in (other[0], *of.matching(event.identifier)):
+            yield 0xFF00, image
+
+    with archive([*images, *other], get=more) as (ae, _), House(tmp_path, port, pacs=remote(ae, retrieve="get", may=[])) as house:
+        done = house.ended(house.ask())
+        assert (done.state, done.held) == (RetrievalState.COMPLETED, 6)
+        assert house.store.studies.view(other[0].StudyInstanceUID) is None
 
 
 def test_an_archive_that_is_away_costs_no_attempt(tmp_path: Path, port: int, here: AE) -> None:
