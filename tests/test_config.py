@@ -126,6 +126,7 @@ def test_every_example_loads(path):
         ("CT@10.0.0.1:104", "CT@10.0.0.1", "remotes.ct.ae (is 'CT@10.0.0.1'): 'CT@10.0.0.1' is not TITLE@host:port"),
         ('may = ["send"]', 'may = ["sned"]', "remotes.ct.may"),
         ("PACS@10.0.0.2:104", "CT@10.0.0.1:104", "two remotes have the address 'CT@10.0.0.1:104'"),
+        ('may = ["receive"]', 'may = ["receive"], retrieve = "move"', "remote 'pacs' is asked to send by C-MOVE but may not send"),
         ('may = ["receive"]', 'may = ["query"]', "rule 'CT' delivers to 'pacs', which may not receive: add \"receive\" to its `may`"),
         ('deliver = ["pacs"]', 'deliver = ["pasc"]', "rule 'CT' delivers to 'pasc', which is not among [remotes]: ct, pacs"),
         ('analyse = ["measures"]', 'analyse = ["measure"]', "rule 'CT' analyses with 'measure', which is not among [models]: measures"),

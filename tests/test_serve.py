@@ -20,7 +20,7 @@ from tests.reported import Node
 
 OTHER = f"{STUDY}.7"
 FAKES = Path(__file__).parent / "models"
-PACS = {"ae": "PACS@127.0.0.1:104", "retrieve": "move"}
+PACS = {"ae": "PACS@127.0.0.1:104", "may": ["send"], "retrieve": "move"}
 
 
 @pytest.fixture

@@ -106,9 +106,9 @@ def test_the_last_word_on_an_instance_counts() -> None:
 def test_what_is_not_here_is_fetched_from_the_remote_that_has_it(how: str, titles: str | list[str], expected: dict[str, int]) -> None:
     """Only where the site wants it, only what is at hand, and only what is absent."""
     remotes = {
-        "pacs": {"ae": "PACS@h:104", "retrieve": "move", "fetch_notified": True},
+        "pacs": {"ae": "PACS@h:104", "may": ["send"], "retrieve": "move", "fetch_notified": True},
         "vna": {"ae": "VNA@h:104", "retrieve": "get", "fetch_notified": True},
-        "tape": {"ae": "TAPE@h:104", "retrieve": "move"},
+        "tape": {"ae": "TAPE@h:104", "may": ["send"], "retrieve": "move"},
         "ct": {"ae": "CT@h:104"},
     }
     config = NodeConfig.model_validate({"remotes": remotes})

@@ -263,6 +263,13 @@ class NodeConfig(_Part):
         return self
 
     @model_validator(mode="after")
+    def _takes_what_is_moved(self) -> Self:
+        for name, remote in self.remotes.items():
+            if remote.retrieve == "move" and not self.may(remote.ae.title, "send"):
+                raise ValueError(f'remote \'{name}\' is asked to send by C-MOVE but may not send: add "send" to its `may`, or let retrieve = "get"')
+        return self
+
+    @model_validator(mode="after")
     def _can_be_shown(self) -> Self:
         tls = self.node.tls
         for name, remote in self.remotes.items():
