@@ -8,8 +8,9 @@ from pydicom import Dataset
 from pynetdicom.dsutils import decode, encode
 
 from dicom_node.query import identifier
-from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Level, Query, Refusal
+from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Query, Refusal
 from dicom_node.query.suboperations import Outcome, Tally, choose, contexts, shares
+from dicom_node.store import Level
 
 IMPLICIT, EXPLICIT, BIG = Encoding(implicit=True), Encoding(implicit=False), Encoding(implicit=False, little=False)
 CT, LITTLE, JPEG, JPEG_LOSSLESS = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70"

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 
 from dicom_node.query.answers import identifier_of, is_meant, likely_classes, number_of, printable, readable, texts_of_all
-from dicom_node.query.identifier import Level
 from dicom_node.query.outcomes import Next, Standing, may_fetch, outcome, series_to_ask, standing, wait_s
 from dicom_node.query.retrieving import Fetched, _object_contexts
 from dicom_node.query.scu import Contents
 from dicom_node.query.suboperations import MAX_CONTEXTS
+from dicom_node.store import Level
 
 CT, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.34"
 NAMED = Contents(number=4, instances={"1.1": "1", "1.2": "1", "2.1": "2", "2.2": "2"})

@@ -5,6 +5,7 @@ import struct
 import threading
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -252,6 +253,32 @@ def test_a_socket_that_somebody_else_has_closed_is_a_broken_connection() -> None
         one.close()
         with pytest.raises(Broken, match="closed before it was used"):
             Connection(one, 1.0)
+
+
+class _ClosedMeanwhile(socket.socket):
+    """A socket that another thread closes while bytes are taken from it."""
+
+    def recv_into(self, *into: Any) -> int:
+        got = super().recv_into(*into)
+        self.close()
+        return got
+
+    def recvmsg_into(self, *into: Any) -> Any:
+        got = super().recvmsg_into(*into)
+        self.close()
+        return got
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_socket_that_is_closed_while_it_is_read_is_a_broken_connection(both: bool) -> None:
+    """Whatever ends a connection under its reader is one error."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as other:
+        accepted, _ = server.accept()
+        connection = Connection(_ClosedMeanwhile(fileno=accepted.detach()), 1.0)
+        other.sendall(b"1234")
+        first, second = memoryview(bytearray(2)), memoryview(bytearray(2))
+        with pytest.raises(Broken, match="nothing to read"):
+            connection.read_both(first, second) if both else connection.read(first)
 
 
 # -------------------------------------------------------------------------------------------------------------- checkpoint

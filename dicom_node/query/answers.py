@@ -9,7 +9,7 @@ from pydicom import Dataset, uid
 from pydicom.datadict import tag_for_keyword
 
 from dicom_node.domain import is_uid
-from dicom_node.query.identifier import UNIQUE_KEYS, Level
+from dicom_node.store import UNIQUE_KEYS, Level
 from dicom_node.store.match import matches
 
 Answer = dict[str, Any]  # keyword -> text, or a list of texts, of what one response says

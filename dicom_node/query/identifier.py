@@ -8,7 +8,6 @@ import contextlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from io import BytesIO
 from typing import Any
 
@@ -16,25 +15,10 @@ from pydicom import DataElement, Dataset
 from pydicom.tag import BaseTag, Tag
 from pynetdicom.dsutils import decode
 
+from dicom_node.store import UNIQUE_KEYS, Level
+
 DOES_NOT_FIT = 0xA900  # PS3.4 Tables C.4-1, C.4-2 and C.4-3: the identifier does not match the SOP class
 MOST_BYTES = 1 << 20  # of an identifier: one that lists thousands of UIDs is shorter
-
-
-class Level(StrEnum):
-    """Query/Retrieve Level (0008,0052), from the highest to the lowest."""
-
-    PATIENT = "PATIENT"
-    STUDY = "STUDY"
-    SERIES = "SERIES"
-    IMAGE = "IMAGE"
-
-
-UNIQUE_KEYS: Mapping[Level, str] = {
-    Level.PATIENT: "PatientID",
-    Level.STUDY: "StudyInstanceUID",
-    Level.SERIES: "SeriesInstanceUID",
-    Level.IMAGE: "SOPInstanceUID",
-}
 PATIENT_ROOT, STUDY_ROOT = tuple(Level), (Level.STUDY, Level.SERIES, Level.IMAGE)  # the levels of each information model (PS3.4 C.6)
 
 _TOLD = frozenset({"SpecificCharacterSet", "QueryRetrieveLevel", "RetrieveAETitle"})  # said of a response, not matched

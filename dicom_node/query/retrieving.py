@@ -18,9 +18,9 @@ from pynetdicom.association import Association
 from dicom_node.config import Node, Remote
 from dicom_node.domain import Canceled, Rejected, Transient, fault, is_uid
 from dicom_node.query.answers import likely_classes, printable, texts_of
-from dicom_node.query.identifier import Level
 from dicom_node.query.scu import SYNTAXES, Contents, Guard, end, model_of
 from dicom_node.query.suboperations import MAX_CONTEXTS
+from dicom_node.store import Level
 from dicom_node.wire import Context, Credentials, peer
 
 MOVE = ("1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.1.2")  # Study Root, Patient Root

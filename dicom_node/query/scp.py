@@ -22,10 +22,10 @@ from dicom_node.domain import AE, NodeError, PeerUnavailable, Unsuitable, fault
 from dicom_node.guard import credentials
 from dicom_node.query import identifier
 from dicom_node.query.conversion import Ready, ready
-from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Level, Query, Refusal
+from dicom_node.query.identifier import PATIENT_ROOT, STUDY_ROOT, Encoding, Query, Refusal
 from dicom_node.query.replies import Replies
 from dicom_node.query.suboperations import CANCELLED, PENDING, SUCCESS, Held, Outcome, Share, Tally, choose, not_accepted, shares
-from dicom_node.store import Event, Store
+from dicom_node.store import Event, Level, Store
 from dicom_node.wire import Broken, MoveOriginator, Service, StoredFile, StoreSender, WokenDUL, peer
 
 _MODELS: Mapping[str, tuple[type[Any], int, tuple[Level, ...]]] = {  # SOP class -> request, Command Field of its responses, levels (PS3.4 C.6)

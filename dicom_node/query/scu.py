@@ -30,7 +30,7 @@ from dicom_node.query.answers import (
     texts_of,
     texts_of_all,
 )
-from dicom_node.query.identifier import UNIQUE_KEYS, Level
+from dicom_node.store import UNIQUE_KEYS, Level
 from dicom_node.wire import Credentials, peer
 
 SUCCESS, CANCELLED = 0x0000, 0xFE00

@@ -17,7 +17,7 @@ from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
-from dicom_node.store.holdings import Holdings, Level, Stored
+from dicom_node.store.holdings import UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
@@ -33,6 +33,7 @@ from dicom_node.store.studies import Studies
 
 __all__ = [
     "PAGE_BYTES",
+    "UNIQUE_KEYS",
     "Announcements",
     "Archive",
     "Bell",

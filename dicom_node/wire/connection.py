@@ -89,10 +89,9 @@ class Connection:
         if not self._tls:
             try:
                 got = self.socket.recvmsg_into((first, second), 0, self._flags)[0]
+                self._acknowledge_at_once()
             except OSError as error:
                 raise Broken(f"nothing to read: {type(error).__name__}") from error
-            if _QUICKACK is not None:
-                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             if not got:
                 raise Broken("the peer closed the connection")
         if got < len(first):
@@ -101,13 +100,16 @@ class Connection:
         if got < len(first) + len(second):
             self.read(second[got - len(first) :])
 
+    def _acknowledge_at_once(self) -> None:
+        if _QUICKACK is not None:
+            self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
     def _read(self, into: memoryview) -> int:
         try:
             got = self.socket.recv_into(into, len(into), self._flags)
-        except OSError as error:  # BlockingIOError and TimeoutError too: nothing came in time
+            self._acknowledge_at_once()
+        except OSError as error:  # BlockingIOError and TimeoutError too: nothing came in time; or another thread has closed it
             raise Broken(f"nothing to read: {type(error).__name__}") from error
-        if _QUICKACK is not None:
-            self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         if not got and len(into):
             raise Broken("the peer closed the connection")
         return got

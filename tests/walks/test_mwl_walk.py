@@ -1,6 +1,7 @@
 """Modalities ask the node for their worklist over a real socket: DCMTK's `findscu`, and pynetdicom; DCMTK's `wlmscpfs` answers beside it."""
 
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from dicom_node.domain import AE
 from dicom_node.query import services as query_services
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
-from dicom_node.worklist import Worklist
+from dicom_node.worklist import Worklist, mwl
 from dicom_node.worklist.mwl import SOP_CLASS
 from tests.peers import need
 from tests.worklists import asking, entry, wlmscpfs, write
@@ -138,8 +139,15 @@ def test_what_cannot_be_answered_says_why(store: Store, tmp_path: Path) -> None:
         assert len(found(association, asking())[0]) == 3
 
 
-def test_a_modality_may_cancel(store: Store, tmp_path: Path) -> None:
-    """PS3.7 9.1.2.2: FE00, and no more entries."""
+def test_a_modality_may_cancel(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PS3.7 9.1.2.2: FE00, and no more entries. Entries take a moment each, so that the wish comes before the last."""
+    quick = mwl.Asked.answer
+
+    def answer(asked: mwl.Asked, entry: mwl.Entry) -> tuple[Dataset, bool]:
+        time.sleep(0.002)
+        return quick(asked, entry)
+
+    monkeypatch.setattr(mwl.Asked, "answer", answer)
     long = entry(patient="LONG")
     long.ScheduledProcedureStepSequence = [entry(number).ScheduledProcedureStepSequence[0] for number in range(500)]
     for name in ("a", "b", "c", "d"):
