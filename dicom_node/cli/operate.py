@@ -1,7 +1,8 @@
-"""The verbs that run the node: check, serve, work."""
+"""The verbs that run the node: check, serve, work, web."""
 
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -42,7 +43,14 @@ def serve(
         _receive_until(stop, site, store)
         return
     receive_command = ["serve", "--only-receive", *_options(config, storage), "--host", site.config.node.host]
-    server = Server(site, store, work_command=_work_command(config, storage), receive_command=receive_command, count=asking_archives(site.config))
+    server = Server(
+        site,
+        store,
+        work_command=_kept_command("work", config, storage),
+        receive_command=receive_command,
+        web_command=_kept_command("web", config, storage),
+        count=asking_archives(site.config),
+    )
     server.start()
     _spare_the_collector()
     if sys.stderr.isatty():
@@ -90,6 +98,25 @@ def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin
     threading.Thread(target=_stop_when, args=(stop, worker), daemon=True).start()
     worker.run()
     store.close()
+
+
+def web(config: ConfigOption = None, storage: StorageOption = None, until_stdin_closes: UntilOption = False) -> None:
+    """Answer HTTP: DICOMweb, the dashboard, the viewer; `serve` starts one of these itself unless web.start is false."""
+    from dicom_node.serve.web import context
+    from dicom_node.store import Store
+    from dicom_node.web import run
+
+    site = site_of(config, storage)
+    log_to_stderr(logging.INFO)
+    store = Store.of(site.config.node)
+    stop = _stop_event()
+    if until_stdin_closes:
+        threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
+    try:
+        ended = run(context(site, store), stop)
+    finally:
+        store.close()
+    raise typer.Exit(0 if ended else 1)
 
 
 def check(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:
@@ -173,8 +200,8 @@ def _check_remotes(site: "Site") -> list[Row]:
     return [(one.what, one.ok, one.says, one.hint) for one in found]
 
 
-def _work_command(config: Path | None, storage: Path | None) -> list[str]:
-    return ["work", "--until-stdin-closes", *_options(config, storage)]
+def _kept_command(verb: str, config: Path | None, storage: Path | None) -> list[str]:
+    return [verb, "--until-stdin-closes", *_options(config, storage)]
 
 
 def _options(config: Path | None, storage: Path | None) -> list[str]:
@@ -194,9 +221,9 @@ def _stop_when(stop: threading.Event, worker: "Worker") -> None:
 
 
 def _wait_for_stdin(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(4096):
-        time.sleep(0.01)
+    while os.read(sys.stdin.fileno(), 4096):  # past its buffer, whose lock a process that ends would want
+        pass
     stop.set()
 
 
-VERBS = {"check": check, "serve": serve, "work": work}
+VERBS = {"check": check, "serve": serve, "work": work, "web": web}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Work
+from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -62,6 +62,7 @@ __all__ = [
     "Site",
     "Tls",
     "User",
+    "Web",
     "Weights",
     "Work",
     "bundled",

@@ -39,6 +39,13 @@ def _hours_from(value: Any) -> Any:
     return value
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 Hours = Annotated[str, BeforeValidator(_hours_from)]  # a span of the day, local time; over midnight where the end is not after the beginning
 AEAddress = Annotated[AE, BeforeValidator(_ae_from), PlainSerializer(str, when_used="json")]
 PriorityName = Annotated[Priority, BeforeValidator(_priority_from), PlainSerializer(lambda p: p.name, when_used="json")]
@@ -106,10 +113,7 @@ class Node(_Part):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the node."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return _is_loopback(self.host)
 
 
 class Remote(_Part):
@@ -218,6 +222,20 @@ class Deliver(_Part):
     commit_attempts: int = Field(default=3, ge=1)  # requests without a report before a person must look
 
 
+class Web(_Part):
+    """The HTTP door: DICOMweb, the dashboard, the viewer."""
+
+    start: bool = True  # whether `serve` starts and keeps it on this host
+    host: str = "127.0.0.1"  # the address it listens on
+    port: int = Field(default=8080, ge=0, le=65535)
+
+    @model_validator(mode="after")
+    def _knows_who_asks(self) -> Self:
+        if not _is_loopback(self.host):
+            raise ValueError(f"web.host is {self.host}, where anybody might ask: only this machine can be answered")
+        return self
+
+
 class NodeConfig(_Part):
     """The whole of `node.toml`."""
 
@@ -229,6 +247,7 @@ class NodeConfig(_Part):
     worklist: Worklists = Worklists()
     work: Work = Work()
     deliver: Deliver = Deliver()
+    web: Web = Web()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -28,7 +28,9 @@ log = structlog.get_logger()
 
 _TAKE_BACK_EVERY_S = 2.0
 _RETIRE_EVERY_S = 600.0
-_WORK_BACK_AFTER_S = 1.0
+_BACK_AFTER_S = 1.0  # a process that ended is started again; doubles while it does not last
+_BACK_AFTER_MAX_S = 60.0
+_LASTS_S = 10.0
 _GRACE_S = 10.0
 
 
@@ -51,6 +53,7 @@ class Server:
         *,
         work_command: Sequence[str] = (),
         receive_command: Sequence[str] = (),
+        web_command: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
         count: Ask | None = None,
     ) -> None:
@@ -73,8 +76,14 @@ class Server:
         )
         self._ticks = Ticks()
         self._work = _Kept("analysing", work_command) if work_command and site.config.work.start else None
+        self._web = _Kept("web", web_command) if web_command and site.config.web.start else None
         self._receive_command = receive_command
         self._receivers: list[_Kept] = []  # beside this process, on the same port
+
+    @property
+    def _beside(self) -> tuple["_Kept", ...]:
+        """The processes that do what this one must not wait for."""
+        return tuple(process for process in (self._work, self._web) if process is not None)
 
     @property
     def port(self) -> int:
@@ -101,8 +110,8 @@ class Server:
         self._start_receivers()
         for one in self._going:
             one.start()
-        if self._work is not None:
-            self._work.start()
+        for process in self._beside:
+            process.start()
         self._ticks.every(_TAKE_BACK_EVERY_S, lambda: take_back(self._store, self._site.config.work, self._clock()), "leases")
         self._ticks.every(_RETIRE_EVERY_S, self._retire, "retention")
         self._ticks.start()
@@ -119,8 +128,8 @@ class Server:
         self._receiver.stop(_GRACE_S)
         for process in self._receivers:
             process.stop()
-        if self._work is not None:
-            self._work.stop()
+        for process in self._beside:
+            process.stop()
         for one in self._going:
             if one is not self._fetching:
                 one.stop()
@@ -178,10 +187,15 @@ class _Kept:
         self._process = subprocess.Popen([sys.executable, "-m", "dicom_node", *self._command], stdin=subprocess.PIPE)
 
     def _keep(self) -> None:
+        back_after_s = _BACK_AFTER_S
         while not self._stopping.is_set():
+            began = time.monotonic()
             code = self._process.wait() if self._process is not None else None
-            if self._stopping.wait(_WORK_BACK_AFTER_S):
+            lasted = time.monotonic() - began > _LASTS_S
+            back_after_s = _BACK_AFTER_S if lasted else back_after_s
+            if self._stopping.wait(back_after_s):
                 return
+            back_after_s = min(2 * back_after_s, _BACK_AFTER_MAX_S)
             log.error(f"the {self._name} process ended and is started again", code=code)
             try:
                 self._spawn()

@@ -124,6 +124,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "commit_after_s": "Without a report for so long, storage commitment is asked for again.",
         "commit_attempts": "Requests that brought no report before the delivery says so and a person must look.",
     },
+    "[web]": {
+        "start": "Whether `serve` starts the process that answers HTTP and keeps it running; `dicom-node web` starts it alone.",
+        "host": "The address it listens on.",
+        "port": "The port it listens on; 0: any free one, which the log tells.",
+    },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",
         "version": "The version that results name.",

@@ -33,7 +33,22 @@ from dicom_node.config import (
     load_model,
 )
 from dicom_node.config.model import Resources
-from dicom_node.config.node import Complete, Deliver, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Work, Worklists
+from dicom_node.config.node import (
+    Complete,
+    Deliver,
+    ModelChoice,
+    Node,
+    NodeConfig,
+    PriorsWanted,
+    Remote,
+    RemoteTls,
+    Rule,
+    Tls,
+    User,
+    Web,
+    Work,
+    Worklists,
+)
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -57,6 +72,7 @@ def node_keys() -> str:
         "[worklist]": Worklists,
         "[work]": Work,
         "[deliver]": Deliver,
+        "[web]": Web,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:

@@ -28,6 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "node": {"complete_after_s": QUIET_S, "disk_reserve_mb": 1},
     "work": {"at_once": 2, "threads": 1, "lease_s": 4.0, "attempts": 2, "backoff_s": 0.3, "poll_s": 0.05},
     "deliver": {"backoff_s": 0.2, "backoff_max_s": 1.0, "poll_s": 0.05},
+    "web": {"start": False},
 }
 
 

@@ -1,0 +1,59 @@
+"""The server: one event loop in a thread of its own, until it is told to stop."""
+
+import socket
+import threading
+
+import structlog
+import uvicorn
+
+from dicom_node.domain import ConfigError
+from dicom_node.web.app import build
+from dicom_node.web.context import Context
+
+log = structlog.get_logger()
+
+_GRACE_S = 3  # for requests under way; streams of events never end by themselves
+_LOOK_EVERY_S = 1.0
+
+
+def run(context: Context, stop: threading.Event) -> bool:
+    """Answer requests until `stop`; say whether it ended because of that.
+
+    Raises
+    ------
+    ConfigError: the address cannot be listened on.
+    """
+    listening = _listening(context.site.config.web.host, context.site.config.web.port)
+    config = uvicorn.Config(
+        build(context),
+        log_config=None,
+        access_log=False,  # a query names patients
+        server_header=False,
+        lifespan="off",
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listening],), name="web", daemon=True)
+    thread.start()  # beside the main thread it leaves signals alone
+    host, port = listening.getsockname()[:2]
+    log.info("web.serving", host=host, port=port)
+    while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
+        pass
+    asked = stop.is_set()
+    server.should_exit = True
+    thread.join()
+    listening.close()
+    return asked
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        one.bind((host, port))
+    except OSError as error:
+        one.close()
+        hint = "Another program, or another node, listens there: choose another web.port, or web.start = false."
+        raise ConfigError(f"the web cannot listen on {host}:{port}: {error.strerror}", hint=hint) from error
+    return one

@@ -1,0 +1,37 @@
+"""The HTTP door as a whole: what it answers whom, with no socket."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from dicom_node.config import load_site
+from dicom_node.serve.web import context
+from dicom_node.store import Store
+from dicom_node.web import Context, build
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Context]:
+    """The web of a node on its defaults."""
+    site = load_site(None, node={"storage": tmp_path / "data", "disk_reserve_mb": 0})
+    store = Store.of(site.config.node)
+    yield context(site, store, time.time)
+    store.close()
+
+
+def test_it_says_that_it_lives(web: Context) -> None:
+    with TestClient(build(web), base_url="http://127.0.0.1:8080") as client:
+        assert client.get("/health/live").json() == {"status": "live"}
+
+
+def test_every_route_says_who_may_use_it(web: Context) -> None:
+    """An endpoint without a guard is not served: `allow`, or `anyone`."""
+    routes = build(web).router.routes
+    assert routes
+    unguarded = [one.path for one in routes if isinstance(one, Route) and not hasattr(one.endpoint, "role")]
+    unguarded += [one.path for one in routes if isinstance(one, Mount) and not hasattr(one.app, "role")]
+    assert unguarded == []
