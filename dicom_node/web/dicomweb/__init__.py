@@ -3,9 +3,9 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.dicomweb import search
+from dicom_node.web.dicomweb import search, storing
 
-_PARTS = (search,)
+_PARTS = (search, storing)
 
 
 def routes(context: Context) -> list[BaseRoute]:
