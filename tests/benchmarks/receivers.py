@@ -26,6 +26,8 @@ from tests.peers import need
 PLAIN = Path(__file__).with_name("plain.py")
 _START_S = 30.0
 _CONFIG = """
+[web]
+start = false
 [node]
 port = {port}
 storage = "{storage}"
