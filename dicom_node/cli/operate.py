@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dicom_node.store import Store
     from dicom_node.work import Worker
 
+_BEHIND = 10  # by how much the web stands behind the process that receives, where they share processors (nice)
 UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
 
 
@@ -111,6 +112,7 @@ def web(config: ConfigOption = None, storage: StorageOption = None, until_stdin_
     store = Store.of(site.config.node)
     stop = _stop_event()
     if until_stdin_closes:
+        os.nice(_BEHIND)
         threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
     try:
         ended = run(context(site, store), stop)
