@@ -10,10 +10,11 @@ from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transie
 from dicom_node.web import health
 from dicom_node.web.access import Gate
 from dicom_node.web.context import Context
+from dicom_node.web.dicomweb import rendered
 
 log = structlog.get_logger()
 
-_PARTS = (health,)
+_PARTS = (health, rendered)
 
 
 def build(context: Context) -> FastAPI:
