@@ -7,14 +7,14 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import health
+from dicom_node.web import health, viewer
 from dicom_node.web.access import Gate
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb import rendered
 
 log = structlog.get_logger()
 
-_PARTS = (health, rendered)
+_PARTS = (health, rendered, viewer)
 
 
 def build(context: Context) -> FastAPI:

@@ -1,7 +1,7 @@
 """One frame as a picture for a screen, as large and as bright as it was asked for (PS3.18 8.3.5)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,7 @@ class Options:
     """How a frame is wanted."""
 
     window: Window | None = None  # none: as its header says
+    automatic: bool = False  # without a window: whether one is chosen by the values, whatever the header says
     viewport: Viewport | None = None  # none: a pixel for a pixel
     patient: bool = False  # whether the picture names the patient
     technique: bool = False  # whether it says how the image was made
@@ -81,7 +82,9 @@ def _pixels(source: Source, index: int, options: Options) -> np.ndarray[Any, Any
     if source.header.get("PhotometricInterpretation") == "PALETTE COLOR":
         return from_palette(values, source.header)
     modality = str(source.header.get("Modality") or "")
-    return shown(values, look(source.header, index), options.window, modality=modality, bits=64 if source.floats else source.stored)
+    how = look(source.header, index)
+    how = replace(how, windows=(), of_interest=None) if options.automatic else how
+    return shown(values, how, options.window, modality="" if options.automatic else modality, bits=64 if source.floats else source.stored)
 
 
 def _fitted(picture: Image.Image, viewport: Viewport) -> Image.Image:

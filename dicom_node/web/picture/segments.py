@@ -164,7 +164,7 @@ def _inside(given: Segmentation, values: Array, number: int) -> Array:
     if given.is_labelled:
         return values == number
     highest = int(given.source.header.get("MaximumFractionalValue") or 1)
-    return values * 2 >= highest if given.source.header.get("SegmentationType") == "FRACTIONAL" else values > 0
+    return values >= highest / 2 if given.source.header.get("SegmentationType") == "FRACTIONAL" else values > 0
 
 
 def _laid(mask: Array, frame: Frame, under: Under) -> Array:
