@@ -17,6 +17,7 @@ from dicom_node.domain import Unsuitable, is_uid
 from dicom_node.store import Stored
 from dicom_node.web.access import Role, allow, anyone
 from dicom_node.web.context import Context
+from dicom_node.web.ohif import is_here
 from dicom_node.web.picture.asked import window
 from dicom_node.web.picture.coded import JPEG, PNG, coded
 from dicom_node.web.picture.draw import Options, Viewport, drawn, tile
@@ -73,7 +74,15 @@ class Viewer:
         series = listed(self._context, study, objects)
         chosen = self._chosen(request, series, objects)
         what = self._scene(study, chosen, series, objects) if chosen else None
-        values = {"study": study, "series": series, "chosen": chosen, "scene": what, "banner": BANNER, "thumbnails": _thumbnails(objects)}
+        values = {
+            "study": study,
+            "series": series,
+            "chosen": chosen,
+            "scene": what,
+            "banner": BANNER,
+            "ohif": is_here(self._context),
+            "thumbnails": _thumbnails(objects),
+        }
         who = next(self._context.store.holdings.find("STUDY", {"StudyInstanceUID": study}), {})
         named = {"patient": str(who.get("PatientName") or "").split("=")[0].replace("^", " ").strip(), "patient_id": str(who.get("PatientID") or "")}
         text = self._templates.get_template("viewer.html").render(values | named | _state(request, what))
