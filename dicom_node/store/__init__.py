@@ -17,10 +17,11 @@ from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
-from dicom_node.store.holdings import UNIQUE_KEYS, Holdings, Level, Stored
+from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.match import span_asked
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.places import instance_name
@@ -28,10 +29,12 @@ from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
+from dicom_node.store.searches import Page, Searches
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
 __all__ = [
+    "ATTRIBUTES",
     "PAGE_BYTES",
     "UNIQUE_KEYS",
     "Announcements",
@@ -51,10 +54,12 @@ __all__ = [
     "Listener",
     "Notices",
     "Orders",
+    "Page",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
+    "Searches",
     "Spelled",
     "Steps",
     "Store",
@@ -64,6 +69,7 @@ __all__ = [
     "instance_name",
     "pour",
     "reports",
+    "span_asked",
 ]
 
 
@@ -76,6 +82,7 @@ class Store:
     bell: Bell
     instances: Intake
     holdings: Holdings
+    searches: Searches
     studies: Studies
     jobs: Jobs
     priors: PriorSearches
@@ -106,12 +113,14 @@ class Store:
             raise
         bell = bell_of(database, archive.root)
         instances = Intake(database, archive, bell)
+        holdings = Holdings(database, archive, instances)
         return cls(
             archive=archive,
             database=database,
             bell=bell,
             instances=instances,
-            holdings=Holdings(database, archive, instances),
+            holdings=holdings,
+            searches=Searches(database, holdings),
             studies=Studies(database, archive, bell),
             jobs=Jobs(database, bell),
             priors=PriorSearches(database, bell),

@@ -50,18 +50,18 @@ UNIQUE_KEYS: Mapping[Level, str] = {
     Level.IMAGE: "SOPInstanceUID",
 }
 _OF_PATIENT = (*PATIENT_KEYWORDS, "InstanceAvailability")
-_OF_STUDY = (
+OF_STUDY = (
     *_OF_PATIENT,
     *STUDY_KEYWORDS,
     *("ModalitiesInStudy", "SOPClassesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
 )
-_OF_SERIES = (*_OF_STUDY, *SERIES_KEYWORDS, "NumberOfSeriesRelatedInstances")
+OF_SERIES = (*OF_STUDY, *SERIES_KEYWORDS, "NumberOfSeriesRelatedInstances")
 
 ATTRIBUTES: Mapping[Level, tuple[str, ...]] = {  # what is known at each level: other keys are not supported
     Level.PATIENT: (*_OF_PATIENT, "NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries", "NumberOfPatientRelatedInstances"),
-    Level.STUDY: _OF_STUDY,
-    Level.SERIES: _OF_SERIES,
-    Level.IMAGE: (*_OF_SERIES, *IMAGE_KEYWORDS, "AvailableTransferSyntaxUID"),
+    Level.STUDY: OF_STUDY,
+    Level.SERIES: OF_SERIES,
+    Level.IMAGE: (*OF_SERIES, *IMAGE_KEYWORDS, "AvailableTransferSyntaxUID"),
 }
 _ONLINE = {"InstanceAvailability": "ONLINE"}
 
@@ -172,7 +172,7 @@ class Holdings:
         test = matcher(asked)
         for ids in self._pages(select(study_entry.c.id).where(*prefilter(asked, STUDY_COLUMNS))):
             rows = self._page(select(study_entry.c.attributes).where(study_entry.c.id.in_(ids)).order_by(study_entry.c.id.desc()))
-            yield from (one for (keys,) in rows if test(one := _whole(_OF_STUDY, keys)))
+            yield from (one for (keys,) in rows if test(one := whole(OF_STUDY, keys)))
 
     def _series(self, asked: Mapping[str, Any], *conditions: Any) -> Iterator[dict[str, Any]]:
         test, own = matcher(asked), series_entry.c.study_instance_uid == study_entry.c.study_instance_uid
@@ -180,10 +180,10 @@ class Holdings:
         for ids in self._pages(wanted):
             both = select(series_entry.c.attributes, study_entry.c.attributes).join(study_entry, own).where(series_entry.c.id.in_(ids))
             rows = self._page(both.order_by(study_entry.c.id.desc(), series_entry.c.id))
-            yield from (one for of_series, of_study in rows if test(one := _whole(_OF_SERIES, {**of_series, **of_study})))
+            yield from (one for of_series, of_study in rows if test(one := whole(OF_SERIES, {**of_series, **of_study})))
 
     def _images(self, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        test = matcher({keyword: wanted for keyword, wanted in asked.items() if keyword not in _OF_SERIES})
+        test = matcher({keyword: wanted for keyword, wanted in asked.items() if keyword not in OF_SERIES})
         for study, series in self._meant(asked):
             above = {one["SeriesInstanceUID"]: one for one in series}
             yield from self._images_of(study, above, asked, test)
@@ -192,17 +192,17 @@ class Holdings:
         for table in (instance, result):
             columns = (table.c[name] for name in ("series_instance_uid", "sop_class_uid", "sop_instance_uid", "transfer_syntax_uid", "header"))
             wanted = select(*columns).order_by(table.c.id)
-            for ids in self._pages(_objects(table, study, [*above], asked, table.c.id), newest_first=False):
+            for ids in self._pages(objects(table, study, [*above], asked, table.c.id), newest_first=False):
                 for series, sop_class, sop_instance, syntax, header in self._page(wanted.where(table.c.id.in_(ids))):
                     own = {"SOPClassUID": sop_class, "SOPInstanceUID": sop_instance, "AvailableTransferSyntaxUID": syntax}
-                    if test(one := _whole(IMAGE_KEYWORDS, header) | own | above[series]):
+                    if test(one := whole(IMAGE_KEYWORDS, header) | own | above[series]):
                         yield one
 
     # ------------------------------------------------------------------------------------------------------------- rows
 
     def _meant(self, asked: Mapping[str, Any]) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
         """Give each study and of its series those that the keys of their levels mean, or may have an instance that is meant."""
-        above = {keyword: wanted for keyword, wanted in asked.items() if keyword in _OF_SERIES}
+        above = {keyword: wanted for keyword, wanted in asked.items() if keyword in OF_SERIES}
         conditions = []
         if "SOPInstanceUID" in asked and not any(alternatives(keyword, above.get(keyword)) for keyword in ("StudyInstanceUID", "SeriesInstanceUID")):
             holding = (
@@ -216,7 +216,7 @@ class Holdings:
         """Give the objects of some series; the size of a result is in its file."""
         for table in (instance, result):
             names = [name for name in Stored.__dataclass_fields__ if name in table.c]
-            wanted = _objects(table, study, [one["SeriesInstanceUID"] for one in series], asked, *(table.c[name] for name in names))
+            wanted = objects(table, study, [one["SeriesInstanceUID"] for one in series], asked, *(table.c[name] for name in names))
             for row in self._page(wanted.order_by(table.c.series_instance_uid, table.c.id)):
                 yield Stored(**({"size_bytes": -1} | dict(zip(names, row, strict=True))))
 
@@ -243,12 +243,14 @@ _PATIENT = (  # who is meant; without a usable ID the name says it
 )
 
 
-def _whole(keywords: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+def whole(keywords: Sequence[str], keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an entity says of each keyword; of one that it has no value of, an empty text."""
     return {keyword: keys.get(keyword, "") for keyword in keywords} | _ONLINE
 
 
-def _objects(table: Table, study: str, series: Sequence[str], asked: Mapping[str, Any], *columns: Any) -> Select[Any]:
-    """Return what selects columns of the objects that are held of some series and may be meant."""
+def objects(table: Table, study: str, series: Sequence[str] | None, asked: Mapping[str, Any], *columns: Any) -> Select[Any]:
+    """Return what selects columns of the objects that are held of a study, or of some series of it, and may be meant."""
     own = {"SOPInstanceUID": table.c.sop_instance_uid, "SOPClassUID": table.c.sop_class_uid}
-    meant = table.c.study_instance_uid == study, table.c.series_instance_uid.in_(series), *prefilter(asked, own)
+    meant = [table.c.study_instance_uid == study, *prefilter(asked, own)]
+    meant += [table.c.series_instance_uid.in_(series)] if series is not None else []
     return (select(*columns).where(*HELD) if table is instance else held_results(*columns)).where(*meant)

@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any
 
 from pydicom.datadict import dictionary_VR
-from sqlalchemy import Column, ColumnElement, and_, false, func, or_
+from sqlalchemy import Column, ColumnElement, and_, false, func, or_, true
 
 Attributes = Mapping[str, Any]  # keyword -> text, number, or a list of them; of a sequence a list of such mappings
 Test = Callable[[Attributes], bool]
@@ -191,7 +191,7 @@ def fold_name(name: str) -> str:
 
 def _moment_matches(vr: str, wanted: str, value: str, offset: str) -> bool:
     """Compare dates and times as values, by single value or by range (C.2.2.2.1 and C.2.2.2.5); of partial precision, by what they may mean."""
-    asked, held = span_asked(vr, wanted, offset), _span(vr, value, offset)
+    asked, held = span_asked(vr, wanted, offset), span(vr, value, offset)
     if asked is None or held is None:
         return wanted == value
     first, last = asked
@@ -200,18 +200,19 @@ def _moment_matches(vr: str, wanted: str, value: str, offset: str) -> bool:
 
 def span_asked(vr: str, wanted: str, offset: str = "") -> tuple[str | None, str | None] | None:
     """Return the first and the last moment that a key asks for, None at an end that is open; None when it is malformed."""
-    if (single := _span(vr, wanted, offset)) is not None:
+    if (single := span(vr, wanted, offset)) is not None:
         return single
     for at in (place for place, sign in enumerate(wanted) if sign == "-"):  # that of an offset from UTC parts nothing
         left, right = wanted[:at].strip(), wanted[at + 1 :].strip()
-        first, last = _span(vr, left, offset), _span(vr, right, offset)
+        first, last = span(vr, left, offset), span(vr, right, offset)
         if (first is not None or not left) and (last is not None or not right) and (left or right):
             return first[0] if first else None, last[1] if last else None
     return None
 
 
 @lru_cache(4096)
-def _span(vr: str, text: str, offset: str = "") -> Span | None:
+def span(vr: str, text: str, offset: str = "") -> Span | None:
+    """Return the first and the last moment that a value may mean; None when it is malformed."""
     return _SPANS[vr](text, offset)
 
 
@@ -273,8 +274,8 @@ def written(keyword: str, value: Any) -> str:
     if vr == "PN":
         return fold_name(held[0]) or MANY
     if vr in _SPANS:
-        span = _span(vr, held[0])
-        return MANY if span is None else span[0]
+        found = span(vr, held[0])
+        return MANY if found is None else found[0]
     return MANY if held[0].startswith("\\") else held[0][:_CUT]
 
 
@@ -284,6 +285,29 @@ def prefilter(keys: Attributes, columns: Mapping[str, Column[Any]], *, required:
     asked = {keyword: alternatives(keyword, wanted) for keyword, wanted in there.items() if vr_of(keyword) not in _NUMBERS | {"DT"}}
     found = (_condition(keyword, columns[keyword], values, keyword in required) for keyword, values in asked.items() if values)
     return [one for one in found if one is not None]
+
+
+def doubtful(keys: Attributes, columns: Mapping[str, Column[Any]], *, required: Collection[str] = REQUIRED_KEYS) -> ColumnElement[bool]:
+    """Return what holds of every row that `prefilter` lets through and `matches` may not: of the others the database decides alone."""
+    doubts: list[ColumnElement[bool]] = []
+    for keyword, wanted in keys.items():
+        if _is_sequence(wanted):
+            doubts.append(true())
+        elif asked := alternatives(keyword, wanted):
+            doubts.append(_doubt(keyword, columns[keyword], asked, keyword in required) if keyword in columns else true())
+    return or_(false(), *doubts)
+
+
+def _doubt(keyword: str, column: Column[Any], asked: Sequence[str], is_required: bool) -> ColumnElement[bool]:
+    vr, most = vr_of(keyword), max(map(len, asked))
+    if vr in _NUMBERS | {"PN", "TM", "DT"} or (vr != "DA" and any(map(_has_wildcard, asked))) or len(asked) > _COMPARED:
+        return true()
+    if keyword in JOINED:  # LIKE may not regard case
+        return true() if most > _PATTERN or any(one != one.upper() for one in asked) else column != func.upper(column)
+    if vr == "DA":
+        nothing = [MANY] if is_required else [MANY, ""]
+        return true() if any(span_asked(vr, one) is None for one in asked) else column.in_(nothing)
+    return true() if most >= _CUT else column == MANY
 
 
 def _condition(keyword: str, column: Column[Any], asked: Sequence[str], is_required: bool) -> ColumnElement[bool] | None:

@@ -1,0 +1,13 @@
+"""DICOMweb: studies retrieved, sought and stored by HTTP (PS3.18 chapter 10)."""
+
+from starlette.routing import BaseRoute
+
+from dicom_node.web.context import Context
+from dicom_node.web.dicomweb import rendered, search
+
+_PARTS = (search, rendered)
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    """Return the resources of every transaction."""
+    return [one for part in _PARTS for one in part.routes(context)]

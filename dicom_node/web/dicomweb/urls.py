@@ -1,0 +1,16 @@
+"""Where the resources of DICOMweb are, as a client can use it."""
+
+from starlette.requests import Request
+
+PREFIX = "/dicom-web"
+
+
+def service_url(request: Request) -> str:
+    """Return the URL that all resources are below, as the client that asks knows this node."""
+    return f"{str(request.base_url).rstrip('/')}{PREFIX}"
+
+
+def accepted(request: Request) -> tuple[str | None, str | None]:
+    """Return what a client says it accepts: in its headers, and in the query that takes their place (PS3.18 8.3.3.1)."""
+    said = request.headers.getlist("accept")
+    return (",".join(said) if said else None), request.query_params.get("accept")
