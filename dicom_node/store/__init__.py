@@ -23,6 +23,7 @@ from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
+from dicom_node.store.overview import Listing, Overview, Standing, Step
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
@@ -49,13 +50,17 @@ __all__ = [
     "Journal",
     "Level",
     "Listener",
+    "Listing",
     "Notices",
     "Orders",
+    "Overview",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
     "Spelled",
+    "Standing",
+    "Step",
     "Steps",
     "Store",
     "Stored",
@@ -87,6 +92,7 @@ class Store:
     orders: Orders
     announcements: Announcements
     journal: Journal
+    overview: Overview
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -123,6 +129,7 @@ class Store:
             orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
+            overview=Overview(database),
         )
 
     @classmethod
