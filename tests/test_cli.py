@@ -71,7 +71,8 @@ KEYS = {
         "tried": "chosen findings notes objects pictures problems seconds",
         "job": (
             "attempts cancel_requested created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model model_version "
-            "not_before note predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why worker"
+            "not_before note picture predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why "
+            "worker"
         ),
     }.items()
 }
@@ -373,7 +374,7 @@ def test_try_names_what_was_found_and_shows_it_in_the_models_window(tmp_path: Pa
     """Of the whole first, then candidate by candidate; the picture's window is that of the model's presentation."""
     phantoms.write(phantoms.series(), tmp_path / "in")
     shown = []
-    monkeypatch.setattr("dicom_node.simulate.viewer.picture", lambda sources, seg, into, window: shown.append(window) or into)
+    monkeypatch.setattr("dicom_node.picture.picture", lambda sources, seg, into, window: shown.append(window) or into)
     said = run("try", FAKES / "points", tmp_path / "in", "-o", tmp_path / "out", "--json")
     assert [(row["what"], row["of"]) for row in said.json["findings"]] == [("Candidates", "Lung"), ("Volume", "Candidate 1")], said.err
     assert shown == [(40, 400)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicom_node.cli.inline import show_inline
 from dicom_node.cli.page import (
     ConfigOption,
     JsonOption,
@@ -209,7 +210,10 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     ]
     facts += [("earlier studies", job.priors.why or job.priors.state)] if job.priors else []
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
+    facts += [("picture", store.archive.path(job.picture))] if job.picture else []
     table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
+    if job.picture:
+        show_inline(store.archive.path(job.picture))
     table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
     table(
         "deliveries",

@@ -150,6 +150,7 @@ job = Table(
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
     Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
     Column("priors_state", String(16), nullable=False, server_default=text("''")),
+    Column("picture", String(200), nullable=False, server_default=text("''")),  # a file below the archive; empty: none was drawn
     Index("ix_job_state_due", "state", "due"),
     Index("ix_job_priors_state", "priors_state", sqlite_where=text("priors_state <> ''"), postgresql_where=text("priors_state <> ''")),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
