@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import health
+from dicom_node.web import dicomweb, health
 from dicom_node.web.access import Gate
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health,)
+_PARTS = (health, dicomweb)
 
 
 def build(context: Context) -> FastAPI:
