@@ -3,9 +3,9 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.dicomweb import rendered, search
+from dicom_node.web.dicomweb import capabilities, rendered, retrieve, search
 
-_PARTS = (search, rendered)
+_PARTS = (capabilities, search, retrieve, rendered)
 
 
 def routes(context: Context) -> list[BaseRoute]:

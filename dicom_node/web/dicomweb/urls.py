@@ -14,3 +14,8 @@ def accepted(request: Request) -> tuple[str | None, str | None]:
     """Return what a client says it accepts: in its headers, and in the query that takes their place (PS3.18 8.3.3.1)."""
     said = request.headers.getlist("accept")
     return (",".join(said) if said else None), request.query_params.get("accept")
+
+
+def instance_url(service: str, study: str, series: str, instance: str) -> str:
+    """Return the URL of an instance."""
+    return f"{service}/studies/{study}/series/{series}/instances/{instance}"
