@@ -29,6 +29,7 @@ from dicom_node.config.outputs import (
     Segment,
     unit_code,
 )
+from dicom_node.config.rules import rules_from, rules_text
 from dicom_node.domain import ConfigError
 
 __all__ = [
@@ -69,6 +70,8 @@ __all__ = [
     "load_model",
     "load_site",
     "objections",
+    "rules_from",
+    "rules_text",
     "unit_code",
     "unrecognised",
     "weights_home",

@@ -90,6 +90,7 @@ from dicom_node.domain.states import (
     StudyState,
 )
 from dicom_node.domain.steps import PerformedStep, StepState
+from dicom_node.domain.stuck import Stuck, stuck
 
 __all__ = [
     "AE",
@@ -159,6 +160,7 @@ __all__ = [
     "StepState",
     "Study",
     "StudyState",
+    "Stuck",
     "Subject",
     "Term",
     "Transient",
@@ -170,4 +172,5 @@ __all__ = [
     "is_uid",
     "job_identity",
     "standing",
+    "stuck",
 ]

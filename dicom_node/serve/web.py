@@ -4,10 +4,17 @@ import time
 from collections.abc import Callable
 
 from dicom_node.config import Site
+from dicom_node.serve.explaining import explained, tried
 from dicom_node.store import Store
 from dicom_node.web import Context
 
 
 def context(site: Site, store: Store, clock: Callable[[], float] = time.time) -> Context:
     """Return the node as the web sees it."""
-    return Context(site=site, store=store, clock=clock)
+    return Context(
+        site=site,
+        store=store,
+        clock=clock,
+        explain=lambda uid: explained(site, store, uid, clock()),
+        try_rules=lambda text, studies: tried(site, store, text, studies, clock()),
+    )

@@ -24,6 +24,7 @@ from dicom_node.store.journal import Event, Journal
 from dicom_node.store.match import span_asked
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
+from dicom_node.store.overview import Listing, Overview, Standing, Step
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
@@ -52,8 +53,10 @@ __all__ = [
     "Journal",
     "Level",
     "Listener",
+    "Listing",
     "Notices",
     "Orders",
+    "Overview",
     "Page",
     "PriorSearches",
     "Recorded",
@@ -61,6 +64,8 @@ __all__ = [
     "Retrievals",
     "Searches",
     "Spelled",
+    "Standing",
+    "Step",
     "Steps",
     "Store",
     "Stored",
@@ -94,6 +99,7 @@ class Store:
     orders: Orders
     announcements: Announcements
     journal: Journal
+    overview: Overview
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -132,6 +138,7 @@ class Store:
             orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
+            overview=Overview(database),
         )
 
     @classmethod

@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import dicomweb, health, ohif, viewer
+from dicom_node.web import dicomweb, health, ohif, pages, viewer
 from dicom_node.web.access import Gate
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, dicomweb, viewer, ohif)
+_PARTS = (health, dicomweb, pages, viewer, ohif)
 
 
 def build(context: Context) -> FastAPI:
