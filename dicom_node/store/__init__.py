@@ -23,11 +23,13 @@ from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
+from dicom_node.store.people import People
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
+from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -51,10 +53,13 @@ __all__ = [
     "Listener",
     "Notices",
     "Orders",
+    "People",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
+    "Session",
+    "Sessions",
     "Spelled",
     "Steps",
     "Store",
@@ -87,6 +92,8 @@ class Store:
     orders: Orders
     announcements: Announcements
     journal: Journal
+    people: People
+    sessions: Sessions
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -123,6 +130,8 @@ class Store:
             orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
+            people=People(database),
+            sessions=Sessions(database),
         )
 
     @classmethod
