@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
@@ -53,20 +54,24 @@ __all__ = [
     "ModelChoice",
     "Node",
     "NodeConfig",
+    "Oidc",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",
     "Remote",
     "RemoteTls",
+    "RoleName",
     "Rule",
     "Segment",
     "Site",
     "Tls",
     "User",
     "Web",
+    "WebTls",
     "Weights",
     "Work",
     "bundled",
+    "is_loopback",
     "load_model",
     "load_site",
     "objections",

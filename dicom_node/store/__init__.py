@@ -25,12 +25,14 @@ from dicom_node.store.match import span_asked
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.overview import Listing, Overview, Standing, Step
+from dicom_node.store.people import People
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.searches import Page, Searches
+from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -58,11 +60,14 @@ __all__ = [
     "Orders",
     "Overview",
     "Page",
+    "People",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
     "Searches",
+    "Session",
+    "Sessions",
     "Spelled",
     "Standing",
     "Step",
@@ -100,6 +105,8 @@ class Store:
     announcements: Announcements
     journal: Journal
     overview: Overview
+    people: People
+    sessions: Sessions
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -139,6 +146,8 @@ class Store:
             announcements=Announcements(database),
             journal=Journal(database),
             overview=Overview(database),
+            people=People(database),
+            sessions=Sessions(database),
         )
 
     @classmethod

@@ -8,12 +8,12 @@ from starlette.responses import JSONResponse, Response
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
 from dicom_node.web import dicomweb, health, ohif, pages, pictures, viewer
-from dicom_node.web.access import Gate
+from dicom_node.web.access import Gate, login, security
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, dicomweb, pages, viewer, ohif, pictures)
+_PARTS = (health, login, dicomweb, pages, viewer, ohif, pictures)
 
 
 def build(context: Context) -> FastAPI:
@@ -41,4 +41,6 @@ _STATUSES: tuple[tuple[type[NodeError], int], ...] = ((Transient, 503), (Refused
 def _unforeseen(request: Request, error: Exception) -> Response:
     """Say that something failed, without its words: the text of an error that nobody foresaw may quote a header."""
     log.error("web.failed", path=request.url.path, reason=fault(error))
-    return JSONResponse({"error": fault(error), "hint": "Tell those who maintain the node; its log says where."}, status_code=500)
+    said = {"error": fault(error), "hint": "Tell those who maintain the node; its log says where."}
+    headers = security(request.url.path, secure=request.url.scheme == "https")  # it is answered outside of the gate
+    return JSONResponse(said, status_code=500, headers=dict(headers))
