@@ -115,6 +115,7 @@ def walk_of(pages: Pages, uid: str) -> dict[str, Any]:
     judged = [event for event in events if event.kind == "complete" and event.detail and event.detail.get("rules")]
     return {
         "uid": uid,
+        "ohif": is_here(pages.context),
         "row": store.overview.entry(uid),
         "study": study,
         "steps": steps(events),

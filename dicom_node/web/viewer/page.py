@@ -134,11 +134,13 @@ class Viewer:
     def thumbnail(self, request: Request) -> Response:
         """Answer with a small picture of an object, or with its kind."""
         one = self._one(request, "instance")
-        source = opened(self._path(one))
+        modality = ""
         try:
+            source = opened(self._path(one))
+            modality = str(source.header.get("Modality") or "")
             picture = drawn(source, source.frames // 2, Options(viewport=_THUMBNAIL))
         except Unsuitable:
-            picture = tile(str(source.header.get("Modality") or ""), _THUMBNAIL.width)
+            picture = tile(modality, _THUMBNAIL.width)
         return _picture(request, one, picture, JPEG)
 
     def overlay(self, request: Request) -> Response:
