@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
 from dicom_node.web import dicomweb, health, ohif, pages, pictures, viewer
-from dicom_node.web.access import Gate, login, security
+from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ def build(context: Context) -> FastAPI:
         app.router.routes.extend(part.routes(context))
     app.add_exception_handler(NodeError, _told)
     app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, context=context)
+    app.add_middleware(Gate, context=context, access=Access(context))
     return app
 
 

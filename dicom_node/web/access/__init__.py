@@ -4,9 +4,9 @@
 and `login` has the pages by which people log in and out.
 """
 
-from dicom_node.web.access.gate import Gate
+from dicom_node.web.access.gate import Access, Gate
 from dicom_node.web.access.headers import security
 from dicom_node.web.access.roles import Person, Role, allow, anyone, may, person
 from dicom_node.web.access.source import Source
 
-__all__ = ["Gate", "Person", "Role", "Source", "allow", "anyone", "may", "person", "security"]
+__all__ = ["Access", "Gate", "Person", "Role", "Source", "allow", "anyone", "may", "person", "security"]

@@ -41,7 +41,7 @@ class Fetcher:
         ------
         Transient: it cannot be had, or is none.
         """
-        return self._json(Request(address, headers={"Accept": "application/json"}))  # noqa: S310 — `_reach` sees to the scheme
+        return self._json(address, None, {"Accept": "application/json"})
 
     def post(self, address: str, form: Mapping[str, str], client: tuple[str, str] | None) -> dict[str, Any]:
         """Send a form and return the JSON object that is answered. client: name and secret, for HTTP Basic (RFC 6749 2.3.1).
@@ -54,17 +54,18 @@ class Fetcher:
         if client is not None:
             said = ":".join(quote(part, safe="") for part in client)
             headers["Authorization"] = f"Basic {base64.b64encode(said.encode()).decode()}"
-        return self._json(Request(address, data=urlencode(form).encode(), headers=headers))  # noqa: S310 — as above
+        return self._json(address, urlencode(form).encode(), headers)
 
-    def _json(self, request: Request) -> dict[str, Any]:
-        where = _reach(request.full_url)
+    def _json(self, address: str, data: bytes | None, headers: Mapping[str, str]) -> dict[str, Any]:
+        where = _reach(address)
         try:
+            request = Request(address, data=data, headers=dict(headers))  # noqa: S310 — `_reach` has seen to the scheme
             with self._opener.open(request, timeout=_TIMEOUT_S) as answer:
                 body = answer.read(_MOST_BYTES + 1)
         except HTTPError as error:
             error.close()
             raise _no(where, f"it answers {error.code}") from None
-        except (URLError, HTTPException, OSError) as error:
+        except (URLError, HTTPException, OSError, ValueError) as error:
             raise _no(where, str(getattr(error, "reason", "")) or type(error).__name__) from None
         if len(body) > _MOST_BYTES:
             raise _no(where, "its answer is too long")
@@ -84,7 +85,10 @@ class _Stay(HTTPRedirectHandler):
 
 def _reach(address: str) -> str:
     """Return what to call an address in a message, if it may be reached at all."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise _no("somewhere", "its address is none") from None
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise _no(parts.hostname or "somewhere", "its address is not https")
     return parts.hostname or ""

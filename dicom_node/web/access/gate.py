@@ -35,7 +35,12 @@ HEALTH, LOGIN = "/health", "/login"
 
 
 class Access:
-    """What log-in and gate share: who tried how often, the identity provider's keys, and the secret of this process."""
+    """What log-in and gate share: who tried how often, the identity provider's keys, and the secret of this process.
+
+    Raises
+    ------
+    ConfigError: the identity provider's authorities cannot be read.
+    """
 
     def __init__(self, context: Context) -> None:
         web = context.site.config.web
@@ -58,12 +63,12 @@ class Asking:
 class Gate:
     """ASGI middleware: puts the person who asks into the request's state."""
 
-    def __init__(self, app: ASGIApp, context: Context) -> None:
+    def __init__(self, app: ASGIApp, context: Context, access: Access) -> None:
         self._app = app
+        self._access = access
         self._store = context.store
         self._web = context.site.config.web
         self._clock = context.clock
-        self._access = Access(context)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
