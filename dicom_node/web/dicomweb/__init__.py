@@ -3,9 +3,9 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.dicomweb import capabilities, rendered, retrieve, search
+from dicom_node.web.dicomweb import capabilities, rendered, retrieve, search, storing
 
-_PARTS = (capabilities, search, rendered, retrieve)
+_PARTS = (capabilities, search, rendered, retrieve, storing)
 
 
 def routes(context: Context) -> list[BaseRoute]:
