@@ -51,7 +51,7 @@ class Web:
         self.context = web
         self.folder = folder
         self.held = held
-        self.client = TestClient(build(web), base_url="http://node.example:8080")
+        self.client = TestClient(build(web), base_url="http://127.0.0.1:8080")
 
     def url(self, name: str) -> str:
         one = self.held[name]
@@ -120,7 +120,7 @@ def test_an_instance_comes_as_it_lies_or_as_it_is_asked_for(web: Web) -> None:
             got = dcmread(BytesIO(part.body))
             syntax = str(got.file_meta.TransferSyntaxUID)
             assert part["Content-Type"] == f"application/dicom; transfer-syntax={syntax}"
-            assert part["Content-Location"] == f"http://node.example:8080{web.url(name)}"
+            assert part["Content-Location"] == f"http://127.0.0.1:8080{web.url(name)}"
             if "*" in asked or name == "jpeg":
                 assert syntax == (EXPLICIT if name in ("implicit", "big") else stored)
             else:
@@ -247,7 +247,7 @@ def test_metadata_are_what_annex_f_says(web: Web, tmp_path: Path) -> None:
     said = web.get(f"{web.url('made')}/metadata")
     assert said.headers["content-type"] == "application/dicom+json"
     (model,) = json.loads(said.content)
-    url = f"http://node.example:8080{web.url('made')}/bulkdata"
+    url = f"http://127.0.0.1:8080{web.url('made')}/bulkdata"
     assert {tag: element for tag, element in model.items() if tag not in ("00080016", "00080018", "0020000D", "0020000E")} == {
         "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
         "00080008": {"vr": "CS", "Value": ["ORIGINAL", None, "AXIAL"]},
@@ -392,7 +392,7 @@ def test_the_capabilities_name_what_is_served(web: Web) -> None:
     for said in (web.client.options("/dicom-web/"), web.get("/dicom-web")):
         root = ElementTree.fromstring(said.content)
         resources = root[0]
-        assert resources.get("base") == "http://node.example:8080/dicom-web"
+        assert resources.get("base") == "http://127.0.0.1:8080/dicom-web"
         paths = {re.sub(r"\{.*?\}", "{}", one.get("path")) for one in resources}
         served = {re.sub(r"\{.*?\}", "{}", one.path) for one in build(web.context).router.routes if one.path.startswith("/dicom-web/studies")}
         assert {f"/dicom-web/{path}" for path in paths} <= served
