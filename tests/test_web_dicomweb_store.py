@@ -27,7 +27,7 @@ from dicom_node.web.dicomweb.storing import Upload, title_of
 from tests import phantoms
 from tests.files import size_bytes
 
-BASE = "http://node.example:8080"
+BASE = "http://127.0.0.1:8080"
 KIND = 'multipart/related; type="application/dicom"; boundary="b-1"'
 CLASS = "1.2.840.10008.5.1.4.1.1.2"
 

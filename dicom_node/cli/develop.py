@@ -33,7 +33,7 @@ def try_(
 ) -> None:
     """Run a model on a folder of DICOM files: no server, no ledger; writes SEG, SR and derived images and prints the findings."""
     from dicom_node.config import load_model
-    from dicom_node.simulate.viewer import picture
+    from dicom_node.picture import picture
     from dicom_node.work import try_model
 
     log_to_stderr(logging.WARNING)
@@ -193,13 +193,11 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say for a study, or a folder, what each series is recognised as, which rules match, what would run, and for every no the reason."""
-    from dicom_node.assemble.recognition import recognised
-    from dicom_node.assemble.selection import select
-    from dicom_node.route import route
+    from dicom_node.serve import ask_rules
 
     site = site_of(config, storage)
     study, files = _found(site, what, with_files=pixels)
-    routing = route(study, site.config.rules, site.models, select, recognised, now=time.time())
+    routing = ask_rules(site, study, time.time())
     shown = _recognised(study, files)
     if as_json:
         write({"study_instance_uid": study.study_instance_uid, "why": routing.why, **routing.as_detail(), **shown})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicom_node.cli.inline import show_inline
 from dicom_node.cli.page import (
     ConfigOption,
     JsonOption,
@@ -24,7 +25,8 @@ from dicom_node.cli.page import (
     table,
     write,
 )
-from dicom_node.domain import DeliveryState, Job, JobState, RetrievalState, StudyState
+from dicom_node.domain import DeliveryState, JobState, RetrievalState
+from dicom_node.domain.words import answers, counted, says, state_of, took
 
 if TYPE_CHECKING:
     from dicom_node.store import Store
@@ -48,7 +50,7 @@ def status(config: ConfigOption = None, storage: StorageOption = None, as_json: 
         "quarantined": len(store.instances.quarantined(limit=1000)),
         "workers": [dict(one) | {"alive": now - one["seen_at"] < _ALIVE_S} for one in store.jobs.workers()],
         "destinations": plain(destinations),
-        "stuck": _stuck(store, now),
+        "stuck": [{"what": one.what, "since": one.since, "why": one.why} for one in store.overview.stuck(now)],
     }
     store.close()
     if as_json:
@@ -58,11 +60,11 @@ def status(config: ConfigOption = None, storage: StorageOption = None, as_json: 
 
 
 def _show_status(facts: Mapping[str, Any], now: float) -> None:
-    counted = [("studies", _counts(facts["studies"])), ("jobs", _counts(facts["jobs"]))]
-    counted += [(f"deliveries to {name}", _counts(states)) for name, states in facts["deliveries"].items()]
-    counted += [(f"retrievals from {name}", _counts(states)) for name, states in facts["retrievals"].items()]
-    counted += [("quarantine", facts["quarantined"]), ("disk", f"{facts['free_mb']} MB free, reserve {facts['reserve_mb']} MB")]
-    table("status", ("what", "how many"), counted)
+    rows = [("studies", counted(facts["studies"])), ("jobs", counted(facts["jobs"]))]
+    rows += [(f"deliveries to {name}", counted(states)) for name, states in facts["deliveries"].items()]
+    rows += [(f"retrievals from {name}", counted(states)) for name, states in facts["retrievals"].items()]
+    rows += [("quarantine", facts["quarantined"]), ("disk", f"{facts['free_mb']} MB free, reserve {facts['reserve_mb']} MB")]
+    table("status", ("what", "how many"), rows)
     workers = [(one["name"], "alive" if one["alive"] else "silent", ago(one["seen_at"], now), ", ".join(one["models"])) for one in facts["workers"]]
     table("workers", ("worker", "", "seen", "models"), workers, empty="none: `dicom-node serve` starts one")
     doing = [
@@ -73,22 +75,6 @@ def _show_status(facts: Mapping[str, Any], now: float) -> None:
         table("destinations", ("destination", "", "last success", "last problem"), doing)
     if facts["stuck"]:
         table("stuck", ("what", "since", "why"), [(one["what"], ago(one["since"], now), one["why"]) for one in facts["stuck"]])
-
-
-def _stuck(store: "Store", now: float) -> list[dict[str, Any]]:
-    """Name what waits longer than it should: jobs that nobody claims or that run over an hour, dead letters, held studies."""
-    found = []
-    for job in store.jobs.list(limit=1000, state=JobState.SCHEDULED):
-        if now - job.created_at > 600:
-            found.append({"what": f"job {job.id} ({job.model})", "since": job.created_at, "why": job.reason or "no worker has claimed it"})
-    for job in store.jobs.list(limit=1000, state=JobState.IN_PROGRESS):
-        if now - (job.started_at or now) > 3600:
-            found.append({"what": f"job {job.id} ({job.model})", "since": job.started_at, "why": f"still runs: {job.note}"})
-    for one in store.deliveries.list(limit=1000, state=DeliveryState.DEAD):
-        found.append({"what": f"delivery {one.id} to {one.destination}", "since": one.created_at, "why": one.reason})
-    for row in store.studies.list(limit=1000, state=StudyState.CONFLICT):
-        found.append({"what": f"study {row['study_instance_uid']}", "since": row["last_received_at"], "why": row["why"]})
-    return found
 
 
 def studies(config: ConfigOption = None, storage: StorageOption = None, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
@@ -107,8 +93,8 @@ def studies(config: ConfigOption = None, storage: StorageOption = None, limit: L
             r["series"],
             r["instances"],
             moment(r["last_received_at"]),
-            _counts(r["jobs"]),
-            _counts(r["deliveries"]),
+            counted(r["jobs"]),
+            counted(r["deliveries"]),
         )
         for r in rows
     ]
@@ -129,7 +115,7 @@ def jobs(
     if as_json:
         write([plain(job) for job in found])
         return
-    shown = [(j.id, j.model, _state(j), j.priority.name, j.attempts, moment(j.created_at), _took(j), _says(j)) for j in found]
+    shown = [(j.id, j.model, state_of(j), j.priority.name, j.attempts, moment(j.created_at), took(j), says(j)) for j in found]
     table("jobs", ("#job", "model", "state", "priority", "#attempts", "created", "#took", "says"), shown)
 
 
@@ -212,7 +198,7 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
         ("study", job.study_instance_uid),
-        ("state", _state(job)),
+        ("state", state_of(job)),
         ("priority", job.priority.name),
     ]
     facts += [
@@ -220,11 +206,14 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
         ("attempts", job.attempts),
         ("progress", f"{job.progress:.0%} {job.note}"),
         ("reason", job.reason),
-        ("took", _took(job)),
+        ("took", took(job)),
     ]
     facts += [("earlier studies", job.priors.why or job.priors.state)] if job.priors else []
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
+    facts += [("picture", store.archive.path(job.picture))] if job.picture else []
     table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
+    if job.picture:
+        show_inline(store.archive.path(job.picture))
     table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
     table(
         "deliveries",
@@ -266,15 +255,7 @@ def _show_study(store: "Store", uid: str, as_json: bool) -> None:
 
 
 def _show_routing(rules: Any, title: str) -> None:
-    rows = []
-    for rule in rules:
-        for uid in rule["matched"]:
-            rows.append((rule["rule"], uid[-12:], "matches", ""))
-        rows += [(rule["rule"], uid[-12:], "no", "; ".join(said)) for uid, said in rule["objections"].items()]
-        for model in rule["models"]:
-            rows.append((rule["rule"], "", f"{model['model']} {'runs' if model['runs'] else 'does not run'}", model["why"]))
-            rows += [(rule["rule"], uid[-12:], f"not for {model['model']}", why) for uid, why in model["rejected"].items()]
-    table(title, ("rule", "series", "answer", "why"), rows, empty="there are no rules")
+    table(title, ("rule", "series", "answer", "why"), answers(rules), empty="there are no rules")
 
 
 def models(
@@ -350,22 +331,6 @@ def _store(site: Any) -> "Store":
     from dicom_node.store import Store
 
     return Store.of(site.config.node)
-
-
-def _counts(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "none"
-
-
-def _state(job: Job) -> str:
-    return f"{job.state} ({job.discontinuation})" if job.discontinuation else str(job.state)
-
-
-def _took(job: Job) -> str:
-    return f"{job.ended_at - job.started_at:.1f} s" if job.ended_at and job.started_at else ""
-
-
-def _says(job: Job) -> str:
-    return job.reason or (f"{job.progress:.0%} {job.note}" if job.state is JobState.IN_PROGRESS else job.note)
 
 
 def _status(status: int | None) -> str:

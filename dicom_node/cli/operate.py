@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dicom_node.store import Store
     from dicom_node.work import Worker
 
+_BEHIND = 10  # by how much the web stands behind the process that receives, where they share processors (nice)
 UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
 
 
@@ -100,8 +101,17 @@ def work(config: ConfigOption = None, storage: StorageOption = None, until_stdin
     store.close()
 
 
-def web(config: ConfigOption = None, storage: StorageOption = None, until_stdin_closes: UntilOption = False) -> None:
+def web(
+    config: ConfigOption = None,
+    storage: StorageOption = None,
+    fetch_ohif: Annotated[bool, typer.Option("--fetch-ohif", help="Fetch the OHIF viewer by npm, by version and hash, and end.")] = False,
+    ohif_package: Annotated[Path | None, typer.Option("--ohif-package", help="Take the OHIF viewer from its published file, and end.")] = None,
+    until_stdin_closes: UntilOption = False,
+) -> None:
     """Answer HTTP: DICOMweb, the dashboard, the viewer; `serve` starts one of these itself unless web.start is false."""
+    if fetch_ohif or ohif_package:
+        _fetch_ohif(site_of(config, storage), ohif_package)
+        return
     from dicom_node.serve.web import context
     from dicom_node.store import Store
     from dicom_node.web import run
@@ -111,12 +121,20 @@ def web(config: ConfigOption = None, storage: StorageOption = None, until_stdin_
     store = Store.of(site.config.node)
     stop = _stop_event()
     if until_stdin_closes:
+        os.nice(_BEHIND)
         threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
     try:
         ended = run(context(site, store), stop)
     finally:
         store.close()
     raise typer.Exit(0 if ended else 1)
+
+
+def _fetch_ohif(site: "Site", package: Path | None) -> None:
+    from dicom_node.web import ohif
+
+    place = ohif.fetch(site.config.node.storage / "ohif", package=package, say=lambda said: typer.echo(said, err=True))
+    typer.echo(f"OHIF is in {place}; the web of this node serves it at {ohif.PREFIX}", err=True)
 
 
 def check(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:

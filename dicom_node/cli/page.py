@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -13,10 +12,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dicom_node.domain import Rejected
+from dicom_node.domain.words import ago, moment, step_of
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
     from dicom_node.store import Event, Store
+
+__all__ = [
+    "ConfigOption",
+    "JsonOption",
+    "LimitOption",
+    "StorageOption",
+    "ago",
+    "is_job",
+    "log_to_stderr",
+    "moment",
+    "one_study",
+    "person",
+    "plain",
+    "silence_libraries",
+    "site_of",
+    "step",
+    "table",
+    "write",
+]
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DICOM_NODE_CONFIG", help="The site's node.toml; none: the defaults.")]
 StorageOption = Annotated[
@@ -71,26 +90,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], emp
     console.print(shown, highlight=False, markup=False)
 
 
-def moment(at: float | None) -> str:
-    """Write a moment in this machine's time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else ""
-
-
-def ago(at: float | None, now: float) -> str:
-    """Write how long ago a moment is."""
-    if not at:
-        return "never"
-    seconds = max(now - at, 0.0)
-    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} s ago"
-
-
 def step(event: "Event") -> str:
     """Name what happened; of a delivery also what went where."""
-    detail = event.detail or {}
-    return f"{event.kind}: {detail['kind']} to {detail['destination']}" if "destination" in detail else event.kind
+    return step_of(event.kind, event.detail)
 
 
 def one_study(found: Sequence[str], text: str) -> str:

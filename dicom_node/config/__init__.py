@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
@@ -29,6 +30,7 @@ from dicom_node.config.outputs import (
     Segment,
     unit_code,
 )
+from dicom_node.config.rules import rules_from, rules_text
 from dicom_node.domain import ConfigError
 
 __all__ = [
@@ -52,23 +54,29 @@ __all__ = [
     "ModelChoice",
     "Node",
     "NodeConfig",
+    "Oidc",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",
     "Remote",
     "RemoteTls",
+    "RoleName",
     "Rule",
     "Segment",
     "Site",
     "Tls",
     "User",
     "Web",
+    "WebTls",
     "Weights",
     "Work",
     "bundled",
+    "is_loopback",
     "load_model",
     "load_site",
     "objections",
+    "rules_from",
+    "rules_text",
     "unit_code",
     "unrecognised",
     "weights_home",

@@ -66,6 +66,7 @@ from dicom_node.domain.names import (
     is_uid,
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
+from dicom_node.domain.people import PERSON_ROLES, SCOPES, Account, Bearer, is_person_name
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
@@ -90,8 +91,14 @@ from dicom_node.domain.states import (
     StudyState,
 )
 from dicom_node.domain.steps import PerformedStep, StepState
+from dicom_node.domain.stuck import Stuck, stuck
 
 __all__ = [
+    "PERSON_ROLES",
+    "SCOPES",
+    "Account",
+    "Bearer",
+    "is_person_name",
     "AE",
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",
@@ -159,6 +166,7 @@ __all__ = [
     "StepState",
     "Study",
     "StudyState",
+    "Stuck",
     "Subject",
     "Term",
     "Transient",
@@ -170,4 +178,5 @@ __all__ = [
     "is_uid",
     "job_identity",
     "standing",
+    "stuck",
 ]

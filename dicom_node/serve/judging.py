@@ -172,8 +172,12 @@ def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequen
     """Ask every rule what to make of a study; short: which of its images are known to be missing."""
     if prior_of := _fetched_for(site, store, study):
         return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched as an earlier study of {prior_of}; `retry` asks the rules")
-    asked = with_keywords(study, store, site.keywords)
-    return route(asked, site.config.rules, site.models, select, recognised, now=now, short=short)
+    return ask_rules(site, with_keywords(study, store, site.keywords), now, short)
+
+
+def ask_rules(site: Site, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
+    """Ask every rule what to make of a study that has all the keywords for which rules and models ask."""
+    return route(study, site.config.rules, site.models, select, recognised, now=now, short=short)
 
 
 def _fetched_for(site: Site, store: Store, study: Study) -> str:

@@ -24,12 +24,15 @@ from dicom_node.store.journal import Event, Journal
 from dicom_node.store.match import span_asked
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
+from dicom_node.store.overview import Listing, Overview, Standing, Step
+from dicom_node.store.people import People
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.searches import Page, Searches
+from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -52,15 +55,22 @@ __all__ = [
     "Journal",
     "Level",
     "Listener",
+    "Listing",
     "Notices",
     "Orders",
+    "Overview",
     "Page",
+    "People",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
     "Searches",
+    "Session",
+    "Sessions",
     "Spelled",
+    "Standing",
+    "Step",
     "Steps",
     "Store",
     "Stored",
@@ -94,6 +104,9 @@ class Store:
     orders: Orders
     announcements: Announcements
     journal: Journal
+    overview: Overview
+    people: People
+    sessions: Sessions
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -132,6 +145,9 @@ class Store:
             orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
+            overview=Overview(database),
+            people=People(database),
+            sessions=Sessions(database),
         )
 
     @classmethod

@@ -12,7 +12,7 @@ import selectors
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,7 +40,7 @@ class Topic(StrEnum):
 
 
 class Listener(Protocol):
-    """One who waits for one topic; `wait` is for one thread, the rest for any."""
+    """One who waits for a topic, or several; `wait` is for one thread, the rest for any."""
 
     def wait(self, within_s: float) -> bool:
         """Wait until the bell rings or the time is over; say whether it rang. Rings that came since the last wait count, and count once."""
@@ -58,8 +58,8 @@ class Bell(Protocol):
     def ring(self, topic: Topic) -> None:
         """Tell all who wait for a topic to look now."""
 
-    def listen(self, topic: Topic) -> Listener:
-        """Return a new listener; it hears what rings from now on."""
+    def listen(self, *topics: Topic) -> Listener:
+        """Return a new listener of one topic or several; it hears what rings from now on."""
 
     def close(self) -> None:
         """Send what was rung, and ring no more."""
@@ -131,26 +131,31 @@ class _SocketBell:
         except OSError:  # full: told already, and not yet looked; anything else: it looks by itself after a while
             return
 
-    def listen(self, topic: Topic) -> Listener:
-        return _SocketListener(self._folder, topic)
+    def listen(self, *topics: Topic) -> Listener:
+        return _SocketListener(self._folder, topics)
 
     def close(self) -> None:
         self._hand.close()
 
 
 class _SocketListener:
-    def __init__(self, folder: Path, topic: Topic) -> None:
+    def __init__(self, folder: Path, topics: Sequence[Topic]) -> None:
         self._poke = _Poke()
-        self._place = folder / f"{topic}-{uuid.uuid4().hex[:12]}"
-        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._ear.setblocking(False)
+        self._ears: list[tuple[Path, socket.socket]] = []
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._poke.ear, selectors.EVENT_READ)
+        for topic in topics:
+            self._open(folder, topic)
+
+    def _open(self, folder: Path, topic: Topic) -> None:
+        place, ear = folder / f"{topic}-{uuid.uuid4().hex[:12]}", socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ear.setblocking(False)
+        self._ears.append((place, ear))
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            with _address(self._place) as address:
-                self._ear.bind(address)
-            self._selector.register(self._ear, selectors.EVENT_READ)
+            with _address(place) as address:
+                ear.bind(address)
+            self._selector.register(ear, selectors.EVENT_READ)
         except OSError as error:  # some shared folders hold no sockets: this one looks by itself after a while
             log.warning("bell not heard", topic=topic, reason=error.strerror or str(error))
 
@@ -165,10 +170,11 @@ class _SocketListener:
 
     def close(self) -> None:
         self._selector.close()
-        self._ear.close()
         self._poke.close()
-        with contextlib.suppress(OSError):  # it was never there, or is gone with its folder
-            self._place.unlink()
+        for place, ear in self._ears:
+            ear.close()
+            with contextlib.suppress(OSError):  # it was never there, or is gone with its folder
+                place.unlink()
 
 
 @contextlib.contextmanager
@@ -226,8 +232,8 @@ class _NotifyBell:
             rung, self._rung = self._rung, set()
             return rung
 
-    def listen(self, topic: Topic) -> Listener:
-        return _NotifyListener(self._database, topic)
+    def listen(self, *topics: Topic) -> Listener:
+        return _NotifyListener(self._database, topics)
 
     def close(self) -> None:
         with self._changed:
@@ -238,9 +244,9 @@ class _NotifyBell:
 
 
 class _NotifyListener:
-    def __init__(self, database: Database, topic: Topic) -> None:
+    def __init__(self, database: Database, topics: Sequence[Topic]) -> None:
         self._database = database
-        self._topic = topic
+        self._topics = topics
         self._poke = _Poke()
         self._connection: Any = None
         self._open()
@@ -273,10 +279,11 @@ class _NotifyListener:
     def _open(self) -> bool:
         try:
             self._connection = _dedicated(self._database)
-            self._connection.execute(f"LISTEN {_channel(self._topic)}")
+            for topic in self._topics:
+                self._connection.execute(f"LISTEN {_channel(topic)}")
         except (OSError, SQLAlchemyError, _errors()) as error:
             self._hang_up()
-            log.warning("bell not heard", topic=self._topic, reason=type(error).__name__)
+            log.warning("bell not heard", topic=", ".join(self._topics), reason=type(error).__name__)
         return self._connection is not None
 
     def _hang_up(self) -> None:

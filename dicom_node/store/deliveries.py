@@ -223,13 +223,18 @@ def _told(one: Delivery, to: DeliveryState, *, who: str, why: str, now: float) -
 
 
 def deliveries_of(
-    connection: Connection, *conditions: Any, newest_first: bool = False, limit: int | None = None, lock: Literal["", "wait", "skip"] = ""
+    connection: Connection,
+    *conditions: Any,
+    newest_first: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
+    lock: Literal["", "wait", "skip"] = "",
 ) -> tuple[Delivery, ...]:
     """Return deliveries with their results; locked until the commit, where asked: after a wait for whoever changes them, or without those."""
     of_result = [column.label(f"result_{column.name}") for column in result.columns]
     wanted = select(delivery, *(c for c in of_result if c.name != "result_id")).join(result, result.c.id == delivery.c.result_id).where(*conditions)
     order = (delivery.c.created_at.desc(), delivery.c.id.desc()) if newest_first else (delivery.c.created_at, delivery.c.id)
-    wanted = wanted.order_by(*order).limit(limit)
+    wanted = wanted.order_by(*order).limit(limit).offset(offset or None)
     if lock:
         wanted = wanted.with_for_update(of=delivery, skip_locked=lock == "skip")
     return tuple(_delivery(row) for row in connection.execute(wanted).mappings())

@@ -70,10 +70,20 @@ class Jobs:
             asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
             return asked
 
-    def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str, only: Mapping[str, Collection[str]] | None = None) -> bool:
+    def complete(
+        self,
+        held: Job,
+        results: Sequence[Result],
+        *,
+        now: float,
+        why: str,
+        only: Mapping[str, Collection[str]] | None = None,
+        picture: str = "",
+    ) -> bool:
         """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost.
 
         only: of results, by their kind, to which of the job's destinations they go; the others go to all.
+        picture: the file that shows them to a person, below the archive; empty: none was drawn.
         """
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             look_again(connection, held.study_instance_uid)
@@ -86,7 +96,7 @@ class Jobs:
                 for destination in (name for name in current.deliver if name in wanted):
                     connection.execute(insert(delivery).values(_new_delivery(key, destination, now)))
             # It may have been asked to stop: it was quicker, and what it made counts.
-            done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": ""}
+            done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": "", "picture": picture}
             move(connection, current, JobState.COMPLETED, who=held.worker, why=why, now=now, **done)
             return True
 

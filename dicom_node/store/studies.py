@@ -234,9 +234,13 @@ class Studies:
         ------
         Transient: a file could not be removed; the others are.
         """
-        named = result.c.path == tombstone.c.path  # an analysis made since then may have written the same result again
+        # An analysis made since then may have written the same result, or the same picture, again.
+        same = (
+            select(result.c.id).where(result.c.path == tombstone.c.path).exists(),
+            select(job.c.id).where(job.c.picture == tombstone.c.path).exists(),
+        )
         with self._database.read() as connection:
-            again = set(connection.execute(select(tombstone.c.path).where(select(result.c.id).where(named).exists())).scalars())
+            again = set(connection.execute(select(tombstone.c.path).where(or_(*same))).scalars())
             paths = list(connection.execute(select(tombstone.c.path)).scalars())
         buried, failures = [], []
         for path in paths:
@@ -259,8 +263,9 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
     """Remove every row of a study, leave a tombstone for each of its files, and return their names; None when nothing is known of it."""
     known = connection.execute(select(study.c.state).where(study.c.study_instance_uid == of_study).with_for_update()).first()
     connection.execute(select(job.c.id).where(job.c.study_instance_uid == of_study).order_by(job.c.id).with_for_update()).all()
-    named = (select(table.c.path).where(table.c.study_instance_uid == of_study) for table in (instance, result, quarantine))
-    paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()})
+    files = ((instance, instance.c.path), (result, result.c.path), (quarantine, quarantine.c.path), (job, job.c.picture))
+    named = (select(file).where(table.c.study_instance_uid == of_study) for table, file in files)
+    paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()} - {""})
     if paths:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)

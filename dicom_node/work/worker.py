@@ -36,6 +36,7 @@ from dicom_node.domain import (
     Unsuitable,
     fault,
 )
+from dicom_node.picture import summary
 from dicom_node.receive import read_header, split_file
 from dicom_node.report import Draft, Run, build, check, encode, reading, rejection, settled, warm
 from dicom_node.schedule import retry_at
@@ -198,11 +199,23 @@ class Worker:
         steps.end("report")
         results = self._write(job, drafts)
         steps.end("check")
+        notes = [*findings.notes, *(note for one in inputs.values() for note in one.notes)]
+        picture, trouble = self._draw(job, findings, inputs, model) if not any(one.problem for one in results) else ("", ())
+        steps.end("picture")
         if running.canceled:
             raise Canceled("the job was canceled")
-        self._record(job, results, [*findings.notes, *(note for one in inputs.values() for note in one.notes)], steps)
+        self._record(job, results, [*notes, *trouble], steps, picture)
 
-    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: Steps) -> None:
+    def _draw(self, job: Job, findings: Findings, inputs: Mapping[str, Assembled], model: Model) -> tuple[str, tuple[str, ...]]:
+        """Draw what was found, for a person who looks at the job; return the file's name, and what went wrong."""
+        try:
+            png = summary(findings, inputs, model.manifest)
+            return (self._store.archive.write_picture(png, job.identity, made_at=job.created_at) if png else ""), ()
+        except Exception as error:  # whatever it was: a job whose results are written is not lost for the want of a picture of them
+            log.warning("no picture drawn", reason=fault(error))
+            return "", (f"warning: no picture could be drawn: {fault(error)}",)
+
+    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: Steps, picture: str = "") -> None:
         now = self._clock()
         problems = "; ".join(dict.fromkeys(f"{one.kind}: {one.problem}" for one in results if one.problem))  # of a series, what all have alike once
         if problems:
@@ -210,9 +223,8 @@ class Worker:
             log.error("results quarantined", problems=problems)
             return
         made = _counted(results)
-        if self._store.jobs.complete(
-            job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes]), only={REJECTION: self._rejecting(job)}
-        ):
+        why = "; ".join([f"made {made} ({steps})", *notes])
+        if self._store.jobs.complete(job, results, now=now, why=why, only={REJECTION: self._rejecting(job)}, picture=picture):
             log.info("job completed", results=made, steps_s=steps.seconds)
 
     def _rejecting(self, job: Job) -> list[str]:

@@ -18,8 +18,8 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.config import load_model
 from dicom_node.domain import Assembled
+from dicom_node.picture.files import scene
 from dicom_node.report import build, check, encode
-from dicom_node.simulate.viewer.scene import scene
 from dicom_node.work import try_model
 from tests import findings as made
 from tests import phantoms

@@ -26,6 +26,7 @@ from dicom_node.config import (
     KeyImages,
     Manifest,
     Measurement,
+    Oidc,
     ParametricMap,
     PresentationState,
     Segment,
@@ -46,6 +47,7 @@ from dicom_node.config.node import (
     Tls,
     User,
     Web,
+    WebTls,
     Work,
     Worklists,
 )
@@ -73,6 +75,8 @@ def node_keys() -> str:
         "[work]": Work,
         "[deliver]": Deliver,
         "[web]": Web,
+        "[web.tls]": WebTls,
+        "[web.oidc]": Oidc,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
