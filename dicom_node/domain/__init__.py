@@ -66,6 +66,7 @@ from dicom_node.domain.names import (
     is_uid,
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
+from dicom_node.domain.plain import plain
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
@@ -171,6 +172,7 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "plain",
     "standing",
     "stuck",
 ]
