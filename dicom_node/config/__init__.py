@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
+from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
 from dicom_node.config.outputs import (
@@ -74,6 +75,7 @@ __all__ = [
     "is_loopback",
     "load_model",
     "load_site",
+    "models_told",
     "objections",
     "rules_from",
     "rules_text",

@@ -67,6 +67,7 @@ from dicom_node.domain.names import (
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
 from dicom_node.domain.people import PERSON_ROLES, SCOPES, Account, Bearer, is_person_name
+from dicom_node.domain.plain import plain
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
@@ -177,6 +178,7 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "plain",
     "standing",
     "stuck",
 ]

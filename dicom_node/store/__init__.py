@@ -12,6 +12,7 @@ from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.announcements import Announcements
 from dicom_node.store.archive import Archive
+from dicom_node.store.backlog import Backlog
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
@@ -21,6 +22,7 @@ from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS, Holdings, Level, 
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.latencies import Latencies
 from dicom_node.store.match import span_asked
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
@@ -104,6 +106,8 @@ class Store:
     orders: Orders
     announcements: Announcements
     journal: Journal
+    latencies: Latencies
+    backlog: Backlog
     overview: Overview
     people: People
     sessions: Sessions
@@ -145,6 +149,8 @@ class Store:
             orders=Orders(database),
             announcements=Announcements(database),
             journal=Journal(database),
+            latencies=Latencies(database),
+            backlog=Backlog(database),
             overview=Overview(database),
             people=People(database),
             sessions=Sessions(database),

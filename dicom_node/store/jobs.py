@@ -237,11 +237,14 @@ class Jobs:
         with self._database.read() as connection:
             return _get(connection, job_id)
 
-    def list(self, *, limit: int = 50, state: JobState | None = None, study_instance_uid: str = "", model: str = "") -> tuple[Job, ...]:
-        """Return jobs, newest first."""
+    def list(
+        self, *, limit: int = 50, state: JobState | None = None, study_instance_uid: str = "", model: str = "", before: int = 0
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first; before: only those of lower numbers."""
         conditions = [] if state is None else [job.c.state == state]
         conditions += [job.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
         conditions += [job.c.model == model] if model else []
+        conditions += [job.c.id < before] if before else []
         return self._select(*conditions, limit=limit)
 
     def counts(self) -> dict[str, int]:
@@ -252,9 +255,8 @@ class Jobs:
     def results(self, job_id: int) -> tuple[Result, ...]:
         """Return what a job made."""
         with self._database.read() as connection:
-            return tuple(
-                Result(**row) for row in connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.id)).mappings()
-            )
+            rows = connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.id)).mappings()
+            return tuple(Result(**row) for row in rows)
 
     def predecessors(self, successor: Job) -> tuple[Result, ...]:
         """Return the results of the nearest earlier job in the chain that completed: what this job's results replace. A rejection is none."""
@@ -265,10 +267,8 @@ class Jobs:
                 if before is None:
                     return ()
                 if before.state == JobState.COMPLETED:
-                    rows = connection.execute(
-                        select(result).where(result.c.job_id == key, result.c.problem == "", result.c.kind != REJECTION)
-                    ).mappings()
-                    return tuple(Result(**row) for row in rows)
+                    valid = result.c.job_id == key, result.c.problem == "", result.c.kind != REJECTION
+                    return tuple(Result(**row) for row in connection.execute(select(result).where(*valid)).mappings())
                 key = before.predecessor_id
         return ()
 
