@@ -36,6 +36,16 @@ from dicom_node.domain.errors import (
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
+from dicom_node.domain.feedback import (
+    VERIFICATION_TRANSITIONS,
+    VERIFIED,
+    Agreement,
+    Opinion,
+    Verdict,
+    Verification,
+    VerificationState,
+    wilson,
+)
 from dicom_node.domain.findings import (
     FRACTION_HALF,
     FRACTION_MAX,
@@ -92,6 +102,14 @@ from dicom_node.domain.states import (
 from dicom_node.domain.steps import PerformedStep, StepState
 
 __all__ = [
+    "VERIFICATION_TRANSITIONS",
+    "VERIFIED",
+    "Agreement",
+    "Opinion",
+    "Verdict",
+    "Verification",
+    "VerificationState",
+    "wilson",
     "AE",
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",

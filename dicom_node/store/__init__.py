@@ -17,6 +17,7 @@ from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
+from dicom_node.store.feedback import Feedback
 from dicom_node.store.holdings import UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
@@ -43,6 +44,7 @@ __all__ = [
     "Destination",
     "Draft",
     "Event",
+    "Feedback",
     "Holdings",
     "Intake",
     "Jobs",
@@ -86,6 +88,7 @@ class Store:
     notices: Notices
     orders: Orders
     announcements: Announcements
+    feedback: Feedback
     journal: Journal
 
     @classmethod
@@ -122,6 +125,7 @@ class Store:
             notices=Notices(database, bell),
             orders=Orders(database),
             announcements=Announcements(database),
+            feedback=Feedback(database, bell),
             journal=Journal(database),
         )
 

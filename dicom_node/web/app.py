@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import health, pictures
+from dicom_node.web import feedback, health, pictures
 from dicom_node.web.access import Gate
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, pictures)
+_PARTS = (health, pictures, feedback)
 
 
 def build(context: Context) -> FastAPI:

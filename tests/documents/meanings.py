@@ -129,6 +129,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "host": "The address it listens on.",
         "port": "The port it listens on; 0: any free one, which the log tells.",
     },
+    "[feedback]": {
+        "verified_reports": "Whether the report of a result that a reader accepts is sent again, verified in the reader's name, to where it went.",
+        "organization": "Verifying Organization of such a report; empty: the node's AE title.",
+    },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",
         "version": "The version that results name.",

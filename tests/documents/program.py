@@ -36,6 +36,7 @@ from dicom_node.config.model import Resources
 from dicom_node.config.node import (
     Complete,
     Deliver,
+    Feedback,
     ModelChoice,
     Node,
     NodeConfig,
@@ -73,6 +74,7 @@ def node_keys() -> str:
         "[work]": Work,
         "[deliver]": Deliver,
         "[web]": Web,
+        "[feedback]": Feedback,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
