@@ -244,6 +244,13 @@ class Web(_Part):
         return is_loopback(self.host) and not self.behind_proxy
 
 
+class Feedback(_Part):
+    """What readers say of results."""
+
+    verified_reports: bool = True  # whether the report of an accepted result is sent again as verified by the reader
+    organization: str = Field(default="", max_length=64)  # Verifying Organization in such a report; empty: the node's AE title
+
+
 class NodeConfig(_Part):
     """The whole of `node.toml`."""
 
@@ -256,6 +263,7 @@ class NodeConfig(_Part):
     work: Work = Work()
     deliver: Deliver = Deliver()
     web: Web = Web()
+    feedback: Feedback = Feedback()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:

@@ -36,6 +36,16 @@ from dicom_node.domain.errors import (
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
+from dicom_node.domain.feedback import (
+    VERIFICATION_TRANSITIONS,
+    VERIFIED,
+    Agreement,
+    Opinion,
+    Verdict,
+    Verification,
+    VerificationState,
+    wilson,
+)
 from dicom_node.domain.findings import (
     FRACTION_HALF,
     FRACTION_MAX,
@@ -100,6 +110,14 @@ __all__ = [
     "Account",
     "Bearer",
     "is_person_name",
+    "VERIFICATION_TRANSITIONS",
+    "VERIFIED",
+    "Agreement",
+    "Opinion",
+    "Verdict",
+    "Verification",
+    "VerificationState",
+    "wilson",
     "AE",
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",

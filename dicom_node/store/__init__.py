@@ -18,6 +18,7 @@ from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
+from dicom_node.store.feedback import Feedback
 from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
@@ -51,6 +52,7 @@ __all__ = [
     "Destination",
     "Draft",
     "Event",
+    "Feedback",
     "Holdings",
     "Intake",
     "Jobs",
@@ -105,6 +107,7 @@ class Store:
     notices: Notices
     orders: Orders
     announcements: Announcements
+    feedback: Feedback
     journal: Journal
     latencies: Latencies
     backlog: Backlog
@@ -148,6 +151,7 @@ class Store:
             notices=Notices(database, bell),
             orders=Orders(database),
             announcements=Announcements(database),
+            feedback=Feedback(database, bell),
             journal=Journal(database),
             latencies=Latencies(database),
             backlog=Backlog(database),

@@ -11,6 +11,7 @@ from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rej
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
+from dicom_node.store.feedback import forget_of_study, unwritten
 from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instance_of
@@ -195,7 +196,7 @@ class Studies:
             return {state: number for state, number in connection.execute(select(study.c.state, func.count()).group_by(study.c.state))}
 
     def older_than(self, moment: float, limit: int = 100, committing: Collection[str] = ()) -> tuple[str, ...]:
-        """Return complete studies that received nothing since `moment`, with no job or delivery still to be done, oldest first.
+        """Return complete studies that received nothing since `moment`, with no job, delivery or verified report still to be done, oldest first.
 
         committing: destinations that are asked to keep what they took: until they have said so, it stays here.
 
@@ -210,7 +211,7 @@ class Studies:
             .where(result.c.study_instance_uid == of_study)
             .where(or_(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]), uncommitted))
         )
-        old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists()
+        old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists(), ~unwritten(of_study)
         with self._database.read() as connection:
             return tuple(connection.execute(select(of_study).where(*old).order_by(study.c.last_received_at).limit(limit)).scalars())
 
@@ -285,6 +286,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
     paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()} - {""})
     if paths:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
+    forget_of_study(connection, of_study)
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
     for table in (result, job, quarantine, instance, study, procedure_step, notice, study_order, study_entry, series_entry):

@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import api, dicomweb, health, metrics, ohif, pages, pictures, viewer
+from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, viewer
 from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, login, api, dicomweb, pages, viewer, ohif, pictures)
+_PARTS = (health, login, api, dicomweb, pages, viewer, ohif, pictures, feedback)
 
 
 def build(context: Context) -> FastAPI:

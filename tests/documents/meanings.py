@@ -157,6 +157,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "skew_s": "By how much its clock and this machine's may differ.",
         "authorities": "PEM of those who signed its certificate; none: those that this machine trusts.",
     },
+    "[feedback]": {
+        "verified_reports": "Whether the report of a result that a reader accepts is sent again, verified in the reader's name, to where it went.",
+        "organization": "Verifying Organization of such a report; empty: the node's AE title.",
+    },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",
         "version": "The version that results name.",

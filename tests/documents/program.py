@@ -37,6 +37,7 @@ from dicom_node.config.model import Resources
 from dicom_node.config.node import (
     Complete,
     Deliver,
+    Feedback,
     ModelChoice,
     Node,
     NodeConfig,
@@ -77,6 +78,7 @@ def node_keys() -> str:
         "[web]": Web,
         "[web.tls]": WebTls,
         "[web.oidc]": Oidc,
+        "[feedback]": Feedback,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:
