@@ -399,6 +399,7 @@ def test_tries_are_counted_by_name_and_by_address_and_forgotten() -> None:
         " /x",
         "",
         "/login",
+        "/login?next=/login",
         "/logout",
         "/" + "x" * 3000,
         "/%2fevil.example",
