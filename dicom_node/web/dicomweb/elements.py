@@ -45,7 +45,12 @@ class Elements:
         self._data = b""
         self._from = 0  # where `_data` begins
         # By its first element, which devices get right more often than what they agreed to.
-        self.implicit = self.value(4, 2) not in _SHORT | _LONG if self.size >= 8 else True
+        self.implicit = self.value(0, 6)[4:] not in _SHORT | _LONG if self.size >= 8 else True
+
+    @property
+    def window(self) -> tuple[bytes, int]:
+        """The bytes that are in memory, and where they begin."""
+        return self._data, self._from
 
     def head(self, at: int, implicit: bool) -> tuple[int, bytes, int, int]:
         """Return the tag of the element at a position, its VR (empty: of an item), and where its value begins and how long it is.

@@ -9,21 +9,24 @@ import json
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from dicom_node.coding.text import charsets_of, decoded
 from dicom_node.coding.transcode import implied_vr
-from dicom_node.web.dicomweb.elements import PIXEL_DATA, PIXEL_REPRESENTATION, UNDEFINED, Elements, Unreadable
+from dicom_node.web.dicomweb.elements import ITEM, ITEM_END, PIXEL_DATA, PIXEL_REPRESENTATION, UNDEFINED, Elements, Unreadable
 
 _CHARACTER_SET = 0x00080005
+_NOTED = frozenset({_CHARACTER_SET, PIXEL_REPRESENTATION})  # what changes how others are told
+_HEAD_BYTES = 8
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})  # float, double float, integer
 _NESTED = 16  # sequences within sequences, at most
 _INLINE_BYTES, _TEXT_BYTES = 1024, 1 << 16  # of a value that is told in place: of bytes, of anything else
-_MET_BYTES, _MET_AT_MOST = 128, 8192
-_MET: dict[tuple[int, bytes, bytes, tuple[str, ...]], str] = {}  # elements told lately: most are the same in all images of a series
+_MET_BYTES, _MET_AT_MOST, _KINDS_AT_MOST = 128, 8192, 32
+_Met = dict[bytes, str]  # an element as it lies in its data set -> what is told of it
+_MET: dict[tuple[tuple[str, ...], bool, bool], _Met] = {}  # by character sets, implicit VRs and signedness: most are the same in all of a series
 
 _BINARY = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN"})
 _WHOLE = frozenset({b"LT", b"ST", b"UT", b"UR"})  # in which a backslash is a sign like any other (PS3.5 6.2)
@@ -44,35 +47,57 @@ def told(elements: Elements, url: str) -> str:
 class _Teller:
     def __init__(self, elements: Elements, url: str) -> None:
         self._elements = elements
-        self._url = url
+        self._url = json.dumps(url)[1:-1]
 
     def told(self) -> str:
         return self._object(0, self._elements.size, self._elements.implicit, (), "", 0)[0]
 
     def _object(self, start: int, length: int, implicit: bool, charsets: tuple[str, ...], path: str, depth: int) -> tuple[str, bool]:
         """Return a data set or an item as JSON, and whether it could be read to its end."""
-        elements, out, whole = self._elements, [], True
+        elements, out = self._elements, list[str]()
+        at, end = start, None if length == UNDEFINED else start + length
         try:
-            for tag, vr, value, size in elements.within(start, length, implicit):
-                if tag & 0xFFFF == 0 or tag >> 16 == 0x0002:
-                    continue  # the length of a group; what some devices write of the file into the data set
+            while True:
+                met = _met(charsets, implicit, elements.signed)
+                at = _quickly(elements, at, end, implicit, met, out)
+                if at == end:
+                    return "{" + ",".join(out) + "}", True
+                tag, vr, value, size = elements.head(at, implicit)
+                if tag == ITEM_END and end is None:
+                    return "{" + ",".join(out) + "}", True
                 if tag == _CHARACTER_SET and size <= _INLINE_BYTES:
                     charsets = charsets_of(elements.value(value, size))
-                    if size:
-                        out.append('"00080005":{"vr":"CS","Value":["ISO_IR 192"]}')
-                        continue
-                if tag == PIXEL_REPRESENTATION and size == 2:
-                    elements.signed = elements.value(value, size) != b"\0\0"
-                is_sequence = vr == b"SQ" or (size == UNDEFINED and tag != PIXEL_DATA)
-                said, read = "", False
-                if is_sequence or (vr == b"UN" and implied_vr(tag, signed=False) == b"SQ"):
-                    said, read = self._sequence(tag, value, size, implicit or vr == b"UN", charsets, f"{path}/{tag:08X}", depth + 1)
-                out.append(said if is_sequence or read else self._element(tag, vr, value, size, charsets, path))
-                if is_sequence and not read:
-                    return "{" + ",".join(out) + "}", False
-        except Unreadable:
-            whole = False
-        return "{" + ",".join(out) + "}", whole
+                out.extend(self._told(tag, vr, value, size, implicit, charsets, path, depth, met, value - at))
+                at = elements.after(vr, value, size, implicit)
+        except Unreadable as error:
+            return "{" + ",".join([*out, *error.args[1:]]) + "}", False
+
+    def _told(
+        self, tag: int, vr: bytes, start: int, size: int, implicit: bool, charsets: tuple[str, ...], path: str, depth: int, met: _Met, head: int
+    ) -> Iterator[str]:
+        """Give one element, and remember it if it is one that may be met again."""
+        if tag >> 16 == ITEM >> 16 or (tag == PIXEL_REPRESENTATION and size == 2):
+            self._note(tag, start)
+        if tag & 0xFFFF == 0 or tag >> 16 == 0x0002:
+            return  # the length of a group; what some devices write of the file into the data set
+        if vr == b"SQ" or (size == UNDEFINED and tag != PIXEL_DATA) or (vr == b"UN" and implied_vr(tag, signed=False) == b"SQ"):
+            said, whole = self._sequence(tag, start, size, implicit or vr == b"UN", charsets, f"{path}/{tag:08X}", depth + 1)
+            if whole:
+                yield said
+                return
+            if vr == b"SQ" or size == UNDEFINED:
+                raise Unreadable("a sequence that does not end", said)
+        said = self._element(tag, vr, start, size, charsets, path)
+        if size <= _MET_BYTES and head == _HEAD_BYTES and tag not in _NOTED and "BulkDataURI" not in said:
+            if len(met) >= _MET_AT_MOST:
+                met.clear()
+            met[self._elements.value(start - head, head + size)] = said
+        yield said
+
+    def _note(self, tag: int, start: int) -> None:
+        if tag != PIXEL_REPRESENTATION:
+            raise Unreadable("an item outside of a sequence")
+        self._elements.signed = self._elements.value(start, 2) != b"\0\0"
 
     def _sequence(self, tag: int, start: int, length: int, implicit: bool, charsets: tuple[str, ...], path: str, depth: int) -> tuple[str, bool]:
         items, whole = [], depth <= _NESTED
@@ -93,19 +118,35 @@ class _Teller:
                 return f'"{tag:08X}":{{"vr":"{vr.decode()}"}}'  # coded pixels of an icon: nobody asks for them
             if length != UNDEFINED and start + length > self._elements.size:
                 raise Unreadable("it ends within an element")
-            uri = json.dumps(f"{self._url}{path}/{tag:08X}")
-            return f'"{tag:08X}":{{"vr":"{vr.decode()}","BulkDataURI":{uri}}}'
-        raw = self._elements.value(start, length)
-        if length > _MET_BYTES:
-            return _told(tag, vr, raw, charsets)
-        key = tag, vr, raw, charsets
-        try:
-            return _MET[key]
-        except KeyError:
-            if len(_MET) >= _MET_AT_MOST:
-                _MET.clear()
-            said = _MET[key] = _told(tag, vr, raw, charsets)
-            return said
+            return f'"{tag:08X}":{{"vr":"{vr.decode()}","BulkDataURI":"{self._url}{path}/{tag:08X}"}}'
+        if tag == _CHARACTER_SET and length:
+            return '"00080005":{"vr":"CS","Value":["ISO_IR 192"]}'
+        return _told(tag, vr, self._elements.value(start, length), charsets)
+
+
+def _met(charsets: tuple[str, ...], implicit: bool, signed: bool) -> _Met:
+    kind = charsets, implicit, signed
+    if kind not in _MET and len(_MET) >= _KINDS_AT_MOST:
+        _MET.clear()
+    return _MET.setdefault(kind, {})
+
+
+def _quickly(elements: Elements, at: int, end: int | None, implicit: bool, met: _Met, out: list[str]) -> int:
+    """Tell elements for as long as they were met before, byte by byte the same; return where the first of another kind begins.
+
+    Their heads are looked at as if each were 8 bytes long: those of 12 are in no memory, and are not found.
+    """
+    data, begin = elements.window
+    offset, stop, known, add = at - begin, len(data) if end is None else min(len(data), end - begin), met.get, out.append
+    while 0 <= offset <= stop - _HEAD_BYTES:
+        length = data[offset + 4] if implicit else data[offset + 6]  # 128 at most, and in no key if it is more
+        following = offset + _HEAD_BYTES + length
+        said = known(data[offset:following])
+        if said is None or following > stop:
+            break
+        add(said)
+        offset = following
+    return begin + offset
 
 
 def _told(tag: int, vr: bytes, raw: bytes, charsets: tuple[str, ...]) -> str:

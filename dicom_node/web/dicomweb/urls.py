@@ -7,7 +7,10 @@ PREFIX = "/dicom-web"
 
 def service_url(request: Request) -> str:
     """Return the URL that all resources are below, as the client that asks knows this node."""
-    return f"{str(request.base_url).rstrip('/')}{PREFIX}"
+    base, server = request.base_url, request.scope.get("server")
+    if server and base.port is None and base.hostname in (server[0], "localhost"):
+        base = base.replace(port=server[1])  # dicomweb-client names the host without its port
+    return f"{str(base).rstrip('/')}{PREFIX}"
 
 
 def accepted(request: Request) -> tuple[str | None, str | None]:
