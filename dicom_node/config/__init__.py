@@ -16,6 +16,7 @@ from dicom_node.config.conditions import Condition, Conditions, objections, unre
 from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
+from dicom_node.config.notify import About, FindingWanted, Mail, Notify
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -37,6 +38,7 @@ __all__ = [
     "FOUND",
     "PALETTE",
     "VALUE",
+    "About",
     "Code",
     "Condition",
     "Conditions",
@@ -45,15 +47,18 @@ __all__ = [
     "Encoding",
     "Late",
     "Evaluation",
+    "FindingWanted",
     "FoundSegments",
     "Input",
     "KeyImages",
+    "Mail",
     "Manifest",
     "Measurement",
     "Model",
     "ModelChoice",
     "Node",
     "NodeConfig",
+    "Notify",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",

@@ -57,6 +57,7 @@ from dicom_node.domain.jobs import (
     Result,
     job_identity,
 )
+from dicom_node.domain.messages import MESSAGE_TRANSITIONS, Message, MessageState, Trouble
 from dicom_node.domain.names import (
     AE,
     IMPLEMENTATION_CLASS_UID,
@@ -129,7 +130,10 @@ __all__ = [
     "Job",
     "JobState",
     "MARK_POINTS",
+    "MESSAGE_TRANSITIONS",
     "Mark",
+    "Message",
+    "MessageState",
     "ModelFailed",
     "NodeError",
     "Notice",
@@ -165,6 +169,7 @@ __all__ = [
     "Subject",
     "Term",
     "Transient",
+    "Trouble",
     "Unsuitable",
     "derived_uid",
     "drawn_on",
