@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from dicom_node.config.access import Host, Network, Oidc, Origin, WebTls, askers_unknown, is_loopback
 from dicom_node.config.conditions import Conditions, RecognisedConditions
+from dicom_node.config.notify import Mail, Notify
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist"]
@@ -264,6 +265,8 @@ class NodeConfig(_Part):
     deliver: Deliver = Deliver()
     web: Web = Web()
     feedback: Feedback = Feedback()
+    mail: Mail = Mail()
+    notify: tuple[Notify, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -289,6 +292,16 @@ class NodeConfig(_Part):
         titles = [remote.ae for remote in self.remotes.values()]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two remotes have the address '{next(t for t in titles if titles.count(t) > 1)}'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
+        names = [one.name for one in self.notify]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of [[notify]] have the name '{next(n for n in names if names.count(n) > 1)}'")
+        for one in self.notify:
+            if one.is_mail and not self.mail.host:
+                raise ValueError(f"notify '{one.name}' is told by mail: name the server, mail.host")
         return self
 
     @model_validator(mode="after")

@@ -67,6 +67,7 @@ from dicom_node.domain.jobs import (
     Result,
     job_identity,
 )
+from dicom_node.domain.messages import MESSAGE_TRANSITIONS, Message, MessageState, Trouble
 from dicom_node.domain.names import (
     AE,
     IMPLEMENTATION_CLASS_UID,
@@ -153,7 +154,10 @@ __all__ = [
     "Job",
     "JobState",
     "MARK_POINTS",
+    "MESSAGE_TRANSITIONS",
     "Mark",
+    "Message",
+    "MessageState",
     "ModelFailed",
     "NodeError",
     "Notice",
@@ -189,6 +193,7 @@ __all__ = [
     "Subject",
     "Term",
     "Transient",
+    "Trouble",
     "Unsuitable",
     "derived_uid",
     "drawn_on",

@@ -25,6 +25,7 @@ from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
 from dicom_node.store.latencies import Latencies
 from dicom_node.store.match import span_asked
+from dicom_node.store.messages import Messages
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.overview import Listing, Overview, Standing, Step
@@ -110,6 +111,7 @@ class Store:
     feedback: Feedback
     journal: Journal
     latencies: Latencies
+    messages: Messages
     backlog: Backlog
     overview: Overview
     people: People
@@ -154,6 +156,7 @@ class Store:
             feedback=Feedback(database, bell),
             journal=Journal(database),
             latencies=Latencies(database),
+            messages=Messages(database),
             backlog=Backlog(database),
             overview=Overview(database),
             people=People(database),

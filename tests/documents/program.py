@@ -52,6 +52,7 @@ from dicom_node.config.node import (
     Work,
     Worklists,
 )
+from dicom_node.config.notify import FindingWanted, Mail, Notify
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -79,6 +80,9 @@ def node_keys() -> str:
         "[web.tls]": WebTls,
         "[web.oidc]": Oidc,
         "[feedback]": Feedback,
+        "[mail]": Mail,
+        "[[notify]]": Notify,
+        "[[notify.findings]]": FindingWanted,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:

@@ -35,7 +35,7 @@ _log = structlog.get_logger()
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the two resources that can be stored to."""
-    store = allow(Role.SERVICE, _Storing(context).store)
+    store = allow(Role.OPERATOR, _Storing(context).store, "dicomweb.write")
     return [Route(f"{PREFIX}{path}", store, methods=["POST"]) for path in ("/studies", "/studies/{study}")]
 
 

@@ -20,7 +20,7 @@ def routes(context: Context, registry: CollectorRegistry | None = None) -> list[
     def metrics(request: Request) -> Response:
         return Response(generate_latest(shown), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"})
 
-    return [Route("/metrics", allow(Role.SERVICE, metrics), methods=["GET"])]
+    return [Route("/metrics", allow(Role.VIEWER, metrics, "api.read"), methods=["GET"])]
 
 
 def registry_of_process() -> tuple[CollectorRegistry, Requests]:
