@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -31,7 +30,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
         values = {
             "job": job,
             "picture": picture_of(job),
-            "feedback": Markup(fragment(pages.context, request, job.id)),  # escaped where it is written
+            "feedback": fragment(pages.context, request, job.id),
             "results": store.jobs.results(job.id),
             "deliveries": store.deliveries.list(job_id=job.id, limit=200),
             "told": store.announcements.list(job_id=job.id),
