@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.cli import act, app, demo, develop, fetch, look, operate, people
+from dicom_node.cli import act, app, demo, develop, fetch, look, notify, operate, people, readers
 from dicom_node.config import load_site
 from dicom_node.domain import AE, Job, JobState
 from dicom_node.receive import Door, import_file
@@ -31,7 +31,7 @@ from tests.worklists import entry, write
 
 FAKES = Path(__file__).parent / "models"
 NOW = 1_700_000_000.0  # years ago
-VERBS = {verb: function for module in (operate, people, look, act, fetch, develop, demo) for verb, function in module.VERBS.items()}
+VERBS = {verb: function for module in (operate, people, notify, look, readers, act, fetch, develop, demo) for verb, function in module.VERBS.items()}
 CONFIG = """
 [node]
 port = {port}
@@ -138,8 +138,8 @@ def failed(said: Said) -> str:
 
 def test_the_verbs_are_those_of_the_design() -> None:
     """Operate, look, act, develop: nothing is missing, and nothing is there that nobody knows of."""
-    named = "check serve work web people status studies jobs deliveries retrievals show models export retry cancel fetch send import purge "
-    named += "try train train-images package explain echo simulate demo"
+    named = "check serve work web people notify status studies jobs deliveries retrievals show models agreement export retry "
+    named += "cancel fetch send import purge try train train-images package explain echo simulate demo"
     assert set(VERBS) == set(named.split())
     assert {command.name for command in app.registered_commands} == set(VERBS)
 
@@ -243,7 +243,7 @@ def test_show_tells_of_a_study_a_job_and_the_quarantine(house: House) -> None:
     assert [set(event) for event in study["events"]] == [KEYS["event"]] * len(study["events"])
     assert [event["kind"] for event in study["events"]][:4] == ["first instance", "complete", "scheduled", "claimed"]
     job = house.verb("show", house.completed.id, "--json").json
-    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications"}, KEYS["job"])
+    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications", "feedback"}, KEYS["job"])
     assert [set(one) for one in job["results"]] == [KEYS["result"], KEYS["result"]]
     assert [set(one) for one in job["deliveries"]] == [KEYS["delivery"], KEYS["delivery"]]
     (row,) = house.verb("show", "quarantine", "--json").json

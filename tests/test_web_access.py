@@ -303,6 +303,15 @@ def test_a_session_ends_by_itself_and_with_its_person(make: Any) -> None:
     assert last == 401
 
 
+def test_a_session_is_worth_nothing_once_the_site_lets_nobody_in_that_way(make: Any) -> None:
+    """Passwords, or the identity provider, that were taken out of the configuration."""
+    house = abroad(make)
+    theirs = house.store.sessions.begin("berta@id.example", role="admin", lasts_s=3600, now=NOW)
+    assert house.browser(cookies={"__Host-dicom-node": theirs}).get("/seen").status_code == 401
+    oidc = {"issuer": "https://id.example", "client_id": "x"}
+    assert abroad(make, local_users=False, oidc=oidc).logged_in("viewer").get("/seen").status_code == 401
+
+
 def test_who_changes_the_password_logs_in_again(make: Any) -> None:
     """Everywhere: whoever had the old one has nothing."""
     house = abroad(make)
@@ -399,6 +408,7 @@ def test_tries_are_counted_by_name_and_by_address_and_forgotten() -> None:
         " /x",
         "",
         "/login",
+        "/login?next=/login",
         "/logout",
         "/" + "x" * 3000,
         "/%2fevil.example",

@@ -13,12 +13,14 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from dicom_node.config import load_site
+from dicom_node.cli import operate
+from dicom_node.config import NodeConfig, Site, load_site
 from dicom_node.domain import ConfigError, Transient
 from dicom_node.web.access.fetch import Fetcher
 from dicom_node.web.access.provider import name_of, role_of
 from dicom_node.web.access.roles import Role
 from tests.browsing import NOW, House, abroad, houses
+from tests.certificates import authority, signed
 from tests.provider import AUDIENCE, CLIENT, EC_1, RSA_1, RSA_2, SECRET, Provider, serving
 
 
@@ -74,6 +76,23 @@ def test_authorities_that_are_none_are_told_at_start(make: Any, tmp_path: Path) 
 
 def test_with_a_provider_this_machine_logs_in_too(make: Any, provider: Provider) -> None:
     assert make(oidc=provider.oidc()).browser().get("/seen").status_code == 401
+
+
+def test_check_tries_what_people_need_to_log_in(provider: Provider, tmp_path: Path) -> None:
+    """The provider, or somebody who could log in, and the certificate."""
+    shown = signed(authority(tmp_path, "root"), tmp_path, "web")
+    web = {"host": "0.0.0.0", "names": ["n.example"], "tls": {"certificate": shown.certificate, "key": shown.key}}
+
+    def rows(**more: Any) -> dict[str, tuple[bool, str]]:
+        config = NodeConfig.model_validate({"node": {"storage": tmp_path / "data"}, "web": web | more})
+        return {what: (ok, says) for what, ok, says, _ in operate._check_web(Site(config=config, models={}))}
+
+    found = rows(oidc=provider.oidc())
+    assert found["identity provider"] == (True, f"{provider.issuer}: 3 keys")
+    assert found["TLS certificate of the web"][0]
+    provider.redirects = True
+    assert not rows(oidc=provider.oidc())["identity provider"][0]
+    assert rows()["people"] == (False, "nobody could log in")
 
 
 # ------------------------------------------------------------------------------------------------------------------- tokens

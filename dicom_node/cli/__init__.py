@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dicom_node.cli import act, demo, develop, fetch, look, operate, people
+from dicom_node.cli import act, demo, develop, fetch, look, notify, operate, people, readers
 from dicom_node.cli.page import silence_libraries
 from dicom_node.domain import NodeError, fault
 
@@ -23,7 +23,9 @@ app = typer.Typer(
 for panel, module in (
     ("operate", operate),
     ("operate", people),
+    ("operate", notify),
     ("look", look),
+    ("look", readers),
     ("act", act),
     ("act", fetch),
     ("develop", develop),

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 
 from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
+from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
+from dicom_node.config.notify import About, FindingWanted, Mail, Notify
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -37,6 +39,7 @@ __all__ = [
     "FOUND",
     "PALETTE",
     "VALUE",
+    "About",
     "Code",
     "Condition",
     "Conditions",
@@ -45,9 +48,11 @@ __all__ = [
     "Encoding",
     "Late",
     "Evaluation",
+    "FindingWanted",
     "FoundSegments",
     "Input",
     "KeyImages",
+    "Mail",
     "Manifest",
     "Measurement",
     "Model",
@@ -55,6 +60,7 @@ __all__ = [
     "Node",
     "NodeConfig",
     "Oidc",
+    "Notify",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",
@@ -74,6 +80,7 @@ __all__ = [
     "is_loopback",
     "load_model",
     "load_site",
+    "models_told",
     "objections",
     "rules_from",
     "rules_text",

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from dicom_node.config.access import Host, Network, Oidc, Origin, WebTls, askers_unknown, is_loopback
 from dicom_node.config.conditions import Conditions, RecognisedConditions
+from dicom_node.config.notify import Mail, Notify
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist"]
@@ -244,6 +245,13 @@ class Web(_Part):
         return is_loopback(self.host) and not self.behind_proxy
 
 
+class Feedback(_Part):
+    """What readers say of results."""
+
+    verified_reports: bool = True  # whether the report of an accepted result is sent again as verified by the reader
+    organization: str = Field(default="", max_length=64)  # Verifying Organization in such a report; empty: the node's AE title
+
+
 class NodeConfig(_Part):
     """The whole of `node.toml`."""
 
@@ -256,6 +264,9 @@ class NodeConfig(_Part):
     work: Work = Work()
     deliver: Deliver = Deliver()
     web: Web = Web()
+    feedback: Feedback = Feedback()
+    mail: Mail = Mail()
+    notify: tuple[Notify, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -281,6 +292,16 @@ class NodeConfig(_Part):
         titles = [remote.ae for remote in self.remotes.values()]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two remotes have the address '{next(t for t in titles if titles.count(t) > 1)}'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
+        names = [one.name for one in self.notify]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of [[notify]] have the name '{next(n for n in names if names.count(n) > 1)}'")
+        for one in self.notify:
+            if one.is_mail and not self.mail.host:
+                raise ValueError(f"notify '{one.name}' is told by mail: name the server, mail.host")
         return self
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ class Result:
     """One DICOM object that a job made."""
 
     job_id: int
-    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR", "REJ"
+    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR", "REJ", "VSR"
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

@@ -12,16 +12,20 @@ from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.announcements import Announcements
 from dicom_node.store.archive import Archive
+from dicom_node.store.backlog import Backlog
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
+from dicom_node.store.feedback import Feedback
 from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.latencies import Latencies
 from dicom_node.store.match import span_asked
+from dicom_node.store.messages import Messages
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.overview import Listing, Overview, Standing, Step
@@ -49,6 +53,7 @@ __all__ = [
     "Destination",
     "Draft",
     "Event",
+    "Feedback",
     "Holdings",
     "Intake",
     "Jobs",
@@ -103,7 +108,11 @@ class Store:
     notices: Notices
     orders: Orders
     announcements: Announcements
+    feedback: Feedback
     journal: Journal
+    latencies: Latencies
+    messages: Messages
+    backlog: Backlog
     overview: Overview
     people: People
     sessions: Sessions
@@ -144,7 +153,11 @@ class Store:
             notices=Notices(database, bell),
             orders=Orders(database),
             announcements=Announcements(database),
+            feedback=Feedback(database, bell),
             journal=Journal(database),
+            latencies=Latencies(database),
+            messages=Messages(database),
+            backlog=Backlog(database),
             overview=Overview(database),
             people=People(database),
             sessions=Sessions(database),

@@ -3,11 +3,12 @@
 import hashlib
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from dicom_node.domain import PERSON_ROLES, SCOPES, Account, Bearer, Rejected, is_person_name
+from dicom_node.domain import PERSON_ROLES, SCOPES, Account, Bearer, Rejected, Transient, is_person_name
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.tables import access_token, person, web_session
@@ -136,6 +137,7 @@ class People:
             one = _of(connection, name)
             if one["role"] != "service" or one["disabled"]:
                 raise Rejected(f"{name} is no service that may have a token", hint="dicom-node people add NAME --role service")
+            connection.execute(delete(access_token).where(access_token.c.person_id == one["id"], access_token.c.expires_at <= now))
             values = {"digest": digest(made), "person_id": one["id"], "scopes": sorted(set(scopes)), "created_at": now, "expires_at": expires_at}
             connection.execute(insert(access_token).values(**values))
             _note(connection, "token made", name, who, ", ".join(sorted(set(scopes))), now)
@@ -163,7 +165,7 @@ class People:
         if row is None:
             return None
         if now - (row["seen_at"] or 0.0) > _SEEN_EVERY_S:
-            with self._database.write() as connection:
+            with suppress(Transient), self._database.write(relaxed=True) as connection:  # a busy ledger makes a listing old, no more
                 connection.execute(update(person).where(person.c.id == row["id"]).values(seen_at=now))
         return Bearer(name=row["name"], role=row["role"], scopes=frozenset(row["scopes"]))
 

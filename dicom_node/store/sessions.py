@@ -1,10 +1,12 @@
 """Sessions: who is logged in by a browser. They survive a restart; a copy of the ledger lets nobody in."""
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from dicom_node.domain import Transient
 from dicom_node.store.database import Database
 from dicom_node.store.journal import Event, note
 from dicom_node.store.people import digest
@@ -20,6 +22,7 @@ class Session:
 
     name: str
     role: str
+    local: bool  # a person of this node's, else one of the identity provider's
 
 
 class Sessions:
@@ -60,9 +63,9 @@ class Sessions:
         if row is None or row.disabled:
             return None
         if now - row.seen_at > min(_SEEN_EVERY_S, idle_s / 4):
-            with self._database.write() as connection:
+            with suppress(Transient), self._database.write(relaxed=True) as connection:  # a busy ledger makes it idle for a moment longer, no more
                 connection.execute(update(web_session).where(web_session.c.digest == key).values(seen_at=now))
-        return Session(name=row.name, role=row.role_now or row.role)
+        return Session(name=row.name, role=row.role_now or row.role, local=row.person_id is not None)
 
     def end(self, secret: str, *, now: float) -> str:
         """Log somebody out and return who it was; "" when it was nobody's session."""

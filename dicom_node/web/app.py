@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import dicomweb, health, ohif, pages, pictures, viewer
+from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, viewer
 from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, login, dicomweb, pages, viewer, ohif, pictures)
+_PARTS = (health, login, api, dicomweb, pages, viewer, ohif, pictures, feedback)
 
 
 def build(context: Context) -> FastAPI:
@@ -22,9 +22,12 @@ def build(context: Context) -> FastAPI:
     app.state.context = context
     for part in _PARTS:
         app.router.routes.extend(part.routes(context))
+    registry, requests = metrics.registry_of_process()
+    app.router.routes.extend(metrics.routes(context, registry))
     app.add_exception_handler(NodeError, _told)
     app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(Gate, context=context, access=Access(context))
+    app.add_middleware(metrics.Counted, requests=requests)  # outermost: it counts what the gate refuses, too
     return app
 
 

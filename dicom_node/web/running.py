@@ -1,5 +1,6 @@
 """The server: one event loop in a thread of its own, until it is told to stop."""
 
+import logging
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ def run(context: Context, stop: threading.Event) -> bool:
     ------
     ConfigError: the address cannot be listened on, or a certificate is not what it should be.
     """
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # it tells of a fault by its whole text, which may quote a header
     web = context.site.config.web
     tls = _tls(web)
     listening = _listening(web.host, web.port)

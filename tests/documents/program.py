@@ -37,6 +37,7 @@ from dicom_node.config.model import Resources
 from dicom_node.config.node import (
     Complete,
     Deliver,
+    Feedback,
     ModelChoice,
     Node,
     NodeConfig,
@@ -51,6 +52,7 @@ from dicom_node.config.node import (
     Work,
     Worklists,
 )
+from dicom_node.config.notify import FindingWanted, Mail, Notify
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -77,6 +79,10 @@ def node_keys() -> str:
         "[web]": Web,
         "[web.tls]": WebTls,
         "[web.oidc]": Oidc,
+        "[feedback]": Feedback,
+        "[mail]": Mail,
+        "[[notify]]": Notify,
+        "[[notify.findings]]": FindingWanted,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:

@@ -1,6 +1,8 @@
 """What a reader sees in a real browser: the built-in viewer, with and without script, and OHIF."""
 
 import io
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from dicom_node.domain import NodeError
+from dicom_node.web import ohif
+from tests.walks.node import wait_for
 from tests.walks.viewed import browser, web_of
 
 __all__ = ["browser"]
@@ -145,3 +150,56 @@ def test_nothing_is_asked_of_anybody_else_and_nothing_fails(browser: Browser, an
     assert [one for one in asked if not one[0].startswith(address)] == []
     assert [one for one in asked if one[1] >= 400 and not one[0].endswith("/favicon.ico")] == []  # which browsers ask for by themselves
     assert [one for one in said if "404" not in one] == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- OHIF
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OHIF as it is published; without npm, or where that reaches nothing, these tests say so and are skipped."""
+    folder = tmp_path_factory.mktemp("ohif")
+    try:
+        ohif.fetch(folder)
+    except NodeError as error:
+        if os.environ.get("CI") == "true" and shutil.which("npm"):
+            pytest.fail(f"OHIF cannot be fetched: {error}")
+        pytest.skip(f"OHIF is NOT tested: {error}")
+    return folder
+
+
+def in_ohif(page: Page, address: str, study: str) -> None:
+    """Open a study, and wait for its images."""
+    page.goto(f"{address}/ohif/viewer?StudyInstanceUIDs={study}")
+    page.get_by_text("Confirm and hide").click(timeout=PATIENCE_MS)  # the notice of investigational use
+    page.get_by_text("Skip all").click(timeout=PATIENCE_MS)  # the tour
+    expect(page.get_by_text("Drawn chest").first).to_be_visible(timeout=PATIENCE_MS)
+
+
+def yellow(page: Page) -> int:
+    """Count the pixels in the segment's colour where the images are."""
+    shot = page.screenshot(clip={"x": 300, "y": 100, "width": 900, "height": 640})
+    red, green, blue = np.moveaxis(np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int), 2, 0)
+    return int(np.count_nonzero((red > 180) & (green > 150) & (blue < 0.7 * red)))
+
+
+def test_ohif_shows_the_segmentation_over_its_images(browser: Browser, fetched: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The SEG is opened from the list of series and lies on its slice; before, the same slice has none of its colour. Nobody else is asked."""
+    with web_of(tmp_path_factory.mktemp("in-ohif"), ohif=fetched) as (address, study):
+        page = opened(browser, "about:blank")
+        asked: list[tuple[str, int]] = []
+        page.on("response", lambda answer: asked.append((answer.url.removeprefix("blob:"), answer.status)))
+        in_ohif(page, address, study)
+        expect(page.get_by_text("(1/20)")).to_be_visible(timeout=PATIENCE_MS)
+        page.mouse.move(760, 400)
+        for number in range(2, 8):
+            page.mouse.wheel(0, 100)
+            expect(page.get_by_text(f"({number}/20)")).to_be_visible(timeout=PATIENCE_MS)
+        page.wait_for_load_state("networkidle")
+        control = yellow(page)
+        page.get_by_text("marker AI research use").first.dblclick()
+        page.get_by_role("button", name="Yes").click(timeout=PATIENCE_MS)
+        wait_for(lambda: yellow(page) > control + 3000, says=lambda: f"{yellow(page)} pixels, {control} without")
+        expect(page.get_by_text("(7/20)")).to_be_visible(timeout=PATIENCE_MS)
+        assert [one for one in asked if not one[0].startswith((address, "data:")) or one[1] >= 400] == []
+    assert control < 100

@@ -115,7 +115,8 @@ class Gate:
             found = self._bearer(shown.strip(), now)
             return Asking(person=found or NOBODY, bearer=found is not None, bearer_refused=found is None)
         secret = cookie(headers, session_cookie(secure=seen.secure))
-        if secret and (session := self._store.sessions.find(secret, idle_s=self._web.session_idle_s, now=now)):
+        session = self._store.sessions.find(secret, idle_s=self._web.session_idle_s, now=now) if secret else None
+        if session and (self._web.local_users if session.local else self._web.oidc):  # else it was begun before the site changed its mind
             return Asking(person=Person(name=session.name, role=Role[session.role.upper()]), secret=secret, logged_in=True)
         if is_anonymous(self._web) and not self._store.people.any():
             return Asking(person=_LOCAL, secret=self._access.secret)

@@ -32,6 +32,7 @@ _FLOW_S = 600
 _HERE = Path(__file__).parents[1]
 _templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
 _WRONG = "This name and password do not belong together."
+_ONLY_ON_THE_WAY = ("/login", "/login/provider", "/login/callback", "/logout")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ELSEWHERE = re.compile(r"[^\x21-\x7e]|\\")  # a browser drops some of these, and takes a backslash for a slash
 
@@ -56,7 +57,7 @@ def local_path(wanted: str) -> str:
     begins = unquote(wanted[:12])  # some clients decode before they look
     if not wanted.startswith("/") or begins.startswith(("//", "/\\")) or _ELSEWHERE.search(wanted) or _CONTROL.search(begins):
         return "/"
-    return "/" if len(wanted) > 2000 or wanted.startswith(("/login", "/logout")) else wanted
+    return "/" if len(wanted) > 2000 or wanted.partition("?")[0] in _ONLY_ON_THE_WAY else wanted
 
 
 class _Door:

@@ -54,6 +54,16 @@ class Provider:
         self._fetched_at = self._tried_at = float("-inf")
         self._lock = threading.Lock()
 
+    def reach(self) -> int:
+        """Fetch the provider's documents and say how many keys it has.
+
+        Raises
+        ------
+        Transient: they cannot be had.
+        """
+        self._documents()
+        return len(self._keys)
+
     # ------------------------------------------------------------------------------------------------------- programs
 
     def bearer(self, token: str) -> Person | None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydicom import Dataset
 
 from dicom_node.domain import Unsuitable
-from dicom_node.web.picture.source import UNREADABLE
+from dicom_node.web.rendering.source import UNREADABLE
 
 _DEEPEST = 32
 _MOST_ITEMS = 20_000
@@ -109,6 +109,9 @@ def _referenced(item: Dataset) -> str:
     return str(named[0].get("ReferencedSOPInstanceUID") or "") if named else ""
 
 
+_UNITS = {"1": "", "[hnsf'U]": "HU"}  # UCUM, as people write it
+
+
 def _shape(item: Dataset) -> str:
     values = len(coordinates(item)) // (3 if item.ValueType == "SCOORD3D" else 2)
     return f"{str(item.get('GraphicType') or '').lower()} of {values} {'point' if values == 1 else 'points'}"
@@ -121,7 +124,7 @@ def number(item: Dataset) -> str:
         return meaning(item, "NumericValueQualifierCodeSequence") or "not measured"
     unit = measured[0].get("MeasurementUnitsCodeSequence")
     code = str(unit[0].get("CodeValue") or "") if unit else ""
-    return f"{measured[0].NumericValue} {'' if code == '1' else code}".strip()
+    return f"{measured[0].NumericValue} {_UNITS.get(code, code)}".strip()
 
 
 def meaning(item: Dataset, keyword: str) -> str:

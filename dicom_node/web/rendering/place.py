@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from dicom_node.web.picture.grey import group
+from dicom_node.web.rendering.grey import group
 
 Array = np.ndarray[Any, Any]
 _PARALLEL = 0.999  # cosine between normals: planes closer than 2.6 degrees

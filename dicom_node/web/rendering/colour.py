@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from dicom_node.web.picture.grey import table
+from dicom_node.web.rendering.grey import table
 
 Array = np.ndarray[Any, Any]
 Colour = tuple[int, int, int]

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dicom_node.web.picture.draw import Options, Viewport
-from dicom_node.web.picture.grey import Shape, Window
+from dicom_node.web.rendering.draw import Options, Viewport
+from dicom_node.web.rendering.grey import Shape, Window
 
 _LARGEST = 4096  # pixels along one side
 _MOST_ASIDE = 1e6  # of columns and rows, in a text
