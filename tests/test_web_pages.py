@@ -296,7 +296,7 @@ def test_a_patient_is_searched_for_in_the_body_of_a_request(seen: House) -> None
     text = seen.post("/studies", 200, patient_id="MARKED").text
     assert len(re.findall(r'href="/studies/[\d.]+"', text)) == 5 and "data-live" not in text.partition('id="list"')[2].partition("<h2")[0]
     assert "1.2.3.2" not in seen.post("/studies", 200, patient_name="Nobody*").text
-    assert "neither a patient" in seen.post("/studies", 404).text
+    assert "neither a patient" in seen.post("/studies", 409).text
     seen.client.get("/studies?patient_id=MARKED").raise_for_status()
 
 
@@ -359,17 +359,17 @@ def test_a_job_is_canceled_and_run_again(full: House) -> None:
     assert full.says(full.post("/jobs/3/cancel")) == "It is canceled."
     assert full.says(full.post("/jobs/2/cancel")) == "It is asked to stop."
     assert arrange.last(full.store, "canceled (stopped)", "1.2.3.4") == ("dr. who", "a person canceled it")
-    assert "it has ended" in full.post("/jobs/1/cancel", 404).text
+    assert "it has ended" in full.post("/jobs/1/cancel", 409).text
     made = full.post("/jobs/1/again")
     assert made.headers["location"] == "/jobs/4" and full.store.jobs.get(4).predecessor_id == 1
     assert arrange.last(full.store, "asked for", "1.2.3.2")[0] == "dr. who"
-    assert "it has not ended" in full.post("/jobs/4/again", 404).text
+    assert "it has not ended" in full.post("/jobs/4/again", 409).text
 
 
 def test_a_jobs_results_are_sent_to_one_more_remote(full: House) -> None:
     assert full.says(full.post("/jobs/1/send", destination="archive")) == "2 results are queued for archive."
     assert arrange.last(full.store, "queued", "1.2.3.2") == ("dr. who", "2 results to archive")
-    assert "may receive" in full.post("/jobs/1/send", 404, destination="nobody").text
+    assert "may receive" in full.post("/jobs/1/send", 409, destination="nobody").text
 
 
 def test_dead_letters_are_replayed_and_canceled(full: House) -> None:
@@ -385,8 +385,8 @@ def test_dead_letters_are_replayed_and_canceled(full: House) -> None:
         full.store.deliveries.give_up(one, "sender", now=NOW, reason="no")
     assert "Replay all dead letters to pacs" in full.get("/deliveries")
     assert full.says(full.post("/deliveries/replay", of="pacs")) == "2 deliveries are due again."
-    assert "no delivery was chosen" in full.post("/deliveries/replay", 404).text
-    assert "no number" in full.post("/deliveries/cancel", 404, one="x").text
+    assert "no delivery was chosen" in full.post("/deliveries/replay", 409).text
+    assert "no number" in full.post("/deliveries/cancel", 409, one="x").text
 
 
 def test_a_study_is_judged_again(full: House) -> None:
@@ -396,7 +396,7 @@ def test_a_study_is_judged_again(full: House) -> None:
 
 
 def test_a_study_is_removed_once_that_is_confirmed(full: House) -> None:
-    assert "not confirmed" in full.post("/studies/1.2.3.1/purge", 404).text
+    assert "not confirmed" in full.post("/studies/1.2.3.1/purge", 409).text
     assert "removed" in full.says(full.post("/studies/1.2.3.1/purge", confirmed="yes"))
     assert full.store.studies.view("1.2.3.1") is None
     assert arrange.last(full.store, "purged", "1.2.3.1") == ("dr. who", "a person asked for it")
@@ -410,8 +410,8 @@ def test_a_study_is_fetched_and_its_retrieval_canceled(full: House) -> None:
     full.post("/retrievals/2/cancel")
     assert full.store.retrievals.get(2).state is RetrievalState.CANCELED
     assert arrange.last(full.store, "retrieval canceled", "1.2.77")[0] == "dr. who"
-    assert "not a remote" in full.post("/retrievals", 404, remote="pacs", study="1.2.77").text
-    assert "no Study Instance UID" in full.post("/retrievals", 404, remote="archive", study="1.2.*").text
+    assert "not a remote" in full.post("/retrievals", 409, remote="pacs", study="1.2.77").text
+    assert "no Study Instance UID" in full.post("/retrievals", 409, remote="archive", study="1.2.*").text
 
 
 def test_a_remote_is_asked_whether_it_answers(full: House) -> None:
@@ -420,7 +420,7 @@ def test_a_remote_is_asked_whether_it_answers(full: House) -> None:
     assert "takes no connection" in text and "fails" in text
     assert full.says(full.post("/remotes/pacs/try")) == "What waits for pacs is tried at once."
     assert [one.who for one in full.store.journal.of_study("") if one.kind == "try now"] == ["dr. who"]
-    full.post("/remotes/nobody/echo", 404)
+    full.post("/remotes/nobody/echo", 409)
 
 
 def test_acts_are_for_those_who_may(full: House) -> None:
@@ -477,12 +477,12 @@ def test_an_edited_rule_is_tried_on_the_last_studies_and_changes_nothing(judged:
     house, _, _ = judged
     before = house.store.overview.pulse()
     text = house.post("/rules/dry-run", 200, rules=rules_text(house.site.config.rules), studies="20").text
-    assert "Of 2 studies 0 differ: 0 jobs more, 0 fewer, 0 otherwise, 1 the same." in text
+    assert "Of 2 studies 0 differ. Jobs: 0 more, 0 fewer, 0 otherwise, 1 the same." in text
     edited = rules_text(house.site.config.rules).replace("KNEE", "HEAD").replace('["pacs"]', '["archive"]')
     text = house.post("/rules/dry-run", 200, rules=edited, studies="20").text
-    assert "Of 2 studies 2 differ: 1 jobs more, 0 fewer, 1 otherwise, 0 the same." in text
-    assert "to archive at MEDIUM instead of pacs at MEDIUM" in text
-    assert "Of 2 studies 1 differ: 0 jobs more, 1 fewer" in house.post("/rules/dry-run", 200, rules="", studies="20").text
+    assert "Of 2 studies 2 differ. Jobs: 1 more, 0 fewer, 1 otherwise, 0 the same." in text
+    assert "to archive instead of pacs" in text
+    assert "Of 2 studies 1 differ. Jobs: 0 more, 1 fewer" in house.post("/rules/dry-run", 200, rules="", studies="20").text
     assert "Of 1 studies" in house.post("/rules/dry-run", 200, rules="", studies="1").text
     assert house.store.overview.pulse() == before and len(house.store.jobs.list()) == 1
 

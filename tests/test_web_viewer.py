@@ -346,7 +346,6 @@ def test_what_is_not_there_is_not_found(web: Viewed) -> None:
         f"{base}/image/{uid}/0",
         f"{base}/overlay/{uid}/{uid}/1/1.png",
         f"{base}/overlay/{seg}/{uid}/2/1.png",
-        "/view/static/viewer.html",
     ):
         assert web.client.get(path).status_code == 404, path
     for path in ("/view/x", f"{base}/image/x/1", f"{base}/overlay/{seg}/{uid}/1/one.png", f"{base}/overlay/{seg}/{uid}/1/1,,2.png"):

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dicom_node.cli import act, demo, develop, fetch, look, notify, operate
+from dicom_node.cli import act, demo, develop, fetch, look, notify, operate, people, readers
 from dicom_node.cli.page import silence_libraries
 from dicom_node.domain import NodeError, fault
 
@@ -22,10 +22,12 @@ app = typer.Typer(
 
 for panel, module in (
     ("operate", operate),
+    ("operate", notify),
+    ("operate", people),
     ("look", look),
+    ("look", readers),
     ("act", act),
     ("act", fetch),
-    ("operate", notify),
     ("develop", develop),
     ("develop", demo),
 ):

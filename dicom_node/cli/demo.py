@@ -209,8 +209,9 @@ def _state(store: "Store", study_instance_uid: str) -> tuple[float, str, bool]:
 
 def _gather(store: "Store", pacs: "Pacs", walk: Walk, out: Path) -> None:
     """Collect what the PACS holds of a study, check it once more, and read it as a viewer would."""
+    from dicom_node.picture import picture
     from dicom_node.report import check
-    from dicom_node.simulate.viewer import findings, picture
+    from dicom_node.simulate.reading import findings
 
     walk.events = store.journal.of_study(walk.study_instance_uid)
     kept = [one for one in pacs.instances().values() if one.study_instance_uid == walk.study_instance_uid]

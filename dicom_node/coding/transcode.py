@@ -7,39 +7,32 @@ that were coded without loss are decoded, frame after frame, straight into the f
 import os
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, repeater_has_tag
-from pydicom.encaps import generate_frames
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
-from dicom_node.coding.decoders import DECODERS, Coded
-from dicom_node.coding.frames import LOSSLESS, PLUGINS, fits
+from dicom_node.coding.frames import LOSSLESS
+from dicom_node.coding.pixels import KEPT, LENGTHS, OFFSETS, PHOTOMETRIC, SIGNED, UNREADABLE, Frames, Kept
 from dicom_node.domain import Unsuitable
 
 PLAIN = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))  # what is made
 SOURCES = frozenset({*PLAIN, str(DeflatedExplicitVRLittleEndian), str(ExplicitVRBigEndian), *LOSSLESS})  # what it is made of
 
-_UNDEFINED, _MOST_BYTES = 0xFFFFFFFF, 0xFFFFFFFE  # of a value's length
+_UNDEFINED = 0xFFFFFFFF  # of a value's length
 _SHORT_MOST_BYTES = 0xFFFE  # of a length of 16 bits
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXEL_DATA, _OFFSETS, _LENGTHS, _TOTAL = 0x7FE00010, 0x7FE00001, 0x7FE00002, 0x7FE00003
-_PHOTOMETRIC, _PLANAR, _FRAMES = 0x00280004, 0x00280006, 0x00280008
-_SAMPLES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGNED = 0x00280002, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280103
-_KEPT = frozenset({_PHOTOMETRIC, _PLANAR, _FRAMES, _SAMPLES, _ROWS, _COLUMNS, _ALLOCATED, _STORED, _SIGNED})
+_PIXEL_DATA, _TOTAL = 0x7FE00010, 0x7FE00003
 _SMALL_BYTES = 64  # of a value of those that are kept
 _NESTED = 16  # sequences within sequences, at most
 _AT_ONCE_BYTES = 1 << 20
 _INFLATED_BYTES = 1 << 31  # of one deflated data set at most: a few kilobytes can inflate to a thousand times as much
-_FRAME_BYTES = 1 << 30  # of one decoded frame at most
-_CODED_MOST, _CODED_BESIDES_BYTES = 8, 1 << 20  # bytes of a sample, and of what is beside them, that a coded frame has at most
 
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
@@ -47,10 +40,6 @@ _WIDTHS = {b"AT": 2, b"OW": 2, b"SS": 2, b"US": 2, b"FL": 4, b"OF": 4, b"OL": 4,
     (b"FD", b"OD", b"OV", b"SV", b"UV"), 8
 )  # bytes that change places between the two byte orders (PS3.5 7.3); of any other VR none do
 _DECODED_AS_RGB = frozenset({"YBR_RCT", "YBR_ICT"})  # decoders undo the colour transform of JPEG 2000 (PS3.5 8.2.4)
-_COLOURS = frozenset({"RGB", "YBR_FULL", *_DECODED_AS_RGB})
-_UNREADABLE = (EOFError, LookupError, OverflowError, RuntimeError, TypeError, ValueError, struct.error, zlib.error)
-
-_Kept = dict[int, bytes]  # values of the data set at hand, little endian, and of those around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +75,7 @@ def transcode(path: Path, data_set_at: int, transfer_syntax_uid: str, into: str,
                     _Writer(inflated, transfer_syntax_uid, out, implicit=into == ImplicitVRLittleEndian).write(form)
             else:
                 _Writer(file, transfer_syntax_uid, out, implicit=into == ImplicitVRLittleEndian).write(form)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         said = f"it cannot be read as {UID(transfer_syntax_uid).name}"
         raise Unsuitable(f"{said}: {error}" if type(error) is ValueError and "\n" not in str(error) else said) from error
 
@@ -119,7 +108,7 @@ class _Writer:
 
     # ---------------------------------------------------------------------------------------------------------- elements
 
-    def _elements(self, end: int | None, form: _Form, kept: _Kept, depth: int) -> None:
+    def _elements(self, end: int | None, form: _Form, kept: Kept, depth: int) -> None:
         """Copy elements up to a position or, without one, up to the end of their item."""
         while end is None or self._at < end:
             tag, vr, length = self._head(form, kept)
@@ -129,7 +118,7 @@ class _Writer:
                 raise ValueError("an item outside of a sequence")
             if tag & 0xFFFF == 0:  # the length of a group, retired, which another form would make wrong
                 self._skip(length)
-            elif tag in (_OFFSETS, _LENGTHS, _TOTAL):  # of coded frames (PS3.3 C.7.6.3.1.8)
+            elif tag in (OFFSETS, LENGTHS, _TOTAL):  # of coded frames (PS3.3 C.7.6.3.1.8)
                 kept[tag] = self._read(length) if self._syntax in LOSSLESS else self._skip(length)
             elif tag == _PIXEL_DATA and length == _UNDEFINED:
                 self._coded(kept)
@@ -141,13 +130,13 @@ class _Writer:
         if self._at != end:
             raise ValueError("an element is longer than what it is in")
 
-    def _head(self, form: _Form, kept: _Kept) -> tuple[int, bytes, int]:
+    def _head(self, form: _Form, kept: Kept) -> tuple[int, bytes, int]:
         """Read what stands before a value."""
         raw = self._read(8)
         group, element = struct.unpack(f"{form.order}HH", raw[:4])
         tag, vr = group << 16 | element, raw[4:6]
         if form.implicit or group == 0xFFFE:
-            vr = b"" if group == 0xFFFE else _vr(tag, signed=any(kept.get(_SIGNED, b"")))
+            vr = b"" if group == 0xFFFE else implied_vr(tag, signed=any(kept.get(SIGNED, b"")))
             return tag, vr, struct.unpack(f"{form.order}I", raw[4:])[0]
         if vr not in _VRS:
             raise ValueError("an element without a value representation")
@@ -155,7 +144,7 @@ class _Writer:
             return tag, vr, struct.unpack(f"{form.order}I", self._read(4))[0]
         return tag, vr, struct.unpack(f"{form.order}H", raw[6:])[0]
 
-    def _sequence(self, tag: int, length: int, form: _Form, kept: _Kept, depth: int) -> None:
+    def _sequence(self, tag: int, length: int, form: _Form, kept: Kept, depth: int) -> None:
         if depth > _NESTED:
             raise ValueError("too many sequences within sequences")
         self._say(tag, b"SQ", _UNDEFINED)
@@ -172,12 +161,12 @@ class _Writer:
             self._say(_ITEM_END, b"", 0)
         self._say(_SEQUENCE_END, b"", 0)
 
-    def _value(self, tag: int, vr: bytes, length: int, form: _Form, kept: _Kept) -> None:
+    def _value(self, tag: int, vr: bytes, length: int, form: _Form, kept: Kept) -> None:
         """Copy a value, its bytes in the other order where they were big endian."""
         width = 1 if form.little else _WIDTHS.get(vr, 1)
-        if tag in _KEPT and length <= _SMALL_BYTES:
+        if tag in KEPT and length <= _SMALL_BYTES:
             kept[tag] = value = _swapped(self._read(length), width)
-            if tag == _PHOTOMETRIC:
+            if tag == PHOTOMETRIC:
                 value = self._photometric(value)
             self._say(tag, vr, len(value))
             self._out.write(value)
@@ -218,11 +207,11 @@ class _Writer:
 
     # ------------------------------------------------------------------------------------------------------------ pixels
 
-    def _coded(self, kept: _Kept) -> None:
+    def _coded(self, kept: Kept) -> None:
         """Write coded pixels as what they were before they were coded."""
         if self._syntax not in LOSSLESS:
             raise ValueError("pixels in fragments, which it does not have")
-        frames = _Frames.of(kept, self._syntax)
+        frames = Frames.of(kept, self._syntax)
         begin, end = self._at, self._end_of_fragments()
         size = frames.number * frames.frame_bytes
         self._say(_PIXEL_DATA, b"OW" if frames.allocated > 8 else b"OB", size + size % 2)
@@ -246,127 +235,6 @@ class _Writer:
             self._skip(length)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Frames:
-    """Coded frames, and what their header says of them."""
-
-    transfer_syntax_uid: str
-    number: int
-    rows: int
-    columns: int
-    samples: int
-    allocated: int
-    stored: int
-    signed: int
-    photometric: str
-    by_plane: bool
-    offsets: tuple[bytes, bytes] | None
-
-    @classmethod
-    def of(cls, kept: _Kept, transfer_syntax_uid: str) -> "_Frames":
-        """Return what a header says, if that is something that can be decoded.
-
-        Raises
-        ------
-        ValueError: it is not.
-        """
-        rows, columns, samples, allocated, stored = (_number(kept, tag) for tag in (_ROWS, _COLUMNS, _SAMPLES, _ALLOCATED, _STORED))
-        count, photometric = kept.get(_FRAMES, b"").strip(b" \0") or b"1", kept.get(_PHOTOMETRIC, b"").strip(b" \0").decode("ascii")
-        number = int(count) if count.isdigit() else 0
-        if allocated not in (8, 16, 32) or not 0 < stored <= allocated or samples not in (1, 3) or min(rows, columns, number) < 1:
-            raise ValueError("pixels of a kind that is not decoded here")
-        if samples == 3 and photometric not in _COLOURS:
-            raise ValueError("pixels in a colour space that is not decoded here")
-        offsets = kept.get(_OFFSETS, b""), kept.get(_LENGTHS, b"")
-        made = cls(
-            transfer_syntax_uid=transfer_syntax_uid,
-            number=number,
-            rows=rows,
-            columns=columns,
-            samples=samples,
-            allocated=allocated,
-            stored=stored,
-            signed=any(kept.get(_SIGNED, b"")),
-            photometric=photometric,
-            by_plane=samples > 1 and any(kept.get(_PLANAR, b"")),
-            offsets=offsets if all(offsets) else None,
-        )
-        if made.frame_bytes > _FRAME_BYTES or number * made.frame_bytes >= _MOST_BYTES:
-            raise ValueError("more pixels than one element takes without compression")
-        return made
-
-    @property
-    def frame_bytes(self) -> int:
-        """Of a decoded frame."""
-        return self.rows * self.columns * self.samples * self.allocated // 8
-
-    def write(self, file: BinaryIO, size_bytes: int, out: int, at: int) -> None:
-        """Decode the fragments that a file is at, and write frame after frame to a descriptor from a position on."""
-        written: set[int] = set()
-        coded_bytes = min(size_bytes, _CODED_MOST * self.rows * self.columns * self.samples + _CODED_BESIDES_BYTES)
-        coded = self._each(file, written, out, at)
-        room_bytes = max(self.frame_bytes, self.rows * self.columns * self.samples * 4)
-        DECODERS.decode(coded, count=self.number, frame_bytes=room_bytes, coded_bytes=coded_bytes)
-        if len(written) != self.number:
-            raise ValueError(f"{self.number - len(written)} of its frames are missing")
-
-    def _each(self, file: BinaryIO, written: set[int], out: int, at: int) -> Iterator[Coded]:
-        refused = Unsuitable(f"its pixels cannot be decoded ({UID(self.transfer_syntax_uid).name})")
-        try:
-            for index, data in enumerate(generate_frames(file, number_of_frames=self.number, extended_offsets=self.offsets)):
-                if index >= self.number:
-                    raise ValueError("more frames than its header says")
-                fits(data, self.transfer_syntax_uid, self.rows, self.columns, self.allocated // 8)
-                yield Coded(
-                    data=data,
-                    rows=self.rows,
-                    columns=self.columns,
-                    samples=self.samples,
-                    transfer_syntax_uid=self.transfer_syntax_uid,
-                    plugins=PLUGINS[self.transfer_syntax_uid],
-                    options=self._options(),
-                    refused=refused,
-                    take=partial(self._take, index, written, out, at, refused),
-                )
-        except _UNREADABLE as error:
-            raise refused from error
-
-    def _take(self, index: int, written: set[int], out: int, at: int, refused: Unsuitable, stored: np.ndarray[Any, Any]) -> None:
-        """Write the values of a frame into their place."""
-        if stored.dtype.itemsize * 8 > self.allocated:
-            raise refused
-        values = stored.transpose(2, 0, 1) if self.by_plane else stored
-        data = np.ascontiguousarray(values, f"<{'i' if self.signed else 'u'}{self.allocated // 8}").data.cast("B")
-        done = 0
-        while done < len(data):
-            done += os.pwrite(out, data[done:], at + index * self.frame_bytes + done)
-        written.add(index)
-
-    def _options(self) -> dict[str, Any]:
-        """Return what pydicom's decoders ask of a header, for one frame; the values are wanted as they were coded, in their own colour space."""
-        return {
-            "rows": self.rows,
-            "columns": self.columns,
-            "number_of_frames": 1,
-            "samples_per_pixel": self.samples,
-            "bits_allocated": self.allocated,
-            "bits_stored": self.stored,
-            "pixel_representation": int(self.signed),
-            "photometric_interpretation": self.photometric,
-            "pixel_keyword": "PixelData",
-            "raw": True,
-            "correct_unused_bits": False,
-            **({} if self.samples == 1 else {"planar_configuration": int(self.transfer_syntax_uid == RLELossless)}),
-        }
-
-
-def _number(kept: _Kept, tag: int) -> int:
-    value = kept.get(tag, b"")
-    if len(value) != 2:
-        raise ValueError("an image without a description of its pixels")
-    return int.from_bytes(value, "little")
-
-
 def _swapped(data: bytes, width: int) -> bytes:
     if width == 1:
         return data
@@ -376,7 +244,7 @@ def _swapped(data: bytes, width: int) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _vr(tag: int, *, signed: bool) -> bytes:
+def implied_vr(tag: int, *, signed: bool) -> bytes:
     """Return the value representation that an implicit one stands for (PS3.5 A.1 and 6.2.2)."""
     if tag >> 16 & 1:
         return b"LO" if 0x0010 <= tag & 0xFFFF <= 0x00FF else b"UN"

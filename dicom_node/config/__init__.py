@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
@@ -59,20 +60,24 @@ __all__ = [
     "Node",
     "NodeConfig",
     "Notify",
+    "Oidc",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",
     "Remote",
     "RemoteTls",
+    "RoleName",
     "Rule",
     "Segment",
     "Site",
     "Tls",
     "User",
     "Web",
+    "WebTls",
     "Weights",
     "Work",
     "bundled",
+    "is_loopback",
     "load_model",
     "load_site",
     "models_told",

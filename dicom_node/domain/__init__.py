@@ -36,6 +36,16 @@ from dicom_node.domain.errors import (
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
+from dicom_node.domain.feedback import (
+    VERIFICATION_TRANSITIONS,
+    VERIFIED,
+    Agreement,
+    Opinion,
+    Verdict,
+    Verification,
+    VerificationState,
+    wilson,
+)
 from dicom_node.domain.findings import (
     FRACTION_HALF,
     FRACTION_MAX,
@@ -67,6 +77,7 @@ from dicom_node.domain.names import (
     is_uid,
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
+from dicom_node.domain.people import PERSON_ROLES, SCOPES, Account, Bearer, is_person_name
 from dicom_node.domain.plain import plain
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
@@ -95,6 +106,19 @@ from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
 
 __all__ = [
+    "PERSON_ROLES",
+    "SCOPES",
+    "Account",
+    "Bearer",
+    "is_person_name",
+    "VERIFICATION_TRANSITIONS",
+    "VERIFIED",
+    "Agreement",
+    "Opinion",
+    "Verdict",
+    "Verification",
+    "VerificationState",
+    "wilson",
     "AE",
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",

@@ -14,12 +14,11 @@ import struct
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
+from dicom_node.coding.text import charsets_of, cleaned, decoded
 from dicom_node.domain import HEADER_KEYWORDS, Refused
 
 CANNOT_PARSE = 0xC001  # of C000-CFFF, Error: Cannot understand (PS3.4 Table B.2-1)
@@ -60,9 +59,6 @@ _MET_AT_MOST, _MET_BYTES = 4096, 128  # values, of at most so many bytes
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[+-]?[0-9]+(\.0*)?")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_FRAGMENT = re.compile(rb"[^\x1b]+|\x1b[^\x1b]*")
-_PYTHON_STRIPS_ESCAPE = frozenset({"iso2022_jp", "iso2022_jp_2"})
 
 
 CHARACTER_SET = 0x00080005
@@ -146,7 +142,7 @@ def scanned(data_set: Bytes, transfer_syntax_uid: str, *, beginning: bool = Fals
     except zlib.error as error:
         raise _unparsable("it is not deflated") from error
     _, start, length = found.get(CHARACTER_SET, (b"", 0, 0))
-    return Scan(data, form, found, _charsets(bytes(data[start : start + min(length, VALUE_BYTES)])), walk.heads or [])
+    return Scan(data, form, found, charsets_of(bytes(data[start : start + min(length, VALUE_BYTES)])), walk.heads or [])
 
 
 def header_of(values: Iterable[tuple[int, Any]]) -> dict[str, Any]:
@@ -206,7 +202,7 @@ def split_file(data: Bytes) -> tuple[dict[str, str], int]:
         for tag, _, value, length, end in _Walk(view, _EXPLICIT).elements(start, last_group=0x0002):
             keyword = _META.get(tag)
             if keyword and length <= VALUE_BYTES:
-                said[keyword] = _cleaned(bytes(view[value : value + length]).decode("latin-1"))
+                said[keyword] = cleaned(bytes(view[value : value + length]).decode("latin-1"))
             start = end
     except (_Malformed, struct.error) as error:
         raise Refused("The file's meta information cannot be parsed", status=CANNOT_PARSE) from error
@@ -327,8 +323,8 @@ def _value(tag: int, vr: bytes, raw: bytes, length: int, form: Form, charsets: t
         return None
     if vr in _BINARY or (kind == "US" and vr in (b"", b"UN", b"OB", b"OW")):
         return _several(_unpacked(raw, form.order + _BINARY.get(vr, "H"))) if numeric else None
-    text = _decoded(raw, () if kind in _CODED else charsets)
-    texts = [_cleaned(part) for part in (text if numeric else text[:_TEXT_CHARACTERS]).split("\\")][:_VALUES]
+    text = decoded(raw, () if kind in _CODED else charsets)
+    texts = [cleaned(part) for part in (text if numeric else text[:_TEXT_CHARACTERS]).split("\\")][:_VALUES]
     if not numeric:
         return _several(texts) if any(texts) else None
     numbers = [_decimal(part) if kind == "DS" else _integer(part) for part in texts]
@@ -353,39 +349,3 @@ def _decimal(text: str) -> float | None:
 def _integer(text: str) -> int | None:
     number = int(text.partition(".")[0]) if len(text) <= 32 and _INTEGER.fullmatch(text) else None
     return number if number is not None and abs(number) < 2**53 else None  # JSON's integers
-
-
-def _cleaned(text: str) -> str:
-    text = text.rstrip("\0 ")  # the padding of nearly every value
-    return (text if text.isprintable() else _CONTROL.sub(" ", text.replace("\0", ""))).strip()
-
-
-@lru_cache(64)
-def _charsets(raw: bytes) -> tuple[str, ...]:
-    """Return the codec of each value of Specific Character Set; an empty text for what is undeclared or unknown (PS3.3 C.12.1.1.2)."""
-    terms = [_cleaned(term).upper() for term in raw.decode("latin-1").split("\\")]
-    terms = [re.sub(r"^ISO.?2022.?IR.?(\d+)$", r"ISO 2022 IR \1", re.sub(r"^ISO.?IR.?(\d+)$", r"ISO_IR \1", term)) for term in terms]
-    terms = [{"UTF-8": "ISO_IR 192", "UTF8": "ISO_IR 192"}.get(term, term) for term in terms]
-    return tuple("" if term in ("", "ISO_IR 6", "ISO 2022 IR 6") else python_encoding.get(term, "") for term in terms)
-
-
-def _decoded(raw: bytes, charsets: tuple[str, ...]) -> str:
-    first = charsets[0] if charsets else ""
-    if b"\x1b" not in raw:
-        return _plain(raw, first)
-    return "".join(_escaped(part, first) if part[0] == 0x1B else _plain(part, first) for part in _FRAGMENT.findall(raw))
-
-
-def _plain(raw: bytes, encoding: str) -> str:
-    """Decode without code extensions; where no character set was declared, UTF-8 if it is that, else Latin-1."""
-    try:
-        return raw.decode(encoding or "utf-8")
-    except UnicodeDecodeError:
-        return raw.decode(encoding or "latin-1", errors="replace")
-
-
-def _escaped(part: bytes, first: str) -> str:
-    """Decode what follows an escape sequence (PS3.5 §6.1.2.5), whether or not the character set announced it."""
-    size = 4 if part[:3] in (b"\x1b$(", b"\x1b$)") else 3
-    encoding = CODES_TO_ENCODINGS.get(part[:size], first)
-    return part.decode(encoding, errors="replace") if encoding in _PYTHON_STRIPS_ESCAPE else _plain(part[size:], encoding)

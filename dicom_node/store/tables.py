@@ -150,6 +150,7 @@ job = Table(
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
     Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
     Column("priors_state", String(16), nullable=False, server_default=text("''")),
+    Column("picture", String(200), nullable=False, server_default=text("''")),  # a file below the archive; empty: none was drawn
     Index("ix_job_state_due", "state", "due"),
     Index("ix_job_priors_state", "priors_state", sqlite_where=text("priors_state <> ''"), postgresql_where=text("priors_state <> ''")),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
@@ -371,6 +372,41 @@ retrieval_wish = Table(
     metadata,
     Column("retrieval_id", _Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
     Column("study_instance_uid", _Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", _Key, nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),  # its argon2id hash; empty: none
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("seen_at", _Moment),
+    sqlite_autoincrement=True,  # what is on record of one is not another's
+)
+
+access_token = Table(
+    "access_token",
+    metadata,
+    Column("digest", _Key, primary_key=True),  # SHA-256 of what was shown once
+    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("expires_at", _Moment, nullable=False),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("digest", _Key, primary_key=True),  # SHA-256 of what the cookie holds
+    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), index=True),  # none: one of the identity provider's
+    Column("name", Sentence, nullable=False, index=True),
+    Column("role", String(16), nullable=False),  # as it was at log-in; of a person of this node's, that of now counts
+    Column("created_at", _Moment, nullable=False),
+    Column("seen_at", _Moment, nullable=False),
+    Column("expires_at", _Moment, nullable=False),
 )
 
 reading = Table(

@@ -54,4 +54,10 @@ def job_told(store: "Store", job_id: int) -> dict[str, Any]:
     """
     job, results = store.jobs.get(job_id), store.jobs.results(job_id)
     sent, told = store.deliveries.list(job_id=job_id), store.announcements.list(job_id=job_id)
-    return {"job": plain(job), "results": plain(results), "deliveries": plain(sent), "notifications": plain(told)}
+    return {
+        "job": plain(job),
+        "results": plain(results),
+        "deliveries": plain(sent),
+        "notifications": plain(told),
+        "feedback": plain(store.feedback.of_job(job_id)),
+    }

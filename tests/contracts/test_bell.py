@@ -56,6 +56,16 @@ def test_a_ring_reaches_another_process(storage, address, listen):
     assert listener.wait(PATIENCE_S)
 
 
+def test_one_listener_hears_several_topics_and_no_others(store):
+    ear = store.bell.listen(Topic.JOBS, Topic.STUDIES)
+    store.bell.ring(Topic.DELIVERIES)
+    assert not ear.wait(0.05)
+    for topic in (Topic.STUDIES, Topic.JOBS):
+        store.bell.ring(topic)
+        assert ear.wait(PATIENCE_S)
+    ear.close()
+
+
 def test_nobody_has_to_listen(store):
     """Most commands run while no node does."""
     for topic in Topic:

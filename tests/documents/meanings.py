@@ -128,6 +128,38 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "start": "Whether `serve` starts the process that answers HTTP and keeps it running; `dicom-node web` starts it alone.",
         "host": "The address it listens on.",
         "port": "The port it listens on; 0: any free one, which the log tells.",
+        "names": "Hosts by which it is called; another name is answered 421. Off loopback one at least; loopback's own need not be said.",
+        "tls": "HTTP over TLS. Off loopback this, or `behind_proxy`.",
+        "behind_proxy": "Addresses or networks of proxies. Only what they say by X-Forwarded-For, -Proto and -Host is believed.",
+        "local_users": "Whether people log in with a password of this node's; `dicom-node people` adds them.",
+        "oidc": "The identity provider of the house (OpenID Connect).",
+        "anonymous_on_loopback": (
+            "Whether everybody at this machine may do everything, as long as the node knows no person, and `oidc` and `behind_proxy` are not set."
+        ),
+        "session_idle_s": "A person who does nothing for so long logs in again.",
+        "session_s": "A person logs in again after so long in any case.",
+        "cors": "Other origins whose pages may use DICOMweb and the API, with a bearer token.",
+    },
+    "[web.tls]": {
+        "certificate": "Of the host, with the chain above it, PEM; read anew when the file has changed.",
+        "key": "Of the certificate, PEM, not encrypted.",
+    },
+    "[web.oidc]": {
+        "issuer": "The provider's address, https, as its tokens name it: there it has `.well-known/openid-configuration`.",
+        "client_id": "What the provider calls this node, for people who log in by a browser (authorization code with PKCE).",
+        "client_secret_file": "A file whose first line is the client's secret; none: a public client.",
+        "audience": "Whom bearer tokens must be made for; empty: none of the provider's are taken.",
+        "roles_claim": "Where its tokens name roles or groups; a path with dots, such as `realm_access.roles`.",
+        "roles": "What each of those is here: viewer, operator, admin or service. Of several the highest counts; who has none is not let in.",
+        "name_claim": "What the journal calls a person; without it, the subject.",
+        "request": "Scopes that are asked for when a person logs in.",
+        "algorithms": "By which its tokens may be signed; never one of a shared secret.",
+        "skew_s": "By how much its clock and this machine's may differ.",
+        "authorities": "PEM of those who signed its certificate; none: those that this machine trusts.",
+    },
+    "[feedback]": {
+        "verified_reports": "Whether the report of a result that a reader accepts is sent again, verified in the reader's name, to where it went.",
+        "organization": "Verifying Organization of such a report; empty: the node's AE title.",
     },
     "[mail]": {
         "host": "The mail server; empty: no mail is sent.",

@@ -26,6 +26,7 @@ from dicom_node.config import (
     KeyImages,
     Manifest,
     Measurement,
+    Oidc,
     ParametricMap,
     PresentationState,
     Segment,
@@ -36,6 +37,7 @@ from dicom_node.config.model import Resources
 from dicom_node.config.node import (
     Complete,
     Deliver,
+    Feedback,
     ModelChoice,
     Node,
     NodeConfig,
@@ -46,6 +48,7 @@ from dicom_node.config.node import (
     Tls,
     User,
     Web,
+    WebTls,
     Work,
     Worklists,
 )
@@ -74,6 +77,9 @@ def node_keys() -> str:
         "[work]": Work,
         "[deliver]": Deliver,
         "[web]": Web,
+        "[web.tls]": WebTls,
+        "[web.oidc]": Oidc,
+        "[feedback]": Feedback,
         "[mail]": Mail,
         "[[notify]]": Notify,
         "[[notify.findings]]": FindingWanted,

@@ -11,10 +11,12 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient
 from dicom_node.web.access import Person, Role, person
+from dicom_node.web.access.roles import REALM, ScopeName, may
 from dicom_node.web.api.shapes import Failure
 
 MOST_BYTES = 64 * 1024  # of a request's body
-READ, ACT = "api.read", "api.act"  # what a service is allowed by name
+READ: ScopeName = "api.read"
+ACT: ScopeName = "api.act"
 
 _WORDS = {401: "it is not known who asks", 403: "this may not be done by who asks", 404: "there is no such thing", 405: "no such method"}
 _HINTS = {401: "Log in, or send a token.", 403: "Ask those who maintain the node.", 413: f"At most {MOST_BYTES} bytes are taken."}
@@ -34,17 +36,16 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def needs(role: Role, scope: str) -> Callable[[Request], Person]:
+def needs(role: Role, scope: ScopeName) -> Callable[[Request], Person]:
     """Return the dependency that lets a role and those above it pass, and a service that has the scope; 401 for nobody, 403 for others."""
 
     def guard(request: Request) -> Person:
         who = person(request)
+        if may(who, role, scope):
+            return who
         if who.role is Role.NOBODY:
-            raise HTTPException(401)
-        lacks = bool(who.scopes) and scope not in (who.scopes or ())
-        if lacks or (who.role is Role.SERVICE and not who.scopes) or (who.role is not Role.SERVICE and who.role < role):
-            raise HTTPException(403)
-        return who
+            raise HTTPException(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'})
+        raise HTTPException(403)
 
     guard.role = role  # type: ignore[attr-defined]  # a test asks every route for it
     return guard

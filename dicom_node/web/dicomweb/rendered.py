@@ -117,11 +117,13 @@ class _Rendered:
         """Answer with a small picture of what stands for the rest; of what is no image, with its kind."""
         target, how = self._target(request), asked(request.query_params, side=_THUMBNAIL)
         chosen = _chosen(request, _ONE[:2])
-        source = self._open(representative(target.objects))
+        modality = ""
         try:
+            source = self._open(representative(target.objects))
+            modality = str(source.header.get("Modality") or "")
             picture = drawn(source, (target.frames or [representative_frame(source)])[0] - 1, how.options)
         except Unsuitable:
-            picture = tile(str(source.header.get("Modality") or ""))
+            picture = tile(modality)
         return Response(coded(picture, chosen.name, quality=how.quality), media_type=chosen.name, headers=_SECURE)
 
     # ----------------------------------------------------------------------------------------------------------- one object

@@ -152,4 +152,4 @@ def _lay_out(folder: Path) -> None:
     index.write_text(text)
     for path in [*folder.rglob("*")]:
         if path.suffix in _GZIPPED and path.stat().st_size >= _GZIPPED_BYTES:
-            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 6, mtime=0))
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 3, mtime=0))

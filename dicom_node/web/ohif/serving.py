@@ -31,10 +31,10 @@ _KINDS = {
     "": "text/plain",
 }
 _HASHED = re.compile(r"(.+\.)?[0-9a-f]{16}\.[a-z0-9]+")  # a name that changes with the content
-_POLICY = "; ".join(
+_POLICY = "; ".join(  # unsafe-eval: what reads segmentations compiles functions
     (
         "default-src 'none'",
-        "script-src 'self' 'wasm-unsafe-eval' blob:",
+        "script-src 'self' 'unsafe-eval' blob:",
         "worker-src 'self' blob:",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",

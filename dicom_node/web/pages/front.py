@@ -28,6 +28,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
 
     def front(request: Request) -> Response:
         now, store = pages.clock(), pages.store
+        store.holdings.refresh()
         values = {
             "funnel": store.overview.funnel(today(now), pages.site.config.committing),
             "waits": _WAITS,

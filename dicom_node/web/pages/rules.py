@@ -58,4 +58,4 @@ def summary(tried: tuple[Tried, ...]) -> str:
     """Say in one sentence what edited rules would change."""
     more, less = sum(len(one.more) for one in tried), sum(len(one.less) for one in tried)
     moved, same = sum(len(one.moved) for one in tried), sum(len(one.same) for one in tried)
-    return f"Of {len(tried)} studies {sum(one.differs for one in tried)} differ: {more} jobs more, {less} fewer, {moved} otherwise, {same} the same."
+    return f"Of {len(tried)} studies {sum(one.differs for one in tried)} differ. Jobs: {more} more, {less} fewer, {moved} otherwise, {same} the same."

@@ -53,6 +53,7 @@ class Pages:
             "who": who,
             "operates": who.role >= Role.OPERATOR,
             "administers": who.role >= Role.ADMIN,
+            "logged_in": bool(getattr(request.state, "logged_in", False)),
             "csrf": str(getattr(request.state, "csrf", "")),
             "theme": theme if theme in THEMES else "auto",
             "flash": said,
@@ -78,7 +79,8 @@ class Pages:
 
     def failed(self, request: Request, error: NodeError) -> Response:
         """Say on a page what went wrong and what to do."""
-        status = 503 if isinstance(error, Transient) else 404 if isinstance(error, Rejected) else 400
+        missing = 404 if request.method in ("GET", "HEAD") else 409
+        status = 503 if isinstance(error, Transient) else missing if isinstance(error, Rejected) else 400
         return self.page(request, "failed.html", "This did not work", {"said": str(error), "hint": error.hint}, status=status)
 
 

@@ -13,6 +13,7 @@ from dicom_node.domain import Rejected, StudyState, is_uid
 from dicom_node.domain.words import answers, step_of
 from dicom_node.store import Event, Level, Listing, Step
 from dicom_node.web.access import Role, person
+from dicom_node.web.ohif import is_here
 from dicom_node.web.pages.acting import Form, act, field
 from dicom_node.web.pages.front import today
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, one_of, page_asked, turned
@@ -115,6 +116,7 @@ def walk_of(pages: Pages, uid: str) -> dict[str, Any]:
     judged = [event for event in events if event.kind == "complete" and event.detail and event.detail.get("rules")]
     return {
         "uid": uid,
+        "ohif": is_here(pages.context),
         "row": store.overview.entry(uid),
         "study": study,
         "steps": steps(events),

@@ -121,7 +121,7 @@
 
   function control() {
     document.addEventListener("keydown", (event) => {
-      if (!KEYS[event.key] || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!KEYS[event.key] || event.target.matches("input:not([type=checkbox])") || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       go(KEYS[event.key]());
     });

@@ -15,9 +15,11 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import Unsuitable, is_uid
 from dicom_node.store import Stored
-from dicom_node.web.access import Role, allow, anyone
+from dicom_node.web.access import Role, allow
 from dicom_node.web.context import Context
 from dicom_node.web.ohif import is_here
+from dicom_node.web.pages import static
+from dicom_node.web.pages.showing import person_name
 from dicom_node.web.picture.asked import window
 from dicom_node.web.picture.coded import JPEG, PNG, coded
 from dicom_node.web.picture.draw import Options, Viewport, drawn, tile
@@ -28,7 +30,6 @@ from dicom_node.web.viewer.scene import BANNER, PRESETS, Scene, scene
 from dicom_node.web.viewer.stack import Listed, Stack, edges, kind_of, listed, stack, version_of
 
 _HERE = Path(__file__).parents[1]
-_KINDS = {"viewer.css": "text/css", "viewer.js": "text/javascript"}
 _POLICY = "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'self'"
 _KEPT = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
 _ASKED_FOR_ANEW = {"Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
@@ -49,6 +50,7 @@ class Viewer:
         self._context = context
         templates = FileSystemLoader(_HERE / "templates")
         self._templates = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        self._templates.globals["static"] = static.address
 
     def routes(self) -> list[BaseRoute]:
         """Return the page and what belongs to it."""
@@ -57,7 +59,6 @@ class Viewer:
             return Route(path, allow(Role.VIEWER, _answered(endpoint)), methods=["GET"])
 
         return [
-            Route("/view/static/{name}", anyone(_static), methods=["GET"]),
             seen("/view/{study}", self.page),
             seen("/view/{study}/scene", self.values),
             seen("/view/{study}/thumbnail/{instance}", self.thumbnail),
@@ -84,7 +85,7 @@ class Viewer:
             "thumbnails": _thumbnails(objects),
         }
         who = next(self._context.store.holdings.find("STUDY", {"StudyInstanceUID": study}), {})
-        named = {"patient": str(who.get("PatientName") or "").split("=")[0].replace("^", " ").strip(), "patient_id": str(who.get("PatientID") or "")}
+        named = {"patient": person_name(who.get("PatientName")), "patient_id": str(who.get("PatientID") or "")}
         text = self._templates.get_template("viewer.html").render(values | named | _state(request, what))
         return HTMLResponse(text, headers={**_NEVER_KEPT, "Content-Security-Policy": _POLICY})
 
@@ -133,11 +134,13 @@ class Viewer:
     def thumbnail(self, request: Request) -> Response:
         """Answer with a small picture of an object, or with its kind."""
         one = self._one(request, "instance")
-        source = opened(self._path(one))
+        modality = ""
         try:
+            source = opened(self._path(one))
+            modality = str(source.header.get("Modality") or "")
             picture = drawn(source, source.frames // 2, Options(viewport=_THUMBNAIL))
         except Unsuitable:
-            picture = tile(str(source.header.get("Modality") or ""), _THUMBNAIL.width)
+            picture = tile(modality, _THUMBNAIL.width)
         return _picture(request, one, picture, JPEG)
 
     def overlay(self, request: Request) -> Response:
@@ -199,13 +202,6 @@ def _uid(request: Request, name: str) -> str:
     if not is_uid(found):
         raise ValueError("a UID in the path is none")
     return found
-
-
-def _static(request: Request) -> Response:
-    name = request.path_params["name"]
-    if name not in _KINDS:
-        return Response(status_code=404)
-    return Response((_HERE / "static" / name).read_bytes(), media_type=_KINDS[name], headers=_ASKED_FOR_ANEW)
 
 
 def _picture(request: Request, one: Stored, picture: Image.Image, kind: str = PNG) -> Response:

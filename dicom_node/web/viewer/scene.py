@@ -127,7 +127,7 @@ def _layer(one: Stored, given: Segmentation, slices: dict[int, list[int]], serie
     return Layer(
         sop_instance_uid=one.sop_instance_uid,
         version=version_of(one),
-        label=series.description or "Segmentation",
+        label=str(given.source.header.get("SeriesDescription") or "Segmentation"),
         says=BANNER if series.made_here else "by an algorithm" if automatic else "drawn by hand",
         segments=tuple(segment for segment in given.segments if segment.number in slices),
         slices=slices,
@@ -141,7 +141,7 @@ def _reported(context: Context, objects: Sequence[Stored], described: dict[str, 
             series = described[one.series_instance_uid]
             says = BANNER if series.made_here else str(header.get("VerificationFlag") or "UNVERIFIED").lower()
             for row in rows(header):
-                yield f"{series.description or 'Report'} ({says})", row
+                yield f"{header.get('SeriesDescription') or 'Report'} ({says})", row
         except Unsuitable:
             continue  # the others can be shown
 

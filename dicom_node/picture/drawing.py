@@ -1,29 +1,20 @@
-"""The picture of a segmentation over its images, as a PNG file."""
+"""The picture of a segmentation over its images, as a PNG file: three planes, a strip of slices, a legend."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw
 
-from dicom_node.simulate.viewer.scene import AXIAL, CORONAL, SAGITTAL, Colour, Mask, Plane, Scene, scene
-
-BANNER = "AI · research use · unverified"
+from dicom_node.picture import canvas as ink
+from dicom_node.picture.canvas import font, place
+from dicom_node.picture.files import scene
+from dicom_node.picture.scene import AXIAL, CORONAL, SAGITTAL, Colour, Plane, Scene
 
 # In pixels.
 _WIDTH, _MARGIN, _GAP = 1800, 40, 16
 _HEADER, _TALLEST, _ROW = 124, 660, 44
 _STRIP = 8  # axial slices below the three planes
-_BACKGROUND: Colour = (13, 17, 23)
-_EDGE: Colour = (48, 56, 66)
-_TEXT: Colour = (236, 240, 245)
-_MUTED: Colour = (146, 156, 168)
-_AMBER: Colour = (255, 184, 64)
-_FILL, _OUTLINE_PX = 0.14, 1.3  # opacity inside an outline; half of the outline's width
-
-Point = tuple[int, int]
+_BAR_MM = 50
 
 
 def picture(sources: Sequence[Path], seg: Path, into: Path, window: tuple[float, float] | None = None) -> Path:
@@ -47,7 +38,7 @@ def picture(sources: Sequence[Path], seg: Path, into: Path, window: tuple[float,
     strip_top = _HEADER + round(max(high for _, high in sizes_mm) * scale) + _GAP
     legend_top = strip_top + round(sizes_mm[0][1] * strip_scale) + _GAP + 8
     rows = _legend(shown)
-    canvas = Image.new("RGB", (_WIDTH, legend_top + len(rows) * _ROW + _MARGIN // 2), _BACKGROUND)
+    canvas = Image.new("RGB", (_WIDTH, legend_top + len(rows) * _ROW + _MARGIN // 2), ink.BACKGROUND)
     _draw_header(canvas, shown)
     _draw_planes(canvas, shown, scale, strip_top - _GAP)
     _draw_strip(canvas, shown, strip_scale, strip_top)
@@ -63,24 +54,8 @@ def picture(sources: Sequence[Path], seg: Path, into: Path, window: tuple[float,
 def _slice(shown: Scene, plane: Plane, index: int, scale: float) -> Image.Image:
     """Draw one slice with its segments, to scale (pixels per mm)."""
     wide, high = shown.size_mm(plane)
-    size = round(wide * scale), round(high * scale)
-    grey = np.asarray(Image.fromarray(np.ascontiguousarray(plane.cut(shown.grey, index))).resize(size, Image.Resampling.BICUBIC))
-    colours = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
-    for segment in shown.segments:
-        opacity = _opacity(plane.cut(segment.mask, index), size)[..., None]
-        colours += opacity * (np.asarray(segment.colour, np.float32) - colours)
-    return Image.fromarray(colours.round().clip(0, 255).astype(np.uint8))
-
-
-def _opacity(mask: Mask, size: Point) -> NDArray[np.float32]:
-    """Return how much of a segment's colour each pixel takes: a smooth line where the mask ends, a little inside."""
-    if not mask.any():
-        return np.zeros(size[::-1], np.float32)
-    soft = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
-    level: Any = np.asarray(soft.filter(ImageFilter.GaussianBlur(1.2)), np.float32) / 255
-    steep = np.hypot(*np.gradient(level))
-    from_edge = np.abs(level - 0.5) / np.maximum(steep, 1e-3)  # pixels
-    return np.maximum(np.clip(_OUTLINE_PX + 0.5 - from_edge, 0, 1), _FILL * (level > 0.5)).astype(np.float32)
+    outlines = ((plane.cut(segment.mask, index), segment.colour) for segment in shown.segments)
+    return ink.shaded(plane.cut(shown.grey, index), (round(wide * scale), round(high * scale)), outlines)
 
 
 def _draw_planes(canvas: Image.Image, shown: Scene, scale: float, bottom: int) -> None:
@@ -91,10 +66,10 @@ def _draw_planes(canvas: Image.Image, shown: Scene, scale: float, bottom: int) -
     for plane, width in zip(planes, widths, strict=True):
         panel = _slice(shown, plane, chosen[plane.axis], scale)
         _draw_ticks(panel, shown, plane, chosen)
-        _draw_letters(panel, shown.letters(plane))
-        _draw_scale_bar(panel, scale)
-        ImageDraw.Draw(panel).text((14, 12), plane.name, font=_font(20), fill=_TEXT, stroke_width=2, stroke_fill=(0, 0, 0))
-        _place(canvas, panel, (left, (_HEADER + bottom - panel.height) // 2))
+        ink.draw_letters(panel, shown.letters(plane))
+        ink.draw_scale_bar(panel, scale, _BAR_MM)
+        ink.write(panel, (14, 12), plane.name, 20)
+        place(canvas, panel, (left, (_HEADER + bottom - panel.height) // 2))
         left += width + _GAP
 
 
@@ -102,14 +77,8 @@ def _draw_strip(canvas: Image.Image, shown: Scene, scale: float, top: int) -> No
     left = _MARGIN
     for index in shown.spread(_STRIP):
         thumbnail = _slice(shown, AXIAL, index, scale)
-        _place(canvas, thumbnail, (left, top))
+        place(canvas, thumbnail, (left, top))
         left += thumbnail.width + _GAP
-
-
-def _place(canvas: Image.Image, panel: Image.Image, at: Point) -> None:
-    canvas.paste(panel, at)
-    left, top = at
-    ImageDraw.Draw(canvas).rectangle((left - 1, top - 1, left + panel.width, top + panel.height), outline=_EDGE)
 
 
 def _draw_ticks(panel: Image.Image, shown: Scene, plane: Plane, chosen: dict[int, int]) -> None:
@@ -125,23 +94,7 @@ def _draw_ticks(panel: Image.Image, shown: Scene, plane: Plane, chosen: dict[int
         (0, down, 10, down),
         (panel.width - 10, down, panel.width, down),
     ):
-        draw.line(line, fill=_AMBER, width=2)
-
-
-def _draw_letters(panel: Image.Image, letters: tuple[str, str, str, str]) -> None:
-    draw = ImageDraw.Draw(panel)
-    middle, centre = panel.height / 2, panel.width / 2
-    places = ((18, middle, "lm"), (centre, 16, "mt"), (panel.width - 18, middle, "rm"), (centre, panel.height - 16, "mb"))
-    for letter, (across, down, anchor) in zip(letters, places, strict=True):
-        draw.text((across, down), letter, font=_font(24), fill=_TEXT, anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-
-
-def _draw_scale_bar(panel: Image.Image, scale: float) -> None:
-    draw = ImageDraw.Draw(panel)
-    left, down, length = 18, panel.height - 22, 50 * scale
-    draw.rectangle((left - 1, down - 2, left + length + 1, down + 2), fill=(0, 0, 0))
-    draw.rectangle((left, down - 1, left + length, down + 1), fill=_TEXT)
-    draw.text((left + length / 2, down - 8), "50 mm", font=_font(17), fill=_TEXT, anchor="mb", stroke_width=2, stroke_fill=(0, 0, 0))
+        draw.line(line, fill=ink.AMBER, width=2)
 
 
 # ----------------------------------------------------------------------------------------------------- header and legend
@@ -149,14 +102,11 @@ def _draw_scale_bar(panel: Image.Image, scale: float) -> None:
 
 def _draw_header(canvas: Image.Image, shown: Scene) -> None:
     draw = ImageDraw.Draw(canvas)
-    draw.text((_MARGIN, 34), shown.title, font=_font(36), fill=_TEXT)
-    draw.text((_MARGIN, 82), shown.subtitle, font=_font(20), fill=_MUTED)
-    font = _font(24)
+    draw.text((_MARGIN, 34), shown.title, font=font(36), fill=ink.TEXT)
+    draw.text((_MARGIN, 82), shown.subtitle, font=font(20), fill=ink.MUTED)
     right = _WIDTH - _MARGIN
-    left = right - font.getlength(BANNER) - 44
-    draw.rounded_rectangle((left, 30, right, 74), radius=22, outline=_AMBER, width=2)
-    draw.text(((left + right) / 2, 52), BANNER, font=font, fill=_AMBER, anchor="mm")
-    draw.text((right, 82), shown.credit, font=_font(20), fill=_MUTED, anchor="ra")
+    ink.draw_banner(canvas, right, 30, 24)
+    draw.text((right, 82), shown.credit, font=font(20), fill=ink.MUTED, anchor="ra")
 
 
 Entry = tuple[Colour, str, str]
@@ -177,7 +127,7 @@ def _legend(shown: Scene) -> list[list[Entry]]:
 
 
 def _width(entry: Entry) -> float:
-    return 36 + _font(24).getlength(entry[1]) + 12 + _font(24).getlength(entry[2]) + 48
+    return 36 + font(24).getlength(entry[1]) + 12 + font(24).getlength(entry[2]) + 48
 
 
 def _millilitres(volume_ml: float) -> str:
@@ -186,16 +136,12 @@ def _millilitres(volume_ml: float) -> str:
 
 def _draw_legend(canvas: Image.Image, rows: list[list[Entry]], top: int) -> None:
     draw = ImageDraw.Draw(canvas)
-    font = _font(24)
+    shown = font(24)
     for number, row in enumerate(rows):
         left, middle = float(_MARGIN), top + number * _ROW + _ROW / 2
         for entry in row:
             colour, label, volume = entry
             draw.rounded_rectangle((left, middle - 11, left + 22, middle + 11), radius=6, fill=colour)
-            draw.text((left + 36, middle), label, font=font, fill=_TEXT, anchor="lm")
-            draw.text((left + 48 + font.getlength(label), middle), volume, font=font, fill=_MUTED, anchor="lm")
+            draw.text((left + 36, middle), label, font=shown, fill=ink.TEXT, anchor="lm")
+            draw.text((left + 48 + shown.getlength(label), middle), volume, font=shown, fill=ink.MUTED, anchor="lm")
             left += _width(entry)
-
-
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)  # comes with pillow, so that every machine draws the same
