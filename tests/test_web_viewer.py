@@ -206,6 +206,22 @@ def test_a_segmentation_of_mirrored_images_is_laid_by_where_it_is(tmp_path: Path
     assert found[6][5, 14, :3].tolist() == list(COLOUR)
 
 
+def test_a_segmentation_turned_within_its_plane_is_laid_by_where_it_is(tmp_path: Path) -> None:
+    """Rows that run at an angle to those of the images: each pixel takes the nearest one."""
+    images, angle = phantoms.series(seed="turned"), np.radians(30)
+    cosines = (np.cos(angle), np.sin(angle), 0, -np.sin(angle), np.cos(angle), 0)
+    others = phantoms.series(np.zeros((8, 40, 40), np.int16), orientation=cosines, spacing_mm=(2.5, 0.5, 0.5), seed="turned", number=2)
+    mask = np.zeros((8, 40, 40), bool)
+    mask[4, 8:20, 5:25] = True
+    truth = np.zeros((24, 20), bool)
+    back = np.linalg.inv(phantoms.affine(cosines, (2.5, 0.5, 0.5)))
+    for row, column in np.ndindex(24, 20):
+        _, at_row, at_column, _ = np.rint(back @ phantoms.affine() @ [4, row, column, 1]).astype(int)
+        truth[row, column] = 8 <= at_row < 20 and 5 <= at_column < 25
+    assert truth.any()
+    assert ((laid(drawn(others, mask), tmp_path, images[4])[..., 3] > 0) == truth).all()
+
+
 def test_an_oblique_segmentation_lies_on_its_own_plane_only(tmp_path: Path) -> None:
     """Planes that cross are not parallel: nothing is shown, rather than something in a wrong place."""
     oblique, axial = phantoms.series(orientation="oblique", seed="crossing"), phantoms.series(seed="crossing", number=2)
