@@ -26,6 +26,7 @@ from highdicom.sr import (
 )
 from PIL import Image
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.sr.codedict import codes
 from starlette.testclient import TestClient
 
@@ -376,6 +377,40 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
     assert "There is no image to show" in viewed.page()
     assert viewed.client.get(f"/view/{viewed.study}/scene").status_code == 404
     viewed.node.close()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("NumberOfFrames", b"1\\2 "),
+        ("Rows", b"\1\0\2\0"),
+        ("BitsAllocated", b"\7\0"),
+        ("WindowWidth", b"inf "),
+        ("WindowCenter", b"x\\y"),
+        ("RescaleSlope", b"nan "),
+        ("PixelSpacing", b"0\\0 "),
+        ("ImageOrientationPatient", b"1\\0 "),
+        ("PhotometricInterpretation", b"\xff\xfe"),
+        ("HighBit", b"\xff\xff"),
+        ("PixelPaddingValue", b"\1\0\2\0"),
+    ],
+)
+def test_a_header_that_cannot_be_is_no_fault_of_the_program(tmp_path: Path, keyword: str, value: bytes) -> None:
+    """Whatever a peer wrote, an answer is good or says what is not: never 500."""
+    images = phantoms.series(seed="odd", WindowCenter="1", WindowWidth="2", PixelPaddingValue=0, NumberOfFrames=1)
+    for image in images:
+        element = image[keyword]
+        image[element.tag] = RawDataElement(element.tag, element.VR, len(value), value, 0, False, True)
+    node = Node(tmp_path, {"marker": MARKER})
+    node.receive(images[:2])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080", raise_server_exceptions=True)
+    study, series, uid = (str(getattr(images[0], name)) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+    there = f"/dicom-web/studies/{study}/series/{series}"
+    for path in (f"/view/{study}", f"/view/{study}/scene", f"/view/{study}/image/{uid}/1", f"/view/{study}/image/{uid}/1?window=auto"):
+        assert client.get(path).status_code in (200, 400, 404, 406), path
+    for path in (f"{there}/rendered", f"{there}/instances/{uid}/rendered", f"{there}/thumbnail"):
+        assert client.get(path).status_code in (200, 404, 406), path
+    node.close()
 
 
 def test_the_values_are_json_that_a_script_can_read(web: Viewed) -> None:
