@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs the real programs that the tests talk to: DICOM peers, validators, a database server, a labelled brain, a maker of certificates, a browser.
+# Installs the real programs that the tests talk to: DICOM peers, validators, a database server, a labelled brain, a browser, a proxy, a maker of certificates.
 # Where this user may not install, the tests that need them say so loudly (and fail in CI).
 set -eu
 
 missing=
-for package in dcmtk dicom3tools odil orthanc orthanc-dicomweb pixelmed-apps default-jre-headless postgresql mricron-data openssl chromium; do
+for package in chromium dcmtk dicom3tools odil orthanc orthanc-dicomweb pixelmed-apps default-jre-headless postgresql mricron-data nginx-light openssl; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

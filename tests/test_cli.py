@@ -3,6 +3,7 @@
 A key that a listing prints as JSON is a contract: one that is missing or new here is a change that users see.
 """
 
+import io
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.cli import act, app, demo, develop, fetch, look, operate
+from dicom_node.cli import act, app, demo, develop, fetch, look, notify, operate, people, readers
 from dicom_node.config import load_site
 from dicom_node.domain import AE, Job, JobState
 from dicom_node.receive import Door, import_file
@@ -30,7 +31,7 @@ from tests.worklists import entry, write
 
 FAKES = Path(__file__).parent / "models"
 NOW = 1_700_000_000.0  # years ago
-VERBS = {verb: function for module in (operate, look, act, fetch, develop, demo) for verb, function in module.VERBS.items()}
+VERBS = {verb: function for module in (operate, people, notify, look, readers, act, fetch, develop, demo) for verb, function in module.VERBS.items()}
 CONFIG = """
 [node]
 port = {port}
@@ -63,6 +64,7 @@ KEYS = {
         "study": (
             "changes completed_at deliveries first_received_at instances jobs last_received_at look_at revision series state study_instance_uid why"
         ),
+        "person": "created_at disabled has_password name role seen_at tokens",
         "event": "at detail id job_id kind study_instance_uid who why",
         "status": "deliveries destinations free_mb jobs quarantined reserve_mb retrievals stuck studies workers",
         "quarantined": "at id job_id path reason sop_instance_uid source study_instance_uid",
@@ -71,7 +73,8 @@ KEYS = {
         "tried": "chosen findings notes objects pictures problems seconds",
         "job": (
             "attempts cancel_requested created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model model_version "
-            "not_before note predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why worker"
+            "not_before note picture predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why "
+            "worker"
         ),
     }.items()
 }
@@ -114,6 +117,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     (sending,) = store.deliveries.claim("pacs", "sender", now=NOW + 13, lease_s=LEASE_S, limit=1)
     store.deliveries.give_up(sending, "sender", now=NOW + 14, reason="pacs answered C000", status=0xC000)
     store.retrievals.ask("archive", "1.2.3", who="test", why="a person asked for it", now=NOW)
+    store.people.add("pump", "service", who="test", now=NOW)
     unmatched = next(row["study_instance_uid"] for row in store.studies.list() if not row["jobs"])
     yield House(config, store, store.jobs.get(completed.id), jobs[2], store.jobs.get(jobs[1].id), unmatched, sending.id)
     store.close()
@@ -134,8 +138,8 @@ def failed(said: Said) -> str:
 
 def test_the_verbs_are_those_of_the_design() -> None:
     """Operate, look, act, develop: nothing is missing, and nothing is there that nobody knows of."""
-    named = "check serve work web status studies jobs deliveries retrievals show models export retry cancel fetch send import purge "
-    named += "try train train-images package explain echo simulate demo"
+    named = "check serve work web people notify status studies jobs deliveries retrievals show models agreement export retry "
+    named += "cancel fetch send import purge try train train-images package explain echo simulate demo"
     assert set(VERBS) == set(named.split())
     assert {command.name for command in app.registered_commands} == set(VERBS)
 
@@ -197,6 +201,7 @@ def test_what_the_system_refuses_is_told_with_its_path(house: House, tmp_path: P
         ("deliveries", KEYS["delivery"], 2),
         ("retrievals", KEYS["retrieval"], 1),
         ("models", KEYS["model"], 1),
+        ("people", KEYS["person"], 1),
     ],
 )
 def test_a_listing_prints_the_same_keys_always(house: House, verb: str, keys: set[str], count: int) -> None:
@@ -238,7 +243,7 @@ def test_show_tells_of_a_study_a_job_and_the_quarantine(house: House) -> None:
     assert [set(event) for event in study["events"]] == [KEYS["event"]] * len(study["events"])
     assert [event["kind"] for event in study["events"]][:4] == ["first instance", "complete", "scheduled", "claimed"]
     job = house.verb("show", house.completed.id, "--json").json
-    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications"}, KEYS["job"])
+    assert (set(job), set(job["job"])) == ({"job", "results", "deliveries", "notifications", "feedback"}, KEYS["job"])
     assert [set(one) for one in job["results"]] == [KEYS["result"], KEYS["result"]]
     assert [set(one) for one in job["deliveries"]] == [KEYS["delivery"], KEYS["delivery"]]
     (row,) = house.verb("show", "quarantine", "--json").json
@@ -320,6 +325,40 @@ def test_cancel_ends_a_retrieval(house: House) -> None:
     assert failed(house.verb("cancel", one.id, "--retrieval")) == f"retrieval {one.id} has ended, or does not exist"
 
 
+def test_people_are_added_with_a_password_that_no_argument_holds(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the standard input, since every user of a machine sees the arguments."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery\n"))
+    assert house.verb("people", "add", "anna", "--role", "viewer").out == "anna is added as viewer\n"
+    kept = house.store.people.password("anna")
+    assert kept.startswith("$argon2id$") and "horse" not in kept
+    assert house.verb("people", "role", "anna", "--role", "admin").out == "anna is admin now\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("another horse battery\n"))
+    assert house.verb("people", "password", "anna").out == "anna has another password, and is logged out everywhere\n"
+    assert house.verb("people", "disable", "anna").out == "anna is disabled\n"
+    assert house.store.people.password("anna") == ""
+    assert house.verb("people", "enable", "anna").out == "anna is enabled\n"
+    assert house.verb("people", "logout", "anna").out == "0 sessions of anna are ended\n"
+    assert {one["name"]: one["role"] for one in house.verb("people", "--json").json} == {"anna": "admin", "pump": "service"}
+
+
+def test_a_service_has_a_token_that_is_shown_once(house: House) -> None:
+    """On the standard output nothing but the token, for a script."""
+    token = house.verb("people", "token", "pump", "--scope", "dicomweb.read", "--days", 2).out.strip()
+    assert house.store.people.bearer(token, now=time.time()).scopes == {"dicomweb.read"}  # type: ignore[union-attr]
+    assert house.store.people.bearer(token, now=time.time() + 3 * 86400) is None
+    assert house.verb("people", "revoke", "pump").out == "1 tokens of pump are revoked\n"
+    assert failed(house.verb("people", "token", "pump")).startswith("a token has one or more of the scopes")
+
+
+def test_people_says_what_it_cannot_do(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
+    assert failed(house.verb("people", "add", "anna", "--role", "viewer")) == "a password has 12 to 256 characters"
+    assert failed(house.verb("people", "add")) == "nobody to add was named"
+    assert failed(house.verb("people", "role", "berta", "--role", "viewer")) == "nobody has that name"
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery\n"))
+    assert failed(house.verb("people", "add", "berta")).startswith("there is no such role")
+
+
 def test_import_takes_files_in_once(house: House, tmp_path: Path) -> None:
     """Files and folders; what is no DICOM is refused, named and told by the exit code."""
     phantoms.write(phantoms.series(seed="imported"), tmp_path / "cd" / "deep")
@@ -373,7 +412,7 @@ def test_try_names_what_was_found_and_shows_it_in_the_models_window(tmp_path: Pa
     """Of the whole first, then candidate by candidate; the picture's window is that of the model's presentation."""
     phantoms.write(phantoms.series(), tmp_path / "in")
     shown = []
-    monkeypatch.setattr("dicom_node.simulate.viewer.picture", lambda sources, seg, into, window: shown.append(window) or into)
+    monkeypatch.setattr("dicom_node.picture.picture", lambda sources, seg, into, window: shown.append(window) or into)
     said = run("try", FAKES / "points", tmp_path / "in", "-o", tmp_path / "out", "--json")
     assert [(row["what"], row["of"]) for row in said.json["findings"]] == [("Candidates", "Lung"), ("Volume", "Candidate 1")], said.err
     assert shown == [(40, 400)]

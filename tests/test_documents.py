@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dicom_node.cli import app
 from dicom_node.config import Condition, Manifest, NodeConfig, bundled, load_model, load_site
-from dicom_node.config.node import Deliver, ModelChoice, Node, Remote, Rule, Work, Worklists
+from dicom_node.config.node import Deliver, ModelChoice, Node, Remote, Rule, Web, Work, Worklists
 from dicom_node.domain import DeliveryState, Discontinuation, NodeError, PeerUnavailable
 from dicom_node.store import Store
 from dicom_node.work import try_model
@@ -52,7 +52,7 @@ def test_every_generated_part_stands_in_a_document() -> None:
 # ------------------------------------------------------------------------------------------------------------- TOML
 
 
-SECTIONS: Mapping[str, type[BaseModel]] = {"node": Node, "work": Work, "deliver": Deliver, "worklist": Worklists}
+SECTIONS: Mapping[str, type[BaseModel]] = {"node": Node, "work": Work, "deliver": Deliver, "worklist": Worklists, "web": Web}
 SHOWN = [(name, block) for name in DOCUMENTS for block in blocks(text(name), "toml")]
 
 
@@ -169,6 +169,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrange.waiting(store, study="1.2.3.3")
     store.close()
     return folder
+
+
+def test_the_commands_about_people_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/web.md: each line in its order, a password as the pipe before it would give it."""
+    monkeypatch.setenv("DICOM_NODE_STORAGE", str(tmp_path / "data"))
+    for block in blocks(text("docs/web.md"), "sh"):
+        for line in (line for line in block.body.splitlines() if "dicom-node people" in line):
+            before, _, call = line.rpartition("dicom-node ")
+            piped = shlex.split(before.rstrip("| "))[-1] if before else ""
+            done = CliRunner().invoke(app, shlex.split(call), input=f"{piped}\n")
+            assert done.exit_code == 0, (line, done.output, done.exception)
+    store = Store.open(tmp_path / "data")
+    assert {one.name: (one.role, one.tokens) for one in store.people.list(now=0.0)} == {
+        "anna": ("admin", 0),
+        "berta": ("operator", 0),
+        "pacs-bridge": ("service", 0),
+    }
+    store.close()
 
 
 RUN = sorted({number for number, call in lines("docs/operations.md") if shlex.split(call)[0] not in NOT_RUN})

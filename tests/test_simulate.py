@@ -18,10 +18,12 @@ from pydicom.sr.coding import Code
 from scipy.spatial.transform import Rotation
 
 from dicom_node.domain import Unsuitable, is_uid
+from dicom_node.picture import picture
+from dicom_node.picture.files import scene
+from dicom_node.picture.scene import AXIAL, CORONAL, SAGITTAL
 from dicom_node.simulate import samples
+from dicom_node.simulate.reading import findings
 from dicom_node.simulate.scanner import Answer, Pushed
-from dicom_node.simulate.viewer import findings, picture
-from dicom_node.simulate.viewer.scene import AXIAL, CORONAL, SAGITTAL, scene
 from tests.peers import need
 
 BOX = (slice(3, 5), slice(4, 9), slice(20, 28))  # of the marker: low, in front, on the left

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import BytesParser
 from io import BytesIO
@@ -26,6 +27,7 @@ from dicom_node.domain import Instance
 from dicom_node.serve.web import context
 from dicom_node.store import Store
 from dicom_node.web import Context, build
+from tests.contracts import arrange
 from tests.stocked import stock
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -51,7 +53,7 @@ class Web:
         self.context = web
         self.folder = folder
         self.held = held
-        self.client = TestClient(build(web), base_url="http://node.example:8080")
+        self.client = TestClient(build(web), base_url="http://127.0.0.1:8080")
 
     def url(self, name: str) -> str:
         one = self.held[name]
@@ -120,7 +122,7 @@ def test_an_instance_comes_as_it_lies_or_as_it_is_asked_for(web: Web) -> None:
             got = dcmread(BytesIO(part.body))
             syntax = str(got.file_meta.TransferSyntaxUID)
             assert part["Content-Type"] == f"application/dicom; transfer-syntax={syntax}"
-            assert part["Content-Location"] == f"http://node.example:8080{web.url(name)}"
+            assert part["Content-Location"] == f"http://127.0.0.1:8080{web.url(name)}"
             if "*" in asked or name == "jpeg":
                 assert syntax == (EXPLICIT if name in ("implicit", "big") else stored)
             else:
@@ -207,6 +209,25 @@ def test_what_went_away_while_it_was_asked_for_is_gone(web: Web, tmp_path: Path)
     assert web.get("/dicom-web/studies/1.2.3.5/metadata").status_code == 410
 
 
+def test_results_come_with_their_study(web: Web) -> None:
+    """What jobs made is retrieved as what was received is; here a job of the CT's study made a segmentation."""
+    store, study = web.context.store, arrange.STUDY
+    arrange.waiting(store)
+    job = arrange.claimed(store)
+    made = dcmread(web.sample("bits"))
+    made.StudyInstanceUID, made.SOPInstanceUID = study, "1.2.3.7.1"
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    file = BytesIO()
+    made.save_as(file)
+    name = store.archive.write_result(file.getvalue(), job.identity, "SEG", made_at=job.created_at)
+    said = {"path": name, "sop_instance_uid": "1.2.3.7.1", "series_instance_uid": str(made.SeriesInstanceUID), "header": {"Modality": "SEG"}}
+    assert store.jobs.complete(job, [replace(arrange.result_of(store, job), **said)], now=arrange.NOW, why="made it")
+    url = f"/dicom-web/studies/{study}/series/{made.SeriesInstanceUID}"
+    assert [part.body for part in web.parts(url, DICOM + "; transfer-syntax=*")] == [file.getvalue()]
+    (model,) = json.loads(web.get(f"{url}/metadata").content)
+    assert model["00620002"]["Value"][0]["00620004"] == {"vr": "US", "Value": [1]}
+
+
 # --------------------------------------------------------------------------------------------------------------- metadata
 
 
@@ -247,7 +268,7 @@ def test_metadata_are_what_annex_f_says(web: Web, tmp_path: Path) -> None:
     said = web.get(f"{web.url('made')}/metadata")
     assert said.headers["content-type"] == "application/dicom+json"
     (model,) = json.loads(said.content)
-    url = f"http://node.example:8080{web.url('made')}/bulkdata"
+    url = f"http://127.0.0.1:8080{web.url('made')}/bulkdata"
     assert {tag: element for tag, element in model.items() if tag not in ("00080016", "00080018", "0020000D", "0020000E")} == {
         "00080005": {"vr": "CS", "Value": ["ISO_IR 192"]},
         "00080008": {"vr": "CS", "Value": ["ORIGINAL", None, "AXIAL"]},
@@ -392,7 +413,7 @@ def test_the_capabilities_name_what_is_served(web: Web) -> None:
     for said in (web.client.options("/dicom-web/"), web.get("/dicom-web")):
         root = ElementTree.fromstring(said.content)
         resources = root[0]
-        assert resources.get("base") == "http://node.example:8080/dicom-web"
+        assert resources.get("base") == "http://127.0.0.1:8080/dicom-web"
         paths = {re.sub(r"\{.*?\}", "{}", one.get("path")) for one in resources}
         served = {re.sub(r"\{.*?\}", "{}", one.path) for one in build(web.context).router.routes if one.path.startswith("/dicom-web/studies")}
         assert {f"/dicom-web/{path}" for path in paths} <= served
@@ -407,9 +428,10 @@ def test_the_capabilities_name_what_is_served(web: Web) -> None:
     tail=st.text(st.sampled_from("0123456789.,/-*%ABCDEF"), max_size=30),
     place=st.sampled_from(["", "/frames/", "/bulkdata/", "/metadata", "/../", "?accept="]),
     ranged=st.text(st.sampled_from("bytes=0123456789-, "), max_size=20),
+    host=st.text(st.sampled_from("node:80[]@/.%x"), min_size=1, max_size=10),
 )
-def test_nothing_that_is_asked_is_the_fault_of_the_program(web: Web, accept: str, tail: str, place: str, ranged: str) -> None:
-    said = web.get(f"{web.url('ct')}{place}{tail}", accept, Range=ranged)
+def test_nothing_that_is_asked_is_the_fault_of_the_program(web: Web, accept: str, tail: str, place: str, ranged: str, host: str) -> None:
+    said = web.get(f"{web.url('ct')}{place}{tail}", accept, Range=ranged, Host=host)
     assert said.status_code < 500
 
 

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from dicom_node.domain import derived_uid
 from dicom_node.serve.web import context
 from dicom_node.web import build
-from dicom_node.web.picture.asked import asked, frames
-from dicom_node.web.picture.grey import Look, Shape, Window, look, shown, table, windowed
+from dicom_node.web.rendering.asked import asked, frames
+from dicom_node.web.rendering.grey import Look, Shape, Window, look, shown, table, windowed
 from tests import phantoms
 from tests.reported import Node
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dicom_node.cli import act, demo, develop, fetch, look, operate
+from dicom_node.cli import act, demo, develop, fetch, look, notify, operate, people, readers
 from dicom_node.cli.page import silence_libraries
 from dicom_node.domain import NodeError, fault
 
@@ -20,7 +20,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for panel, module in (("operate", operate), ("look", look), ("act", act), ("act", fetch), ("develop", develop), ("develop", demo)):
+for panel, module in (
+    ("operate", operate),
+    ("operate", people),
+    ("operate", notify),
+    ("look", look),
+    ("look", readers),
+    ("act", act),
+    ("act", fetch),
+    ("develop", develop),
+    ("develop", demo),
+):
     for verb, function in module.VERBS.items():
         app.command(verb, rich_help_panel=panel)(function)
 

@@ -5,9 +5,7 @@ node's journal, never from the inside of a model.
 """
 
 import contextlib
-import functools
 import html
-import http.server
 import logging
 import shutil
 import socket
@@ -50,7 +48,7 @@ class Walk:
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="A folder for everything the demonstration makes.")] = Path("demo-out"),
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the node serving afterwards, with a page to look at.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the node serving afterwards, with its pages to look at.")] = False,
     timeout_s: Annotated[float, typer.Option(help="How long it may take, downloads aside.")] = 300.0,
 ) -> None:
     """Push a real chest CT and a real head MR through the node into a simulated PACS, and show what arrives."""
@@ -75,7 +73,7 @@ def demo(
             store.close()
             page = _page(walks, out)
             if keep:
-                _leave_serving(page, node, config)
+                _leave_serving(page, node, config, site.config.web.port)
     faults = [f"{walk.name}: {fault}" for walk in walks for fault in walk.faults]
     for fault in faults:
         typer.echo(f"FAILED  {fault}", err=True)
@@ -113,14 +111,15 @@ def _site(config: Path, pacs: AE) -> str:
     """Write the site's configuration: the built-in one, with a scanner that may send and a PACS that receives."""
     from dicom_node.config import bundled
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        port, web_port = one.getsockname()[1], other.getsockname()[1]
     rules = (bundled("config") / "default.toml").read_text().split("\n", 1)[1]
     rules = rules.replace("\nanalyse = ", '\ndeliver = ["pacs"]\nanalyse = ')
     node = f'[node]\nport = {port}\nstorage = "{(config.parent / "data").resolve()}"\ncomplete_after_s = {_QUIET_S}\ndisk_reserve_mb = 256\n'
     remotes = f'[remotes]\nscanner = {{ ae = "SCANNER@127.0.0.1:104", may = ["send"] }}\npacs = {{ ae = "{pacs}", may = ["receive"] }}\n'
-    return f"# The demonstration's node: made by `dicom-node demo`.\n{node}\n{remotes}\n{rules}"
+    return f"# The demonstration's node: made by `dicom-node demo`.\n{node}\n[web]\nport = {web_port}\n\n{remotes}\n{rules}"
 
 
 @contextlib.contextmanager
@@ -210,8 +209,9 @@ def _state(store: "Store", study_instance_uid: str) -> tuple[float, str, bool]:
 
 def _gather(store: "Store", pacs: "Pacs", walk: Walk, out: Path) -> None:
     """Collect what the PACS holds of a study, check it once more, and read it as a viewer would."""
+    from dicom_node.picture import picture
     from dicom_node.report import check
-    from dicom_node.simulate.viewer import findings, picture
+    from dicom_node.simulate.reading import findings
 
     walk.events = store.journal.of_study(walk.study_instance_uid)
     kept = [one for one in pacs.instances().values() if one.study_instance_uid == walk.study_instance_uid]
@@ -276,18 +276,14 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _leave_serving(page: Path, node: AE, config: Path) -> None:
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(page.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        typer.echo()
-        typer.echo(f"The node goes on serving: look at  http://127.0.0.1:{web.server_port}/")
-        typer.echo(f"send to it:            dicom-node simulate scanner --to {node} --run 2")
-        typer.echo(f"ask it:                dicom-node status --config {config}")
-        typer.echo("stop with Ctrl-C")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-        web.shutdown()
+def _leave_serving(page: Path, node: AE, config: Path, web_port: int) -> None:
+    typer.echo()
+    typer.echo(f"The node goes on serving: look at  http://127.0.0.1:{web_port}/  and at {page.resolve()}")
+    typer.echo(f"send to it:            dicom-node simulate scanner --to {node} --run 2")
+    typer.echo(f"ask it:                dicom-node status --config {config}")
+    typer.echo("stop with Ctrl-C")
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 _PAGE = """<!doctype html>

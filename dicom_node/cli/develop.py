@@ -33,7 +33,7 @@ def try_(
 ) -> None:
     """Run a model on a folder of DICOM files: no server, no ledger; writes SEG, SR and derived images and prints the findings."""
     from dicom_node.config import load_model
-    from dicom_node.simulate.viewer import picture
+    from dicom_node.picture import picture
     from dicom_node.work import try_model
 
     log_to_stderr(logging.WARNING)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dicom_node.cli.inline import show_inline
 from dicom_node.cli.page import (
     ConfigOption,
     JsonOption,
@@ -30,27 +31,15 @@ from dicom_node.domain.words import answers, counted, says, state_of, took
 if TYPE_CHECKING:
     from dicom_node.store import Store
 
-_ALIVE_S = 20.0  # a worker is alive that was seen this recently
-
 
 def status(config: ConfigOption = None, storage: StorageOption = None, as_json: JsonOption = False) -> None:
     """Show how the node is doing: what waits, what is stuck, who works, who is reached."""
+    from dicom_node.store.telling import status as told
+
     site = site_of(config, storage)
     store = _store(site)
     now = time.time()
-    destinations = [store.deliveries.destination(name) for name, remote in site.config.remotes.items() if "receive" in remote.may]
-    facts = {
-        "free_mb": store.archive.free_mb(),
-        "reserve_mb": site.config.node.disk_reserve_mb,
-        "studies": store.studies.counts(),
-        "jobs": store.jobs.counts(),
-        "deliveries": store.deliveries.counts(),
-        "retrievals": store.retrievals.counts(),
-        "quarantined": len(store.instances.quarantined(limit=1000)),
-        "workers": [dict(one) | {"alive": now - one["seen_at"] < _ALIVE_S} for one in store.jobs.workers()],
-        "destinations": plain(destinations),
-        "stuck": [{"what": one.what, "since": one.since, "why": one.why} for one in store.overview.stuck(now)],
-    }
+    facts = told(store, site.config, now)
     store.close()
     if as_json:
         write(facts)
@@ -189,11 +178,14 @@ def _show_quarantine(store: "Store", as_json: bool) -> None:
 
 
 def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
+    from dicom_node.store.telling import job_told
+
+    if as_json:
+        write(job_told(store, job_id))
+        return
     job = store.jobs.get(job_id)
     results, sent, told = store.jobs.results(job_id), store.deliveries.list(job_id=job_id), store.announcements.list(job_id=job_id)
-    if as_json:
-        write({"job": plain(job), "results": plain(results), "deliveries": plain(sent), "notifications": plain(told)})
-        return
+    said = store.feedback.of_job(job_id)
     facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
         ("study", job.study_instance_uid),
@@ -209,7 +201,10 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     ]
     facts += [("earlier studies", job.priors.why or job.priors.state)] if job.priors else []
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
+    facts += [("picture", store.archive.path(job.picture))] if job.picture else []
     table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
+    if job.picture:
+        show_inline(store.archive.path(job.picture))
     table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
     table(
         "deliveries",
@@ -218,21 +213,18 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     )
     if told:
         table("notifications", ("to", "of what is at", "state", "says"), [(one.remote, one.holder, one.state, one.reason) for one in told])
+    if said:
+        spoken = [(moment(o.at), o.verdict, o.display_name, o.verification or "", o.reason) for o in said]
+        table("what readers say", ("at", "verdict", "who", "verified report", "says"), spoken)
 
 
 def _show_study(store: "Store", uid: str, as_json: bool) -> None:
-    study, events = store.studies.view(uid), store.journal.of_study(uid)
+    from dicom_node.store.telling import study_told
+
     if as_json:
-        series = (
-            [
-                {"series_instance_uid": s.series_instance_uid, "instances": len(s.instances), "modality": s.header.get("Modality")}
-                for s in study.series
-            ]
-            if study
-            else []
-        )
-        write({"study_instance_uid": uid, "series": series, "events": plain(events), "jobs": plain(store.jobs.list(study_instance_uid=uid))})
+        write(study_told(store, uid))
         return
+    study, events = store.studies.view(uid), store.journal.of_study(uid)
     if study is not None:
         held = [
             (s.header.get("SeriesNumber", ""), s.header.get("Modality", ""), s.header.get("SeriesDescription", ""), len(s.instances))
@@ -260,25 +252,15 @@ def models(
     as_json: JsonOption = False,
 ) -> None:
     """List the models; with --fetch, fetch the weights they lack."""
+    from dicom_node.config import models_told
+
     site = site_of(config, None)
     if fetch:
         from dicom_node.analyse import fetch_weights
 
         for model in site.models.values():
             fetch_weights(model, lambda said: typer.echo(said, err=True))
-    rows = [
-        {
-            "name": name,
-            "version": model.manifest.version,
-            "build": model.build,
-            "device_uid": model.device_uid,
-            "device": site.config.models[name].device,
-            "weights": "missing" if model.missing_weights else "ready" if model.manifest.weights else "none needed",
-            "task": model.manifest.task,
-            "folder": str(model.folder),
-        }
-        for name, model in site.models.items()
-    ]
+    rows = models_told(site)
     if as_json:
         write(rows)
     else:

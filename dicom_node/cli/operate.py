@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_node.cli.page import ConfigOption, JsonOption, StorageOption, log_to_stderr, site_of, table, write
-from dicom_node.domain import ConfigError, Refused
+from dicom_node.domain import ConfigError, Refused, Transient
 
 if TYPE_CHECKING:
     from dicom_node.config import Model, Site
     from dicom_node.store import Store
     from dicom_node.work import Worker
 
+_BEHIND = 10  # by how much the web stands behind the process that receives, where they share processors (nice)
 UntilOption = Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)]
 
 
@@ -120,6 +121,7 @@ def web(
     store = Store.of(site.config.node)
     stop = _stop_event()
     if until_stdin_closes:
+        os.nice(_BEHIND)
         threading.Thread(target=_wait_for_stdin, args=(stop,), daemon=True).start()
     try:
         ended = run(context(site, store), stop)
@@ -139,7 +141,7 @@ def check(config: ConfigOption = None, storage: StorageOption = None, as_json: J
     """Try everything the node needs, and say what is wrong and what to do."""
     log_to_stderr(logging.WARNING)
     site = site_of(config, storage)
-    rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_worklist(site), *_check_remotes(site)]
+    rows = [*_check_storage(site), *_check_port(site), *_check_models(site), *_check_worklist(site), *_check_web(site), *_check_remotes(site)]
     if as_json:
         write([{"what": what, "ok": ok, "says": says, "hint": hint} for what, ok, says, hint in rows])
     else:
@@ -204,6 +206,29 @@ def _check_worklist(site: "Site") -> list[Row]:
     except Refused:
         return [("worklist", False, f"{place} cannot be read", "Correct worklist.folder, or let this user read it.")]
     return [("worklist", True, f"{place}: {len(entries)} {'entry' if len(entries) == 1 else 'entries'}", "")]
+
+
+def _check_web(site: "Site") -> list[Row]:
+    """Try what people and programs need to say who they are; on loopback with nobody known they need nothing."""
+    from dicom_node.guard import probe_web
+    from dicom_node.store import Store
+    from dicom_node.web.access.provider import Provider
+
+    web, rows = site.config.web, []
+    if web.tls is not None:
+        found = probe_web(web.tls, time.time())
+        rows.append((found.what, found.ok, found.says, found.hint))
+    if web.oidc is not None:
+        try:
+            rows.append(("identity provider", True, f"{web.oidc.issuer}: {Provider(web.oidc, time.time).reach()} keys", ""))
+        except (ConfigError, Transient) as error:
+            rows.append(("identity provider", False, str(error), error.hint))
+    elif not web.on_loopback:
+        store = Store.of(site.config.node)
+        known = store.people.any()
+        store.close()
+        rows.append(("people", known, "" if known else "nobody could log in", "" if known else "dicom-node people add NAME --role admin"))
+    return rows
 
 
 def _check_remotes(site: "Site") -> list[Row]:

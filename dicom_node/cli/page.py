@@ -5,13 +5,12 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dicom_node.domain import Rejected
+from dicom_node.domain import Rejected, plain
 from dicom_node.domain.words import ago, moment, step_of
 
 if TYPE_CHECKING:
@@ -56,19 +55,6 @@ def site_of(config: Path | None, storage: Path | None, **node: Any) -> "Site":
 def write(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> None:
     """Print rows, or one thing, as JSON."""
     typer.echo(json.dumps(plain(rows), indent=2, ensure_ascii=False))
-
-
-def plain(value: Any) -> Any:
-    """Turn nouns into what JSON can say; a field that their `repr` leaves out names a patient, and is left out here."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value) if one.repr}
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(one) for one in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "nothing") -> None:

@@ -12,9 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
+from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
+from dicom_node.config.notify import About, FindingWanted, Mail, Notify
 from dicom_node.config.outputs import (
     PALETTE,
     VALUE,
@@ -36,6 +39,7 @@ __all__ = [
     "FOUND",
     "PALETTE",
     "VALUE",
+    "About",
     "Code",
     "Condition",
     "Conditions",
@@ -44,31 +48,39 @@ __all__ = [
     "Encoding",
     "Late",
     "Evaluation",
+    "FindingWanted",
     "FoundSegments",
     "Input",
     "KeyImages",
+    "Mail",
     "Manifest",
     "Measurement",
     "Model",
     "ModelChoice",
     "Node",
     "NodeConfig",
+    "Oidc",
+    "Notify",
     "ParametricMap",
     "PresentationState",
     "PriorsWanted",
     "Remote",
     "RemoteTls",
+    "RoleName",
     "Rule",
     "Segment",
     "Site",
     "Tls",
     "User",
     "Web",
+    "WebTls",
     "Weights",
     "Work",
     "bundled",
+    "is_loopback",
     "load_model",
     "load_site",
+    "models_told",
     "objections",
     "rules_from",
     "rules_text",

@@ -1,6 +1,5 @@
 """What the site decides: `node.toml`. Every key has a default that works; with no file the node serves on loopback in `./data`."""
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from dicom_node.config.access import Host, Network, Oidc, Origin, WebTls, askers_unknown, is_loopback
 from dicom_node.config.conditions import Conditions, RecognisedConditions
+from dicom_node.config.notify import Mail, Notify
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist"]
@@ -37,13 +38,6 @@ def _hours_from(value: Any) -> Any:
     if isinstance(value, str) and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", value):
         raise ValueError(f"'{value}' is no span of the day: write it like \"19:00-06:30\"")
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 Hours = Annotated[str, BeforeValidator(_hours_from)]  # a span of the day, local time; over midnight where the end is not after the beginning
@@ -113,7 +107,7 @@ class Node(_Part):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the node."""
-        return _is_loopback(self.host)
+        return is_loopback(self.host)
 
 
 class Remote(_Part):
@@ -229,11 +223,33 @@ class Web(_Part):
     host: str = "127.0.0.1"  # the address it listens on
     port: int = Field(default=8080, ge=0, le=65535)
 
+    names: tuple[Host, ...] = ()  # hosts by which it is called; on loopback its names need not be said
+    tls: WebTls | None = None  # none: HTTP without TLS, as behind a proxy and on loopback
+    behind_proxy: tuple[Network, ...] = ()  # addresses of proxies, which may say by X-Forwarded-* who asks
+    local_users: bool = True  # whether people log in with a password of this node's (`dicom-node people`)
+    oidc: Oidc | None = None  # the identity provider of the house
+    anonymous_on_loopback: bool = True  # whether this machine may do everything as long as nobody is known
+    session_idle_s: float = Field(default=3600.0, gt=0)  # a person who does nothing for so long logs in again
+    session_s: float = Field(default=43200.0, gt=0)  # and in any case after so long
+    cors: tuple[Origin, ...] = ()  # other origins whose pages may use DICOMweb and the API, with a bearer token
+
     @model_validator(mode="after")
     def _knows_who_asks(self) -> Self:
-        if not _is_loopback(self.host):
-            raise ValueError(f"web.host is {self.host}, where anybody might ask: only this machine can be answered")
+        if missing := askers_unknown(self):
+            raise ValueError(missing)
         return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine asks, and no proxy for others."""
+        return is_loopback(self.host) and not self.behind_proxy
+
+
+class Feedback(_Part):
+    """What readers say of results."""
+
+    verified_reports: bool = True  # whether the report of an accepted result is sent again as verified by the reader
+    organization: str = Field(default="", max_length=64)  # Verifying Organization in such a report; empty: the node's AE title
 
 
 class NodeConfig(_Part):
@@ -248,6 +264,9 @@ class NodeConfig(_Part):
     work: Work = Work()
     deliver: Deliver = Deliver()
     web: Web = Web()
+    feedback: Feedback = Feedback()
+    mail: Mail = Mail()
+    notify: tuple[Notify, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -273,6 +292,16 @@ class NodeConfig(_Part):
         titles = [remote.ae for remote in self.remotes.values()]
         if len(set(titles)) < len(titles):
             raise ValueError(f"two remotes have the address '{next(t for t in titles if titles.count(t) > 1)}'")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Self:
+        names = [one.name for one in self.notify]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of [[notify]] have the name '{next(n for n in names if names.count(n) > 1)}'")
+        for one in self.notify:
+            if one.is_mail and not self.mail.host:
+                raise ValueError(f"notify '{one.name}' is told by mail: name the server, mail.host")
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,16 @@ from dicom_node.domain.errors import (
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
+from dicom_node.domain.feedback import (
+    VERIFICATION_TRANSITIONS,
+    VERIFIED,
+    Agreement,
+    Opinion,
+    Verdict,
+    Verification,
+    VerificationState,
+    wilson,
+)
 from dicom_node.domain.findings import (
     FRACTION_HALF,
     FRACTION_MAX,
@@ -57,6 +67,7 @@ from dicom_node.domain.jobs import (
     Result,
     job_identity,
 )
+from dicom_node.domain.messages import MESSAGE_TRANSITIONS, Message, MessageState, Trouble
 from dicom_node.domain.names import (
     AE,
     IMPLEMENTATION_CLASS_UID,
@@ -66,6 +77,8 @@ from dicom_node.domain.names import (
     is_uid,
 )
 from dicom_node.domain.orders import Order, OrderState, Subject
+from dicom_node.domain.people import PERSON_ROLES, SCOPES, Account, Bearer, is_person_name
+from dicom_node.domain.plain import plain
 from dicom_node.domain.priors import Prior, Priors, PriorsState
 from dicom_node.domain.received import (
     DERIVED_MODALITIES,
@@ -93,6 +106,19 @@ from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
 
 __all__ = [
+    "PERSON_ROLES",
+    "SCOPES",
+    "Account",
+    "Bearer",
+    "is_person_name",
+    "VERIFICATION_TRANSITIONS",
+    "VERIFIED",
+    "Agreement",
+    "Opinion",
+    "Verdict",
+    "Verification",
+    "VerificationState",
+    "wilson",
     "AE",
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",
@@ -128,7 +154,10 @@ __all__ = [
     "Job",
     "JobState",
     "MARK_POINTS",
+    "MESSAGE_TRANSITIONS",
     "Mark",
+    "Message",
+    "MessageState",
     "ModelFailed",
     "NodeError",
     "Notice",
@@ -164,6 +193,7 @@ __all__ = [
     "Subject",
     "Term",
     "Transient",
+    "Trouble",
     "Unsuitable",
     "derived_uid",
     "drawn_on",
@@ -171,6 +201,7 @@ __all__ = [
     "is_ae_title",
     "is_uid",
     "job_identity",
+    "plain",
     "standing",
     "stuck",
 ]

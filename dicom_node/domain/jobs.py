@@ -43,6 +43,7 @@ class Job:
     short: str = ""  # which images of the study were known to be missing, in words; empty: none
     priors: Priors | None = None  # earlier studies that it waits for; none: it asks for none
     predecessor_id: int | None = None  # the job of the same model on this study that this one replaces
+    picture: str = ""  # what it made, drawn for a person: a PNG file below the archive; empty: there was nothing to draw
 
 
 def job_identity(inputs: Mapping[str, Iterable[Instance]], device_uid: str, repeat: int = 0) -> str:
@@ -56,7 +57,7 @@ class Result:
     """One DICOM object that a job made."""
 
     job_id: int
-    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR", "REJ"
+    kind: str  # "SEG", "DER", "PM", "PR", "KO", "SR", "REJ", "VSR"
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str

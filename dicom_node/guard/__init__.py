@@ -7,7 +7,7 @@ decides whether a caller is who it says; `probe` tries what the node needs of a 
 from dicom_node.guard.access import Denial, Shown, denied
 from dicom_node.guard.certificate import Certificate, days_left
 from dicom_node.guard.credentials import credentials
-from dicom_node.guard.probe import Finding, probe, probe_node
+from dicom_node.guard.probe import Finding, probe, probe_node, probe_web
 from dicom_node.guard.tls import Reloading, server_context
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "denied",
     "probe",
     "probe_node",
+    "probe_web",
     "server_context",
 ]

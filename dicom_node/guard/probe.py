@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pynetdicom.association import Association
 
-from dicom_node.config import Node, Remote, Tls
+from dicom_node.config import Node, Remote, Tls, WebTls
 from dicom_node.domain import ConfigError, PeerUnavailable
 from dicom_node.guard.certificate import certificate_in, days_left
 from dicom_node.guard.credentials import credentials
@@ -82,12 +83,19 @@ def _wish(what: str, sop_class_uid: str, hint: str) -> Wish:
 
 def probe_node(tls: Tls, now: float) -> Finding:
     """Say how long the node's own certificate is still valid."""
+    return _own("TLS certificate of the node", tls.certificate, "Renew node.tls.certificate; it is read anew by itself.", now)
+
+
+def probe_web(tls: WebTls, now: float) -> Finding:
+    """Say the same of the certificate that the web shows."""
+    return _own("TLS certificate of the web", tls.certificate, "Renew web.tls.certificate; it is read anew by itself.", now)
+
+
+def _own(what: str, certificate: Path, renew: str, now: float) -> Finding:
     try:
-        return _validity(
-            "TLS certificate of the node", certificate_in(tls.certificate), now, "Renew node.tls.certificate; it is read anew by itself."
-        )
+        return _validity(what, certificate_in(certificate), now, renew)
     except (ConfigError, ValueError) as error:
-        return Finding(what="TLS certificate of the node", ok=False, says=str(error), hint=getattr(error, "hint", "Name a PEM file."))
+        return Finding(what=what, ok=False, says=str(error), hint=getattr(error, "hint", "Name a PEM file."))
 
 
 def probe(name: str, remote: Remote, node: Node, now: float) -> Iterator[Finding]:

@@ -65,15 +65,15 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return said.st_mtime_ns, said.st_size, said.st_ino
 
 
-def server_context(tls: Tls) -> Reloading[ssl.SSLContext]:
-    """Return what connections of those who call are wrapped by.
+def server_context(tls: Tls, key: str = "node.tls") -> Reloading[ssl.SSLContext]:
+    """Return what connections of those who call are wrapped by. key: where the site says so, for what is said of a file that is wrong.
 
     Raises
     ------
     ConfigError: a file cannot be read, or is not what it should be.
     """
     files = [tls.certificate, tls.key, *([tls.clients] if tls.clients else [])]
-    return Reloading(lambda: _server_context(tls), files)
+    return Reloading(lambda: _server_context(tls, key), files)
 
 
 def client_context(ours: Tls | None, theirs: RemoteTls) -> Reloading[ssl.SSLContext]:
@@ -87,11 +87,11 @@ def client_context(ours: Tls | None, theirs: RemoteTls) -> Reloading[ssl.SSLCont
     return Reloading(lambda: _client_context(ours, theirs), files)
 
 
-def _server_context(tls: Tls) -> ssl.SSLContext:
+def _server_context(tls: Tls, key: str) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_SERVER, tls.profile)
-    _show(context, tls)
+    _show(context, tls, key)
     if tls.clients is not None:
-        _trust(context, tls.clients, "node.tls.clients")
+        _trust(context, tls.clients, f"{key}.clients")
         context.verify_mode = ssl.CERT_OPTIONAL if tls.anonymous else ssl.CERT_REQUIRED
     return context
 
@@ -113,21 +113,21 @@ def _context(protocol: int, profile: str) -> ssl.SSLContext:
     return context
 
 
-def _show(context: ssl.SSLContext, tls: Tls) -> None:
-    for key, path in (("certificate", tls.certificate), ("key", tls.key)):
-        _readable(path, f"node.tls.{key}")
+def _show(context: ssl.SSLContext, tls: Tls, key: str = "node.tls") -> None:
+    for part, path in (("certificate", tls.certificate), ("key", tls.key)):
+        _readable(path, f"{key}.{part}")
+
+    def no_password() -> str:
+        raise ConfigError(f"{key}.key is encrypted", hint="Name a key without password, in a file that only this user may read.")
+
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_no_password)
+        context.load_cert_chain(tls.certificate, tls.key, password=no_password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise ConfigError(f"node.tls.key: {tls.key} is not the key of {tls.certificate}", hint="Name the key that belongs to it.") from error
-        place = f"node.tls.certificate and node.tls.key: {tls.certificate} and {tls.key}"
+            raise ConfigError(f"{key}.key: {tls.key} is not the key of {tls.certificate}", hint="Name the key that belongs to it.") from error
+        place = f"{key}.certificate and {key}.key: {tls.certificate} and {tls.key}"
         why = f"{place} are not a certificate and its key: {error.reason or 'not PEM'}"
         raise ConfigError(why, hint="Name PEM files, the key without password, of 2048 bits (RSA) or 256 (EC) at least.") from error
-
-
-def _no_password() -> str:
-    raise ConfigError("node.tls.key is encrypted", hint="Name a key without password, in a file that only this user may read.")
 
 
 def _trust(context: ssl.SSLContext, path: Path, key: str) -> None:

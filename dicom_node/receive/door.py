@@ -36,18 +36,21 @@ class Door:
         sop_instance_uid: str | None,
         transfer_syntax_uid: str,
         calling_ae: str,
+        study_instance_uid: str = "",
         headers: SeriesReader | None = None,
         expected_bytes: int | None = None,
     ) -> "Arrival":
         """Begin to take a data set.
 
         sop_class_uid, sop_instance_uid: what the sender said it is (PS3.7 9.1.1.1), which must be what it is; none: nothing was said.
+        study_instance_uid: of which study it has to be; empty: of any.
         headers: reads those of its like.
         expected_bytes: how long it will probably be.
         """
         said = {"SOPClassUID": _bare(sop_class_uid), "SOPInstanceUID": _bare(sop_instance_uid)}
         peers = calling_ae, self._node.ae_title
         meta = file_meta(said["SOPClassUID"], said["SOPInstanceUID"], transfer_syntax_uid, *peers, expected_bytes=expected_bytes)
+        said |= {"StudyInstanceUID": study_instance_uid}
         return Arrival(self._store, self._node, said, meta, transfer_syntax_uid, calling_ae, headers or SeriesReader())
 
     def take(
@@ -96,6 +99,12 @@ class Arrival:
         self._looked = False  # whether the beginning was searched for a header
         self._draft: Draft | None = None
         self._failure: Transient | None = None
+        self._refusal: Refused | None = None  # known before it has come
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What is known of the data set: its header, once that was read, or the names that its sender gave it."""
+        return self._header or self._said
 
     def room(self, most_bytes: int) -> memoryview:
         """Return where the next bytes go: so many at most, and at least one. From the first failure on they are forgotten."""
@@ -121,6 +130,10 @@ class Arrival:
     def write(self, data: Bytes) -> None:
         """Take the next bytes by a copy."""
         pour(data, self)
+
+    def refuse(self, refusal: Refused) -> None:
+        """Let it be refused at its end."""
+        self._refusal = refusal
 
     def close(self, received_at: float) -> Recorded:
         """Make what has come durable, with its row, and return what became of it; when this returns, it survives a power cut.
@@ -173,7 +186,9 @@ class Arrival:
     def _judged(self, received_at: float) -> dict[str, Any]:
         """Return the header of a data set that can be used and is what was announced; keep in quarantine one that cannot."""
         try:
-            header = self._header or checked_header(self._drafted.data_set(), self._transfer_syntax_uid)
+            if self._refusal is not None:
+                raise self._refusal
+            header = self._header = self._header or checked_header(self._drafted.data_set(), self._transfer_syntax_uid)
             _same(self._said, header)
         except Refused as refusal:
             if refusal.status & 0xF000 == 0xC000:

@@ -36,19 +36,24 @@ class Run:
 
     def moment(self, offset: str = "") -> tuple[str, str]:
         """Return the run's date and time (VR DA and TM) at an offset from UTC, written as PS3.3 C.12.1.1.8 does; without one, its own."""
-        offset = next((o for o in (offset, self.utc_offset) if _UTC_OFFSET.fullmatch(o)), "")
-        whole = int(self.made_at // 1)
-        if offset:
-            seconds = (int(offset[1:3]) * 60 + int(offset[3:])) * 60
-            local = time.gmtime(whole - seconds if offset[0] == "-" else whole + seconds)
-        else:
-            local = time.localtime(whole)
-        return time.strftime("%Y%m%d", local), time.strftime("%H%M%S", local)
+        return moment(self.made_at, offset if _UTC_OFFSET.fullmatch(offset) else self.utc_offset)
+
+
+def moment(at: float, offset: str = "") -> tuple[str, str]:
+    """Return a moment's date and time (VR DA and TM) at an offset from UTC, written as PS3.3 C.12.1.1.8 does; without one, this machine's."""
+    whole = int(at // 1)
+    if _UTC_OFFSET.fullmatch(offset):
+        seconds = (int(offset[1:3]) * 60 + int(offset[3:])) * 60
+        local = time.gmtime(whole - seconds if offset[0] == "-" else whole + seconds)
+    else:
+        local = time.localtime(whole)
+    return time.strftime("%Y%m%d", local), time.strftime("%H%M%S", local)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """One object that is ready to be written, checked and sent."""
 
-    kind: str  # "SEG", "DER" (one image of a derived series), "PM", "PR", "KO", "SR", "REJ" (earlier results rejected)
+    # "SEG", "DER" (one image of a derived series), "PM", "PR", "KO", "SR", "REJ" (earlier results rejected), "VSR" (a report that a person verified)
+    kind: str
     dataset: Dataset

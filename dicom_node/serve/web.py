@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from dicom_node.config import Site
+from dicom_node.serve.bringing import bringing
 from dicom_node.serve.explaining import explained, tried
 from dicom_node.store import Store
 from dicom_node.web import Context
@@ -15,6 +16,7 @@ def context(site: Site, store: Store, clock: Callable[[], float] = time.time) ->
         site=site,
         store=store,
         clock=clock,
+        bring=bringing(site, store, clock),
         explain=lambda uid: explained(site, store, uid, clock()),
         try_rules=lambda text, studies: tried(site, store, text, studies, clock()),
     )

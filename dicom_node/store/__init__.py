@@ -12,25 +12,31 @@ from dicom_node.config import Node
 from dicom_node.domain import NodeError
 from dicom_node.store.announcements import Announcements
 from dicom_node.store.archive import Archive
+from dicom_node.store.backlog import Backlog
 from dicom_node.store.bell import Bell, Listener, Topic, bell_of
 from dicom_node.store.commitments import Commitments
 from dicom_node.store.database import Database, Spelled
 from dicom_node.store.deliveries import Deliveries, Destination
 from dicom_node.store.draft import PAGE_BYTES, Draft, pour
+from dicom_node.store.feedback import Feedback
 from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS, Holdings, Level, Stored
 from dicom_node.store.intake import Intake
 from dicom_node.store.jobs import Jobs
 from dicom_node.store.journal import Event, Journal
+from dicom_node.store.latencies import Latencies
 from dicom_node.store.match import span_asked
+from dicom_node.store.messages import Messages
 from dicom_node.store.notices import Notices
 from dicom_node.store.orders import Orders
 from dicom_node.store.overview import Listing, Overview, Standing, Step
+from dicom_node.store.people import People
 from dicom_node.store.places import instance_name
 from dicom_node.store.priors import PriorSearches
 from dicom_node.store.recording import Recorded
 from dicom_node.store.reports import Report, reports
 from dicom_node.store.retrievals import Retrievals
 from dicom_node.store.searches import Page, Searches
+from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 
@@ -47,6 +53,7 @@ __all__ = [
     "Destination",
     "Draft",
     "Event",
+    "Feedback",
     "Holdings",
     "Intake",
     "Jobs",
@@ -58,11 +65,14 @@ __all__ = [
     "Orders",
     "Overview",
     "Page",
+    "People",
     "PriorSearches",
     "Recorded",
     "Report",
     "Retrievals",
     "Searches",
+    "Session",
+    "Sessions",
     "Spelled",
     "Standing",
     "Step",
@@ -98,8 +108,14 @@ class Store:
     notices: Notices
     orders: Orders
     announcements: Announcements
+    feedback: Feedback
     journal: Journal
+    latencies: Latencies
+    messages: Messages
+    backlog: Backlog
     overview: Overview
+    people: People
+    sessions: Sessions
 
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
@@ -137,8 +153,14 @@ class Store:
             notices=Notices(database, bell),
             orders=Orders(database),
             announcements=Announcements(database),
+            feedback=Feedback(database, bell),
             journal=Journal(database),
+            latencies=Latencies(database),
+            messages=Messages(database),
+            backlog=Backlog(database),
             overview=Overview(database),
+            people=People(database),
+            sessions=Sessions(database),
         )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 <storage>/incoming/     instances whose row may not be durable yet, and empty files for those to come; swept at every start
 <storage>/instances/    received instances, by day and study, kept as they came
-<storage>/results/      what jobs made
+<storage>/results/      what jobs made, and a picture of it
 <storage>/quarantine/   what cannot be used, kept with its reason in the ledger
 """
 
@@ -232,6 +232,17 @@ class Archive:
         Transient: the disk did not take it.
         """
         name = f"{day('results', made_at)}/{identity[:32]}-{kind}-{sha256(data).hexdigest()[:16]}.dcm"
+        self._replace(name, (data,))
+        return name
+
+    def write_picture(self, data: Bytes, identity: str, *, made_at: float) -> str:
+        """Write and flush the picture of a job's results (PNG), beside them and as they are, and return its name.
+
+        Raises
+        ------
+        Transient: the disk did not take it.
+        """
+        name = f"{day('results', made_at)}/{identity[:32]}-picture-{sha256(data).hexdigest()[:16]}.png"
         self._replace(name, (data,))
         return name
 

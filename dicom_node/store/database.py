@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dicom_node.domain import ConfigError, Transient
 
-HEAD = "0012"  # the newest migration; a test holds it to the folder
+HEAD = "0016"  # the newest migration; a test holds it to the folder
 _ADVISORY_LOCK = 7105731  # PostgreSQL: one process migrates at a time
 _BUSY_TIMEOUT_S = 30  # of SQLite: how long a transaction waits for another's to end
 _RELAXED_BUSY_TIMEOUT_S = 5  # the same, while a sender waits for its answer, and may send again
@@ -143,6 +143,16 @@ class Database:
                 yield connection
         except SQLAlchemyError as error:
             raise Transient(f"the ledger cannot be read: {_cause(error)}", hint="Look at the disk and the database; it is tried again.") from error
+
+    def version(self) -> str | None:
+        """Return the ledger's version, None when it has no tables yet.
+
+        Raises
+        ------
+        Transient: the database does not answer.
+        """
+        with self.read() as connection:
+            return _version(connection)
 
     def upgrade(self) -> None:
         """Bring the tables to this program's version, in one transaction; several processes may call it at once.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import Connection, RowMapping, func, select, tuple_, update
 
 from dicom_node.domain import DELIVERY_TRANSITIONS, Delivery, DeliveryState, Rejected, Result
 from dicom_node.store.announcing import announce_also
@@ -138,13 +138,23 @@ class Deliveries:
             return new
 
     def list(
-        self, *, limit: int = 50, state: DeliveryState | None = None, name: str = "", job_id: int | None = None, study_instance_uid: str = ""
+        self,
+        *,
+        limit: int = 50,
+        state: DeliveryState | None = None,
+        name: str = "",
+        job_id: int | None = None,
+        study_instance_uid: str = "",
+        delivery_id: int | None = None,
+        before: tuple[float, int] | None = None,
     ) -> tuple[Delivery, ...]:
-        """Return deliveries, newest first."""
+        """Return deliveries, newest first; before: only those that come after that one in this order, by its time and number."""
         conditions = [] if state is None else [delivery.c.state == state]
         conditions += [delivery.c.destination == name] if name else []
         conditions += [result.c.job_id == job_id] if job_id is not None else []
         conditions += [result.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
+        conditions += [delivery.c.id == delivery_id] if delivery_id is not None else []
+        conditions += [tuple_(delivery.c.created_at, delivery.c.id) < before] if before is not None else []
         with self._database.read() as connection:
             return deliveries_of(connection, *conditions, newest_first=True, limit=limit)
 

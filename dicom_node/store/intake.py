@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, tuple_
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -191,10 +191,13 @@ class Intake:
                 note(connection, Event(at=at, study_instance_uid=study_instance_uid[:64], kind="quarantined", who=source, why=reason))
             return int(key[0]) if key else 0
 
-    def quarantined(self, limit: int = 100) -> tuple[dict[str, Any], ...]:
-        """Return what lies in quarantine, newest first."""
+    def quarantined(self, limit: int = 100, *, before: tuple[float, int] | None = None) -> tuple[dict[str, Any], ...]:
+        """Return what lies in quarantine, newest first; before: only what comes after that one in this order, by its time and number."""
+        order = quarantine.c.at, quarantine.c.id
+        wanted = select(quarantine).order_by(*(column.desc() for column in order)).limit(limit)
         with self._database.read() as connection:
-            return tuple(dict(row) for row in connection.execute(select(quarantine).order_by(quarantine.c.at.desc()).limit(limit)).mappings())
+            rows = connection.execute(wanted if before is None else wanted.where(tuple_(*order) < before))
+            return tuple(dict(row) for row in rows.mappings())
 
     def settle(self) -> None:
         """Make durable what was recorded, and move every file to its place; a thread does so four times a second.

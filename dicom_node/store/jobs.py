@@ -8,8 +8,6 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, null, selec
 
 from dicom_node.domain import (
     JOB_TRANSITIONS,
-    REJECTION,
-    DeliveryState,
     Discontinuation,
     Job,
     JobState,
@@ -24,7 +22,8 @@ from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.indexing import look_again
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
-from dicom_node.store.tables import delivery, job, quarantine, result, worker
+from dicom_node.store.results import insert_result, results_before
+from dicom_node.store.tables import job, quarantine, result, worker
 
 # How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.
 HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 24 * 3600.0}
@@ -70,10 +69,20 @@ class Jobs:
             asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
             return asked
 
-    def complete(self, held: Job, results: Sequence[Result], *, now: float, why: str, only: Mapping[str, Collection[str]] | None = None) -> bool:
+    def complete(
+        self,
+        held: Job,
+        results: Sequence[Result],
+        *,
+        now: float,
+        why: str,
+        only: Mapping[str, Collection[str]] | None = None,
+        picture: str = "",
+    ) -> bool:
         """Record a job's results and their deliveries, and the job as COMPLETED, in one commit; False when the lease was lost.
 
         only: of results, by their kind, to which of the job's destinations they go; the others go to all.
+        picture: the file that shows them to a person, below the archive; empty: none was drawn.
         """
         with ringing(self._bell, Topic.DELIVERIES, self._database) as connection:
             look_again(connection, held.study_instance_uid)
@@ -81,12 +90,10 @@ class Jobs:
             if current is None:
                 return False
             for one in results:
-                key = _insert_result(connection, one)
                 wanted = (only or {}).get(one.kind, current.deliver)
-                for destination in (name for name in current.deliver if name in wanted):
-                    connection.execute(insert(delivery).values(_new_delivery(key, destination, now)))
+                insert_result(connection, one, [name for name in current.deliver if name in wanted], now=now)
             # It may have been asked to stop: it was quicker, and what it made counts.
-            done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": ""}
+            done = {"progress": 1.0, "note": why, "discontinuation": None, "reason": "", "picture": picture}
             move(connection, current, JobState.COMPLETED, who=held.worker, why=why, now=now, **done)
             return True
 
@@ -97,7 +104,7 @@ class Jobs:
             if current is None:
                 return False
             for one in results:
-                _insert_result(connection, one)
+                insert_result(connection, one)
                 values = {
                     "at": now,
                     "path": one.path,
@@ -227,11 +234,14 @@ class Jobs:
         with self._database.read() as connection:
             return _get(connection, job_id)
 
-    def list(self, *, limit: int = 50, state: JobState | None = None, study_instance_uid: str = "", model: str = "") -> tuple[Job, ...]:
-        """Return jobs, newest first."""
+    def list(
+        self, *, limit: int = 50, state: JobState | None = None, study_instance_uid: str = "", model: str = "", before: int = 0
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first; before: only those of lower numbers."""
         conditions = [] if state is None else [job.c.state == state]
         conditions += [job.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
         conditions += [job.c.model == model] if model else []
+        conditions += [job.c.id < before] if before else []
         return self._select(*conditions, limit=limit)
 
     def counts(self) -> dict[str, int]:
@@ -242,25 +252,13 @@ class Jobs:
     def results(self, job_id: int) -> tuple[Result, ...]:
         """Return what a job made."""
         with self._database.read() as connection:
-            return tuple(
-                Result(**row) for row in connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.id)).mappings()
-            )
+            rows = connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.id)).mappings()
+            return tuple(Result(**row) for row in rows)
 
     def predecessors(self, successor: Job) -> tuple[Result, ...]:
-        """Return the results of the nearest earlier job in the chain that completed: what this job's results replace. A rejection is none."""
+        """Return the results of the nearest earlier job in the chain that completed: what this job's results replace."""
         with self._database.read() as connection:
-            key = successor.predecessor_id
-            while key is not None:
-                before = connection.execute(select(job.c.state, job.c.predecessor_id).where(job.c.id == key)).first()
-                if before is None:
-                    return ()
-                if before.state == JobState.COMPLETED:
-                    rows = connection.execute(
-                        select(result).where(result.c.job_id == key, result.c.problem == "", result.c.kind != REJECTION)
-                    ).mappings()
-                    return tuple(Result(**row) for row in rows)
-                key = before.predecessor_id
-        return ()
+            return results_before(connection, successor.predecessor_id)
 
     def _select(self, *conditions: Any, limit: int = 1000) -> tuple[Job, ...]:
         with self._database.read() as connection:
@@ -379,16 +377,6 @@ def _repeated(connection: Connection, old: Job, now: float) -> Job:
         predecessor_id=old.id,
     )
     return insert_job(connection, fresh)
-
-
-def _insert_result(connection: Connection, one: Result) -> int:
-    key = connection.execute(insert(result).values(**{c.name: getattr(one, c.name) for c in result.columns if c.name != "id"})).inserted_primary_key
-    return int(key[0]) if key else 0
-
-
-def _new_delivery(result_id: int, destination: str, now: float) -> dict[str, Any]:
-    fixed = {"state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": ""}
-    return {"result_id": result_id, "destination": destination, "created_at": now, "not_before": now, **fixed}
 
 
 def tell_of(connection: Connection, about: Job, kind: str, who: str, why: str, now: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select
+from sqlalchemy import Connection, RowMapping, func, insert, select
 
 from dicom_node.store.database import Database
 from dicom_node.store.tables import event
@@ -55,6 +55,17 @@ class Journal:
                 select(event).where(event.c.study_instance_uid == study_instance_uid).order_by(event.c.at, event.c.id)
             ).mappings()
             return tuple(_event(row) for row in rows)
+
+    def after(self, event_id: int, *, limit: int = 500) -> tuple[Event, ...]:
+        """Return events of higher numbers, oldest first."""
+        with self._database.read() as connection:
+            wanted = select(event).where(event.c.id > event_id).order_by(event.c.id).limit(limit)
+            return tuple(_event(row) for row in connection.execute(wanted).mappings())
+
+    def last(self) -> int:
+        """Return the number of the newest event, 0 when there is none."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.max(event.c.id))).scalar() or 0)
 
     def write(self, one: Event) -> None:
         """Write one event that belongs to no other change."""

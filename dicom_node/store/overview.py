@@ -157,7 +157,7 @@ class Overview:
     def pulse(self) -> tuple[Any, ...]:
         """Return a value that is another whenever something has changed that a page shows."""
         asked: tuple[Any, ...] = (
-            select(func.max(event.c.id), func.count()).select_from(event),
+            select(event.c.id, event.c.at).order_by(event.c.id.desc()).limit(1),
             select(func.sum(job.c.progress), func.count()).where(job.c.state == JobState.IN_PROGRESS),
             select(func.sum(study.c.changes), func.count()).where(study.c.state == StudyState.OPEN),
             select(func.sum(retrieval.c.held), func.count()).where(retrieval.c.state == RetrievalState.RUNNING),
@@ -165,7 +165,7 @@ class Overview:
             select(func.sum(destination.c.failures), func.max(destination.c.succeeded_at)),
         )
         with self._database.read() as connection:
-            return tuple(tuple(connection.execute(one).one()) for one in asked)
+            return tuple(tuple(connection.execute(one).first() or ()) for one in asked)
 
 
 def _listed(wanted: Listing, committing: Sequence[str]) -> list[ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, tuple_, update
 
 from dicom_node.domain import RETRIEVAL_TRANSITIONS, Rejected, Retrieval, RetrievalState, StudyState
 from dicom_node.store.bell import Bell, Topic, ringing
@@ -183,11 +183,20 @@ class Retrievals:
                 found.setdefault(name, {})[state] = number
         return found
 
-    def list(self, *, limit: int = 50, state: RetrievalState | None = None, remote: str = "", study_instance_uid: str = "") -> tuple[Retrieval, ...]:
-        """Return retrievals, newest first."""
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        state: RetrievalState | None = None,
+        remote: str = "",
+        study_instance_uid: str = "",
+        before: tuple[float, int] | None = None,
+    ) -> tuple[Retrieval, ...]:
+        """Return retrievals, newest first; before: only those that come after that one in this order, by its time and number."""
         conditions = [] if state is None else [retrieval.c.state == state]
         conditions += [retrieval.c.remote == remote] if remote else []
         conditions += [retrieval.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
+        conditions += [tuple_(retrieval.c.requested_at, retrieval.c.id) < before] if before is not None else []
         with self._database.read() as connection:
             return _retrievals(connection, *conditions, newest_first=True, limit=limit)
 

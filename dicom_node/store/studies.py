@@ -4,13 +4,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, tuple_, update
 
 from dicom_node.config import Late
 from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Rejected, Study, StudyState, Transient
 from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
+from dicom_node.store.feedback import forget_of_study, unwritten
 from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instance_of
@@ -149,12 +150,27 @@ class Studies:
                 raise Rejected(f"study {study_instance_uid} is open already, or not here", hint="dicom-node studies lists them.")
             note(connection, Event(at=now, study_instance_uid=study_instance_uid, kind="reopened", who=who, why=why))
 
-    def list(self, *, limit: int = 50, state: StudyState | None = None) -> tuple[dict[str, Any], ...]:
-        """Return rows about studies for a person, most recent first: with counts of instances, series, jobs and deliveries."""
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        state: StudyState | None = None,
+        since: float = 0.0,
+        study_instance_uid: str = "",
+        before: tuple[float, str] | None = None,
+    ) -> tuple[dict[str, Any], ...]:
+        """Return rows about studies, most recent first: with counts of instances, series, jobs and deliveries.
+
+        since: only those that received something since then. before: only those that come after that one in this order, by its time and UID.
+        """
         told = (column for column in study.c if column is not study.c.indexed)
-        wanted = select(*told).order_by(study.c.last_received_at.desc()).limit(limit)
-        if state is not None:
-            wanted = wanted.where(study.c.state == state)
+        order = study.c.last_received_at, study.c.study_instance_uid
+        wanted = select(*told).order_by(*(column.desc() for column in order)).limit(limit)
+        conditions: list[Any] = [] if state is None else [study.c.state == state]
+        conditions += [study.c.last_received_at >= since] if since else []
+        conditions += [study.c.study_instance_uid == study_instance_uid] if study_instance_uid else []
+        conditions += [tuple_(*order) < before] if before is not None else []
+        wanted = wanted.where(*conditions)
         with self._database.read() as connection:
             rows = [dict(row) for row in connection.execute(wanted).mappings()]
             uids = [row["study_instance_uid"] for row in rows]
@@ -180,7 +196,7 @@ class Studies:
             return {state: number for state, number in connection.execute(select(study.c.state, func.count()).group_by(study.c.state))}
 
     def older_than(self, moment: float, limit: int = 100, committing: Collection[str] = ()) -> tuple[str, ...]:
-        """Return complete studies that received nothing since `moment`, with no job or delivery still to be done, oldest first.
+        """Return complete studies that received nothing since `moment`, with no job, delivery or verified report still to be done, oldest first.
 
         committing: destinations that are asked to keep what they took: until they have said so, it stays here.
 
@@ -195,7 +211,7 @@ class Studies:
             .where(result.c.study_instance_uid == of_study)
             .where(or_(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]), uncommitted))
         )
-        old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists()
+        old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists(), ~unwritten(of_study)
         with self._database.read() as connection:
             return tuple(connection.execute(select(of_study).where(*old).order_by(study.c.last_received_at).limit(limit)).scalars())
 
@@ -213,7 +229,9 @@ class Studies:
             if paths is not None:
                 at = time.time() if now is None else now
                 gone = Event(at=at, study_instance_uid=study_instance_uid, kind="purged", who=who, why=why, detail={"files": len(paths)})
-                note(connection, gone)
+                note(connection, gone)  # before the others go, so that the number of the newest is not given again
+                kept = select(func.max(event.c.id)).where(event.c.study_instance_uid == study_instance_uid).scalar_subquery()
+                connection.execute(delete(event).where(event.c.study_instance_uid == study_instance_uid, event.c.id < kept))
         return self.bury()
 
     def purge_quarantine(self, before: float) -> int:
@@ -234,9 +252,13 @@ class Studies:
         ------
         Transient: a file could not be removed; the others are.
         """
-        named = result.c.path == tombstone.c.path  # an analysis made since then may have written the same result again
+        # An analysis made since then may have written the same result, or the same picture, again.
+        same = (
+            select(result.c.id).where(result.c.path == tombstone.c.path).exists(),
+            select(job.c.id).where(job.c.picture == tombstone.c.path).exists(),
+        )
         with self._database.read() as connection:
-            again = set(connection.execute(select(tombstone.c.path).where(select(result.c.id).where(named).exists())).scalars())
+            again = set(connection.execute(select(tombstone.c.path).where(or_(*same))).scalars())
             paths = list(connection.execute(select(tombstone.c.path)).scalars())
         buried, failures = [], []
         for path in paths:
@@ -259,13 +281,15 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
     """Remove every row of a study, leave a tombstone for each of its files, and return their names; None when nothing is known of it."""
     known = connection.execute(select(study.c.state).where(study.c.study_instance_uid == of_study).with_for_update()).first()
     connection.execute(select(job.c.id).where(job.c.study_instance_uid == of_study).order_by(job.c.id).with_for_update()).all()
-    named = (select(table.c.path).where(table.c.study_instance_uid == of_study) for table in (instance, result, quarantine))
-    paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()})
+    files = ((instance, instance.c.path), (result, result.c.path), (quarantine, quarantine.c.path), (job, job.c.picture))
+    named = (select(file).where(table.c.study_instance_uid == of_study) for table, file in files)
+    paths = sorted({path for wanted in named for path in connection.execute(wanted).scalars()} - {""})
     if paths:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
+    forget_of_study(connection, of_study)
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
-    for table in (result, job, quarantine, instance, study, event, procedure_step, notice, study_order, study_entry, series_entry):
+    for table in (result, job, quarantine, instance, study, procedure_step, notice, study_order, study_entry, series_entry):
         connection.execute(delete(table).where(table.c.study_instance_uid == of_study))
     return paths if known or paths else None
 

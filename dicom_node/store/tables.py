@@ -150,6 +150,7 @@ job = Table(
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
     Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
     Column("priors_state", String(16), nullable=False, server_default=text("''")),
+    Column("picture", String(200), nullable=False, server_default=text("''")),  # a file below the archive; empty: none was drawn
     Index("ix_job_state_due", "state", "due"),
     Index("ix_job_priors_state", "priors_state", sqlite_where=text("priors_state <> ''"), postgresql_where=text("priors_state <> ''")),
     sqlite_autoincrement=True,  # the number of what was purged is not given to something else
@@ -371,4 +372,84 @@ retrieval_wish = Table(
     metadata,
     Column("retrieval_id", _Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
     Column("study_instance_uid", _Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", _Key, nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password", Text, nullable=False),  # its argon2id hash; empty: none
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("seen_at", _Moment),
+    sqlite_autoincrement=True,  # what is on record of one is not another's
+)
+
+access_token = Table(
+    "access_token",
+    metadata,
+    Column("digest", _Key, primary_key=True),  # SHA-256 of what was shown once
+    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("expires_at", _Moment, nullable=False),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("digest", _Key, primary_key=True),  # SHA-256 of what the cookie holds
+    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), index=True),  # none: one of the identity provider's
+    Column("name", Sentence, nullable=False, index=True),
+    Column("role", String(16), nullable=False),  # as it was at log-in; of a person of this node's, that of now counts
+    Column("created_at", _Moment, nullable=False),
+    Column("seen_at", _Moment, nullable=False),
+    Column("expires_at", _Moment, nullable=False),
+)
+
+reading = Table(
+    "reading",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("event_id", BigInteger, nullable=False),  # the last event that this reader of the journal has passed
+)
+
+latency = Table(
+    "latency",
+    metadata,
+    Column("stage", String(32), primary_key=True),
+    Column("label", Text, primary_key=True),  # model or destination
+    Column("counts", JSON, nullable=False),
+    Column("total_s", Float(53), nullable=False),
+)
+
+trouble = Table(
+    "trouble",
+    metadata,
+    Column("recipient", Text, primary_key=True),  # who has been told of it, and is to be told of its end
+    Column("key", Text, primary_key=True),
+    Column("about", String(16), nullable=False),
+    Column("says", Sentence, nullable=False),
+    Column("since", _Moment, nullable=False),
+)
+
+message = Table(
+    "message",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("recipient", Text, nullable=False),
+    Column("key", String(64), nullable=False),  # the same at every attempt
+    Column("about", String(16), nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", _Moment, nullable=False),
+    Column("created_at", _Moment, nullable=False),
+    Column("ended_at", _Moment, index=True),
+    Column("reason", Sentence, nullable=False),
+    Index("uq_message_recipient_key", "recipient", "key", unique=True),
+    Index("ix_message_recipient_state", "recipient", "state"),
+    sqlite_autoincrement=True,
 )

@@ -4,7 +4,7 @@ It runs in a process of its own, which `serve` keeps. Other rooms reach it as va
 """
 
 from dicom_node.web.app import build
-from dicom_node.web.context import Context, Explanation, Tried
+from dicom_node.web.context import Context, Explanation, Kept, Tried
 from dicom_node.web.running import run
 
-__all__ = ["Context", "Explanation", "Tried", "build", "run"]
+__all__ = ["Context", "Explanation", "Kept", "Tried", "build", "run"]

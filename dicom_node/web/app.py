@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import dicomweb, health, ohif, pages, viewer
-from dicom_node.web.access import Gate
+from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, viewer
+from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, dicomweb, pages, viewer, ohif)
+_PARTS = (health, login, api, dicomweb, pages, viewer, ohif, pictures, feedback)
 
 
 def build(context: Context) -> FastAPI:
@@ -22,9 +22,12 @@ def build(context: Context) -> FastAPI:
     app.state.context = context
     for part in _PARTS:
         app.router.routes.extend(part.routes(context))
+    registry, requests = metrics.registry_of_process()
+    app.router.routes.extend(metrics.routes(context, registry))
     app.add_exception_handler(NodeError, _told)
     app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Gate, context=context)
+    app.add_middleware(Gate, context=context, access=Access(context))
+    app.add_middleware(metrics.Counted, requests=requests)  # outermost: it counts what the gate refuses, too
     return app
 
 
@@ -41,4 +44,6 @@ _STATUSES: tuple[tuple[type[NodeError], int], ...] = ((Transient, 503), (Refused
 def _unforeseen(request: Request, error: Exception) -> Response:
     """Say that something failed, without its words: the text of an error that nobody foresaw may quote a header."""
     log.error("web.failed", path=request.url.path, reason=fault(error))
-    return JSONResponse({"error": fault(error), "hint": "Tell those who maintain the node; its log says where."}, status_code=500)
+    said = {"error": fault(error), "hint": "Tell those who maintain the node; its log says where."}
+    headers = security(request.url.path, secure=request.url.scheme == "https")  # it is answered outside of the gate
+    return JSONResponse(said, status_code=500, headers=dict(headers))

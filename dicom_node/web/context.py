@@ -1,8 +1,8 @@
 """What every page and resource is made from: the site, the store, and what other rooms do, as values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from dicom_node.config import Site
 from dicom_node.domain import Job
@@ -39,18 +39,36 @@ class Tried:
         return bool(self.more or self.less or self.moved)
 
 
-def _nobody_explains(study_instance_uid: str) -> Explanation | None:
-    return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What became of an object that was brought: stored, when its status is 0; UIDs are empty where they are not known."""
+
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    status: int = 0  # as of C-STORE (PS3.4 Table B.2-1)
+    why: str = ""
 
 
-def _nobody_tries(text: str, studies: int) -> tuple[Tried, ...]:
-    return ()
+class Bringing(Protocol):
+    """A DICOM file that is brought in pieces."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Take the next bytes."""
+
+    def close(self) -> Kept:
+        """Make it durable, and return what became of it."""
+
+    def drop(self) -> None:
+        """Forget it: who brings it has gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The node, as the web sees it.
 
+    bring: opens the door for a file: calling AE title, Study Instance UID that it has to have (empty: any).
     explain: asks the rules of now about a study, without doing anything; None when there is no such study.
     try_rules: asks rules in TOML about the last so many studies, without doing anything; ConfigError names the line of what cannot run.
     """
@@ -58,5 +76,6 @@ class Context:
     site: Site
     store: Store
     clock: Callable[[], float]
-    explain: Callable[[str], Explanation | None] = field(default=_nobody_explains)
-    try_rules: Callable[[str, int], tuple[Tried, ...]] = field(default=_nobody_tries)
+    bring: Callable[[str, str], Bringing]
+    explain: Callable[[str], Explanation | None]
+    try_rules: Callable[[str, int], tuple[Tried, ...]]

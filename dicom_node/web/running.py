@@ -1,12 +1,16 @@
 """The server: one event loop in a thread of its own, until it is told to stop."""
 
+import logging
 import socket
+import ssl
 import threading
 
 import structlog
 import uvicorn
 
+from dicom_node.config import Tls, Web
 from dicom_node.domain import ConfigError
+from dicom_node.guard import server_context
 from dicom_node.web.app import build
 from dicom_node.web.context import Context
 
@@ -21,9 +25,12 @@ def run(context: Context, stop: threading.Event) -> bool:
 
     Raises
     ------
-    ConfigError: the address cannot be listened on.
+    ConfigError: the address cannot be listened on, or a certificate is not what it should be.
     """
-    listening = _listening(context.site.config.web.host, context.site.config.web.port)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # it tells of a fault by its whole text, which may quote a header
+    web = context.site.config.web
+    tls = _tls(web)
+    listening = _listening(web.host, web.port)
     config = uvicorn.Config(
         build(context),
         log_config=None,
@@ -33,11 +40,15 @@ def run(context: Context, stop: threading.Event) -> bool:
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
+    config.load()
+    config.ssl = tls  # no file names: uvicorn would build a context that never changes
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), name="web", daemon=True)
     thread.start()  # beside the main thread it leaves signals alone
     host, port = listening.getsockname()[:2]
-    log.info("web.serving", host=host, port=port)
+    log.info("web.serving", host=host, port=port, tls=tls is not None)
+    if not web.on_loopback and web.oidc is None and not context.store.people.any():
+        log.warning("web.nobody_known", hint="dicom-node people add NAME --role admin")
     while thread.is_alive() and not stop.wait(_LOOK_EVERY_S):
         pass
     asked = stop.is_set()
@@ -47,8 +58,24 @@ def run(context: Context, stop: threading.Event) -> bool:
     return asked
 
 
+def _tls(web: Web) -> ssl.SSLContext | None:
+    """Return what connections are wrapped by; each new one by the certificate as its file is then."""
+    if web.tls is None:
+        return None
+    contexts = server_context(Tls(certificate=web.tls.certificate, key=web.tls.key, anonymous=True), "web.tls")
+    first = contexts.now()
+
+    def newest(connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = contexts.now()
+
+    first.sni_callback = newest
+    return first
+
+
 def _listening(host: str, port: int) -> socket.socket:
-    one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    one = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # named: else asyncio leaves Nagle on
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         one.bind((host, port))

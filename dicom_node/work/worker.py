@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import structlog
@@ -25,7 +24,6 @@ from dicom_node.domain import (
     Assembled,
     Canceled,
     Findings,
-    Header,
     Job,
     ModelFailed,
     NodeError,
@@ -36,11 +34,13 @@ from dicom_node.domain import (
     Unsuitable,
     fault,
 )
-from dicom_node.receive import read_header, split_file
-from dicom_node.report import Draft, Run, build, check, encode, reading, rejection, settled, warm
+from dicom_node.picture import summary
+from dicom_node.report import Draft, Run, build, reading, rejection, settled, warm
 from dicom_node.schedule import retry_at
 from dicom_node.store import Store, Topic
 from dicom_node.work.reading import Steps, assembled, known_of
+from dicom_node.work.verifying import Verifying
+from dicom_node.work.writing import write_draft
 
 log = structlog.get_logger()
 
@@ -90,6 +90,8 @@ class Worker:
             with contextlib.suppress(Transient):  # the job that needs it meets it again, and tells of it
                 self._pool.expect(self._site.models[name])
         threading.Thread(target=warm, name="warm", daemon=True).start()
+        verifying = Verifying(self._site, self._store, self.name, self._clock)
+        verifying.start()
         log.info("worker started", worker=self.name, models=sorted(self._site.models), at_once=self._work.at_once, threads=self._threads)
         with ThreadPoolExecutor(self._work.at_once, thread_name_prefix="job") as executor:
             while not self._stopping.is_set():
@@ -98,6 +100,7 @@ class Worker:
                     self._listener.wait(self._rest_s())
                 else:
                     executor.submit(self._perform, job)
+        verifying.stop()
         heart.join()
         self._listener.close()
         self._pool.close()
@@ -198,11 +201,23 @@ class Worker:
         steps.end("report")
         results = self._write(job, drafts)
         steps.end("check")
+        notes = [*findings.notes, *(note for one in inputs.values() for note in one.notes)]
+        picture, trouble = self._draw(job, findings, inputs, model) if not any(one.problem for one in results) else ("", ())
+        steps.end("picture")
         if running.canceled:
             raise Canceled("the job was canceled")
-        self._record(job, results, [*findings.notes, *(note for one in inputs.values() for note in one.notes)], steps)
+        self._record(job, results, [*notes, *trouble], steps, picture)
 
-    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: Steps) -> None:
+    def _draw(self, job: Job, findings: Findings, inputs: Mapping[str, Assembled], model: Model) -> tuple[str, tuple[str, ...]]:
+        """Draw what was found, for a person who looks at the job; return the file's name, and what went wrong."""
+        try:
+            png = summary(findings, inputs, model.manifest)
+            return (self._store.archive.write_picture(png, job.identity, made_at=job.created_at) if png else ""), ()
+        except Exception as error:  # whatever it was: a job whose results are written is not lost for the want of a picture of them
+            log.warning("no picture drawn", reason=fault(error))
+            return "", (f"warning: no picture could be drawn: {fault(error)}",)
+
+    def _record(self, job: Job, results: tuple[Result, ...], notes: Sequence[str], steps: Steps, picture: str = "") -> None:
         now = self._clock()
         problems = "; ".join(dict.fromkeys(f"{one.kind}: {one.problem}" for one in results if one.problem))  # of a series, what all have alike once
         if problems:
@@ -210,9 +225,8 @@ class Worker:
             log.error("results quarantined", problems=problems)
             return
         made = _counted(results)
-        if self._store.jobs.complete(
-            job, results, now=now, why="; ".join([f"made {made} ({steps})", *notes]), only={REJECTION: self._rejecting(job)}
-        ):
+        why = "; ".join([f"made {made} ({steps})", *notes])
+        if self._store.jobs.complete(job, results, now=now, why=why, only={REJECTION: self._rejecting(job)}, picture=picture):
             log.info("job completed", results=made, steps_s=steps.seconds)
 
     def _rejecting(self, job: Job) -> list[str]:
@@ -280,20 +294,14 @@ class Worker:
         return tuple(self._write_one(job, number, draft) for number, draft in enumerate(drafts, 1))
 
     def _write_one(self, job: Job, number: int, draft: Draft) -> Result:
-        data = encode(draft.dataset)
-        path = self._store.archive.write_result(data, job.identity, f"{number}-{draft.kind}", made_at=job.created_at)
-        return Result(
+        return write_draft(
+            self._store.archive,
+            draft,
             job_id=job.id,
-            kind=draft.kind,
-            sop_class_uid=str(draft.dataset.SOPClassUID),
-            sop_instance_uid=str(draft.dataset.SOPInstanceUID),
-            series_instance_uid=str(draft.dataset.SeriesInstanceUID),
+            identity=job.identity,
+            name=f"{number}-{draft.kind}",
             study_instance_uid=job.study_instance_uid,
-            path=path,
-            digest=sha256(data).hexdigest(),
-            transfer_syntax_uid=str(draft.dataset.file_meta.TransferSyntaxUID),
-            problem="; ".join(check(self._store.archive.path(path))),
-            header=_header(data),
+            made_at=job.created_at,
         )
 
     def _record_failure(self, job: Job, running: _Running, error: Exception) -> None:
@@ -317,12 +325,6 @@ class Worker:
         elif not running.lost:
             self._store.jobs.release(job, now=now, why="the worker was stopped")
         log.info("job stopped", lost=running.lost)
-
-
-def _header(file: bytes) -> Header:
-    """Return what the ledger keeps of an object's header, as of one that is received."""
-    meta, start = split_file(file)
-    return read_header(memoryview(file)[start:], meta["TransferSyntaxUID"])
 
 
 def _counted(results: Sequence[Result]) -> str:

@@ -36,6 +36,8 @@ _QUIET_S = 0.3
 _SIDE = 32  # pixels
 _PATIENCE_S = 60.0
 _CONFIG = """
+[web]
+start = false
 [node]
 port = {port}
 storage = "{storage}"

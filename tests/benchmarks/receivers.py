@@ -26,6 +26,9 @@ from tests.peers import need
 PLAIN = Path(__file__).with_name("plain.py")
 _START_S = 30.0
 _CONFIG = """
+[web]
+start = {start}
+port = {web}
 [node]
 port = {port}
 storage = "{storage}"
@@ -50,15 +53,15 @@ Start = Callable[[Path], AbstractContextManager[Receiver]]
 
 
 @contextmanager
-def ours(folder: Path, more: str = "") -> Iterator[Receiver]:
+def ours(folder: Path, more: str = "", web: int = 0) -> Iterator[Receiver]:
     """Run the node as it is by default: every image flushed and in the ledger before Success. Only the analysing process is not started.
 
-    more: further lines for its section [node].
+    more: further lines for its section [node]. web: the port on which it also answers HTTP, if at all.
     """
     folder.mkdir(parents=True)
     storage, config = folder / "data", folder / "node.toml"
     ae = AE("DICOM_NODE", "127.0.0.1", free_ports(1)[0])
-    config.write_text(_CONFIG.format(port=ae.port, storage=storage, more=more))
+    config.write_text(_CONFIG.format(port=ae.port, storage=storage, more=more, web=web, start=str(web > 0).lower()))
     with _process([sys.executable, "-m", "dicom_node", "serve", "-c", str(config)], folder) as process:
         wait_until_listening(ae, process, folder)
         yield Receiver(ae=ae, pid=process.pid, kept=lambda: _rows(storage / "ledger.sqlite"))

@@ -28,6 +28,8 @@ _STARTS: Mapping[str, Sequence[str]] = {
     "start: python -c pass": [sys.executable, "-c", "pass"],
 }
 CONFIG = """
+[web]
+start = false
 [node]
 port = {port}
 storage = "{storage}"

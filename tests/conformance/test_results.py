@@ -18,8 +18,8 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.config import load_model
 from dicom_node.domain import Assembled
-from dicom_node.report import build, check, encode
-from dicom_node.simulate.viewer.scene import scene
+from dicom_node.picture.files import scene
+from dicom_node.report import Observer, build, check, encode, verified
 from dicom_node.work import try_model
 from tests import findings as made
 from tests import phantoms
@@ -227,6 +227,21 @@ def test_dcmqi_reads_the_same_numbers(of: Callable[..., Results], name: str, tmp
     assert [group["Laterality"]["CodeMeaning"] for group in read["Measurements"][:2]] == ["Left", "Right"]
     assert read["Measurements"][0]["segmentationSOPInstanceUID"] == dcmread(results.objects["SEG"]).SOPInstanceUID
     assert (read["VerificationFlag"], read["CompletionFlag"], read["observerContext"]["ObserverType"]) == ("UNVERIFIED", "COMPLETE", "DEVICE")
+
+
+@pytest.mark.parametrize("name", ["axial", "Enhanced CT"])
+def test_dcmqi_reads_the_same_of_a_report_that_a_person_verified(of: Callable[..., Results], name: str, tmp_path: Path) -> None:
+    """tid1500reader and dciodvfy: a valid IOD, VERIFIED, with the same groups and numbers."""
+    first = of(name).objects["SR"]
+    again = tmp_path / "verified.dcm"
+    again.write_bytes(encode(verified(dcmread(first), Observer(name="Anna Berg", organization="Klinikum Nord", at=1_700_086_400.0)).dataset))
+    assert check(again) == ()
+    read = []
+    for path in (first, again):
+        run(packaged("tid1500reader"), "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+        read.append(json.loads((tmp_path / "sr.json").read_text()))
+    assert [one["VerificationFlag"] for one in read] == ["UNVERIFIED", "VERIFIED"]
+    assert read[0]["Measurements"] == read[1]["Measurements"]
 
 
 def _quantity(item: dict[str, Any]) -> tuple[str, tuple[float, str]]:

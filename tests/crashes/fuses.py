@@ -54,6 +54,7 @@ POINTS: dict[str, dict[str, Point]] = {
         "during analysis": Point(Pool, "run", "within"),
         "after analysis": Point(Pool, "run", "after"),
         "after a result, before its row": Point(Archive, "write_result", "after"),
+        "after the picture, before its row": Point(Archive, "write_picture", "after"),
         "before results and deliveries": Point(Jobs, "complete", "before"),
         "after results and deliveries": Point(Jobs, "complete", "after"),
     },

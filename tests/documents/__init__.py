@@ -24,6 +24,7 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "codes": conformance.codes,
     "segmentation": lambda: objects.iod("SEG", "segmentation"),
     "report": lambda: objects.iod("SR", "comprehensive-3d-sr"),
+    "verified-report": objects.verified_report,
     "derived-image": lambda: objects.iod("DER", "ct-image"),
     "parametric-map": lambda: objects.iod("PM", "parametric-map"),
     "presentation-state": lambda: objects.iod("PR", "grayscale-softcopy-presentation-state"),

@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyw
 from pydicom.tag import Tag
 
 from dicom_node.domain import Findings, Mark, Order, Presentation, Reference, derived_uid
-from dicom_node.report import build
+from dicom_node.report import Observer, build, verified
 from tests import findings as made
 from tests import phantoms
 from tests.documents.text import table
@@ -450,3 +450,26 @@ def _rows(kind: str, found: Mapping[Path_, Attribute], types: Mapping[Path_, str
         rows.append((name, f"({tag.group:04X},{tag.element:04X})", attribute.vr, types.get(path, ""), presence(attribute), from_))
     said = table(("attribute", "tag", "VR", "type", "presence", "value from"), rows) if rows else ""
     return "\n\n".join(part for part in (said, f"COPY, ANAP: {', '.join(also)}." if also else "") if part)
+
+
+# ------------------------------------------------------------------------------------------------------ a verified report
+
+
+def verified_report() -> str:
+    """Return what a report that a person verified says otherwise than the report itself, and where that comes from."""
+    first, *others = (one.objects["SR"] for one in runs() if one.changed in ("", "IMAGES", "MODEL", "JOB") and not one.family and "SR" in one.objects)
+    anna, bo = (Observer(name=name, organization=where, at=at) for name, where, at in (("Anna Berg", "North", 1.71e9), ("Bo Dahl", "South", 1.8e9)))
+    before, after, by_bo = (dict(_flat(one)) for one in (first, verified(first, anna).dataset, verified(first, bo).dataset))
+    of_others = [dict(_flat(verified(one, anna).dataset)) for one in others]
+    rows = []
+    for path in sorted(after, key=_order):
+        vr, values = after[path]
+        if before.get(path) == after[path]:
+            continue
+        from_ = ["the reader"] * (by_bo.get(path) != after[path])
+        from_ += ["the report"] * any(one.get(path) != after[path] for one in of_others)
+        tag = Tag(path[-1])
+        name = f"{'&gt;' * (len(path) - 1)} {dictionary_description(tag)}".strip()
+        said = ", ".join(from_) or ("" if vr == "SQ" else f"FIXED {' / '.join(values)}".strip())
+        rows.append((name, f"({tag.group:04X},{tag.element:04X})", vr, said or "EMPTY" if values == () else said))
+    return table(("attribute", "tag", "VR", "value from"), rows)

@@ -26,6 +26,7 @@ from dicom_node.config import (
     KeyImages,
     Manifest,
     Measurement,
+    Oidc,
     ParametricMap,
     PresentationState,
     Segment,
@@ -36,6 +37,7 @@ from dicom_node.config.model import Resources
 from dicom_node.config.node import (
     Complete,
     Deliver,
+    Feedback,
     ModelChoice,
     Node,
     NodeConfig,
@@ -46,9 +48,11 @@ from dicom_node.config.node import (
     Tls,
     User,
     Web,
+    WebTls,
     Work,
     Worklists,
 )
+from dicom_node.config.notify import FindingWanted, Mail, Notify
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -73,6 +77,12 @@ def node_keys() -> str:
         "[work]": Work,
         "[deliver]": Deliver,
         "[web]": Web,
+        "[web.tls]": WebTls,
+        "[web.oidc]": Oidc,
+        "[feedback]": Feedback,
+        "[mail]": Mail,
+        "[[notify]]": Notify,
+        "[[notify.findings]]": FindingWanted,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:

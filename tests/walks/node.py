@@ -29,6 +29,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "work": {"at_once": 2, "threads": 1, "lease_s": 4.0, "attempts": 2, "backoff_s": 0.3, "poll_s": 0.05},
     "deliver": {"backoff_s": 0.2, "backoff_max_s": 1.0, "poll_s": 0.05},
     "web": {"start": False},
+    "feedback": {},
 }
 
 

@@ -157,6 +157,10 @@ def _extended(_tag: str, one: Model, _other: Model, charset: str) -> bool:
     return "2022" in charset and one["vr"] in ("PN", "CS", "DS")
 
 
+def _whole(_tag: str, one: Model, other: Model, _: str) -> bool:
+    return one["vr"] == "UT" and _text(one["Value"][0]) == _text("\\".join(value or "" for value in other["Value"]))
+
+
 # What the node and Orthanc say differently.
 EXPLAINED = {
     "what the character set was": _charset,  # PS3.18 F.2.1: DICOM JSON is UTF-8, and says so; Orthanc repeats what the file had
@@ -166,6 +170,7 @@ EXPLAINED = {
     "padding and empty parts": _padded,  # PS3.5 6.2: they are not significant; Orthanc keeps them
     "a float of 32 bits": _short,  # so many digits as say which one it is; Orthanc writes those of 64 bits
     "no number where one should be": _no_number,  # F.2.3.1 lets a string stand for it; Orthanc has no value
+    "a backslash in a long text": _whole,  # PS3.5 6.2: it is a sign like any other; Orthanc makes several values of it
     "code extensions": _extended,  # PS3.3 C.12.1.1.2: Orthanc knows no escape sequences, and takes a backslash for a yen
 }
 
@@ -270,7 +275,7 @@ def test_ohif_gets_what_its_viewer_asks_for(both: Both) -> None:
 
 # ----------------------------------------------------------------------------------------------------------------- memory
 
-BIG_BYTES, BIG = 48 << 20, 8
+BIG_BYTES, BIG = 32 << 20, 7
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +322,7 @@ def files_of(pid: int) -> list[str]:
 
 
 def test_a_large_study_is_served_in_flat_memory(large: tuple[Answering, str, list[bytes]]) -> None:
-    """Nearly 400 MB, of which no more than a few are in memory at a time."""
+    """More than 200 MB, of which no more than a few are in memory at a time."""
     node, url, digests = large
     get(f"{url}/metadata", "application/dicom+json")
     before, got = memory_mb(node.pid), 0

@@ -1,6 +1,12 @@
-"""Who asks, and what they may."""
+"""Who asks, and what they may.
 
-from dicom_node.web.access.gate import Gate
-from dicom_node.web.access.roles import Person, Role, allow, anyone, person
+`Gate` finds out who asks (see `gate` for what an endpoint finds in `request.state`), `allow` and `anyone` say before every endpoint who may use it,
+and `login` has the pages by which people log in and out.
+"""
 
-__all__ = ["Gate", "Person", "Role", "allow", "anyone", "person"]
+from dicom_node.web.access.gate import Access, Gate
+from dicom_node.web.access.headers import security
+from dicom_node.web.access.roles import Person, Role, ScopeName, allow, anyone, may, person
+from dicom_node.web.access.source import Source
+
+__all__ = ["Access", "Gate", "Person", "Role", "ScopeName", "Source", "allow", "anyone", "may", "person", "security"]

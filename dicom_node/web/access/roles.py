@@ -1,17 +1,23 @@
-"""Roles, and the guard before every endpoint: one that says nothing of who may use it is not served."""
+"""Roles and scopes, and the guard before every endpoint: one that says nothing of who may use it is not served."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dicom_node.domain import SCOPES
+
 Endpoint = Callable[[Request], Response] | Callable[[Request], Awaitable[Response]]
+ScopeName = Literal["dicomweb.read", "dicomweb.write", "api.read", "api.act"]
 _Guarded = TypeVar("_Guarded", bound=Callable[..., Any])
+
+REALM = "dicom-node"
 
 
 class Role(IntEnum):
@@ -30,7 +36,7 @@ class Person:
 
     name: str
     role: Role
-    scopes: frozenset[str] = frozenset()  # of a service
+    scopes: frozenset[str] | None = None  # of a service, or of a person's token that was made for less than all; none: what the role may
 
 
 NOBODY = Person(name="", role=Role.NOBODY)
@@ -42,16 +48,37 @@ def person(request: Request) -> Person:
     return found if isinstance(found, Person) else NOBODY
 
 
-def allow(role: Role, endpoint: Endpoint) -> Endpoint:
-    """Let an endpoint be used by a role and those above it; 401 for nobody, 403 for others."""
+def may(who: Person, role: Role, scope: ScopeName | None = None) -> bool:
+    """Say whether somebody may use what asks for this role and, of programs, this scope.
 
-    def check(request: Request) -> None:
-        who = person(request)
-        if who.role is Role.NOBODY:
-            raise HTTPException(401)
-        if who.role < role:
-            raise HTTPException(403)
+    A service has no other rights than its scopes, and what only administrators may is in none of them.
+    """
+    if scope is not None and who.scopes is not None and scope not in who.scopes:
+        return False
+    if who.role is Role.SERVICE:
+        return role <= Role.SERVICE if scope is None else role <= Role.OPERATOR and who.scopes is not None
+    if scope is None and who.scopes is not None and role > Role.SERVICE:
+        return False
+    return who.role >= role
 
+
+def allow(role: Role, endpoint: Endpoint, scope: ScopeName | None = None) -> Endpoint:
+    """Let an endpoint be used by a role and those above it, and by services with a scope; 401 for nobody, 403 for others.
+
+    Who looks at a page with a browser is sent to log in.
+    """
+    if scope is not None and scope not in SCOPES:
+        raise ValueError(f"there is no scope {scope}")
+
+    return _guarded(role, endpoint, lambda request: _check(request, role, scope))
+
+
+def anyone(endpoint: Endpoint) -> Endpoint:
+    """Let an endpoint be used by whoever reaches it."""
+    return _guarded(Role.NOBODY, endpoint, lambda request: None)
+
+
+def _guarded(role: Role, endpoint: Endpoint, check: Callable[[Request], None]) -> Endpoint:
     if iscoroutinefunction(endpoint):
 
         async def awaited(request: Request) -> Response:
@@ -68,9 +95,28 @@ def allow(role: Role, endpoint: Endpoint) -> Endpoint:
     return _marked(called, role)
 
 
-def anyone(endpoint: Endpoint) -> Endpoint:
-    """Let an endpoint be used by whoever reaches it."""
-    return _marked(endpoint, Role.NOBODY)
+def _check(request: Request, role: Role, scope: ScopeName | None) -> None:
+    who = person(request)
+    if may(who, role, scope):
+        return
+    if who.role is not Role.NOBODY:
+        wants = f' error="insufficient_scope", scope="{scope}"' if scope and who.scopes is not None else ""
+        challenge = {"WWW-Authenticate": f'Bearer realm="{REALM}",{wants}'} if wants else None
+        raise HTTPException(403, "You may not do this.", headers=challenge)
+    if looks(request):
+        here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raise HTTPException(303, headers={"Location": f"/login?next={quote(here, safe='')}"})
+    shown = bool(getattr(request.state, "bearer_refused", False))  # RFC 6750 3.1: who showed nothing is told no error
+    raise HTTPException(
+        401, "Say who you are.", headers={"WWW-Authenticate": f'Bearer realm="{REALM}"' + (', error="invalid_token"' if shown else "")}
+    )
+
+
+def looks(request: Request) -> bool:
+    """Say whether a person looks at a page, rather than a program or a script asking."""
+    headers = request.headers
+    asks = request.method in ("GET", "HEAD") and "text/html" in headers.get("accept", "") and "authorization" not in headers
+    return asks and headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
 def _marked(endpoint: _Guarded, role: Role) -> _Guarded:

@@ -3,11 +3,11 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.dicomweb import capabilities, rendered, retrieve, search
+from dicom_node.web.dicomweb import capabilities, rendered, retrieve, search, storing
 
-_PARTS = (capabilities, search, retrieve, rendered)
+_PARTS = (capabilities, search, rendered, retrieve, storing)
 
 
 def routes(context: Context) -> list[BaseRoute]:
-    """Return the resources of every transaction."""
-    return [one for part in _PARTS for one in part.routes(context)]
+    """Return every resource under /dicom-web."""
+    return [route for part in _PARTS for route in part.routes(context)]

@@ -41,7 +41,7 @@ def routes(context: Context) -> list[BaseRoute]:
             raise HTTPException(406, f"There is {_OFFERED[0].name}.")
         return Response(wadl(service_url(request)), media_type=chosen.name)
 
-    return [Route(path, allow(Role.SERVICE, described), methods=["GET", "OPTIONS"]) for path in (PREFIX, f"{PREFIX}/")]
+    return [Route(path, allow(Role.VIEWER, described, "dicomweb.read"), methods=["GET", "OPTIONS"]) for path in (PREFIX, f"{PREFIX}/")]
 
 
 def wadl(service: str) -> str:

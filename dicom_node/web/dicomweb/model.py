@@ -31,6 +31,11 @@ def json_bytes(found: Iterable[Attributes]) -> bytes:
     return json.dumps([json_of(one) for one in found], ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
+def json_object(attributes: Attributes) -> bytes:
+    """Return one data set."""
+    return json.dumps(json_of(attributes), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+
+
 def xml_of(attributes: Attributes) -> bytes:
     """Return attributes as a document of the Native DICOM Model."""
     return f"{_ROOT}{_xml(attributes)}</NativeDicomModel>".encode(errors="replace")

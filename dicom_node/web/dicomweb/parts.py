@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,7 +67,8 @@ class Streamed(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
-            self._pieces.close()
+            with suppress(ValueError):  # a thread is still reading, as this process is being stopped: it ends with it
+                self._pieces.close()
 
 
 async def _gone(receive: Receive) -> None:

@@ -22,11 +22,11 @@ from dicom_node.web.access import Role, allow
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb.accept import MediaType, negotiate
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, service_url
-from dicom_node.web.picture.asked import Asked, asked, frames
-from dicom_node.web.picture.coded import GIF, JPEG, PNG, coded, moving
-from dicom_node.web.picture.document import as_html, as_text, is_document
-from dicom_node.web.picture.draw import drawn, tile
-from dicom_node.web.picture.source import Source, opened
+from dicom_node.web.rendering.asked import Asked, asked, frames
+from dicom_node.web.rendering.coded import GIF, JPEG, PNG, coded, moving
+from dicom_node.web.rendering.document import as_html, as_text, is_document
+from dicom_node.web.rendering.draw import drawn, tile
+from dicom_node.web.rendering.source import Source, opened
 
 _ONE = tuple(MediaType(name=name) for name in (JPEG, PNG, GIF))
 _MANY = tuple(MediaType(name=name, multipart=True) for name in (JPEG, PNG))
@@ -64,8 +64,8 @@ def routes(context: Context) -> list[BaseRoute]:
     resource = _Rendered(context)
     found: list[BaseRoute] = []
     for place in (study, series, instance, f"{instance}/frames/{{frames}}"):
-        found.append(Route(f"{place}/rendered", allow(Role.SERVICE, _answered(resource.rendered)), methods=["GET"]))
-        found.append(Route(f"{place}/thumbnail", allow(Role.SERVICE, _answered(resource.thumbnail)), methods=["GET"]))
+        found.append(Route(f"{place}/rendered", allow(Role.VIEWER, _answered(resource.rendered), "dicomweb.read"), methods=["GET"]))
+        found.append(Route(f"{place}/thumbnail", allow(Role.VIEWER, _answered(resource.thumbnail), "dicomweb.read"), methods=["GET"]))
     return found
 
 

@@ -60,7 +60,7 @@ def _route(path: str, store: Store, endpoint: Callable[[Request, Store], Respons
         except Unreadable as error:
             raise HTTPException(406, f"An object cannot be taken apart: {error}") from error
 
-    return Route(path, allow(Role.SERVICE, answered), methods=["GET"])
+    return Route(path, allow(Role.VIEWER, answered, "dicomweb.read"), methods=["GET"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- objects

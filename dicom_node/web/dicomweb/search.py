@@ -34,7 +34,8 @@ _NAMES = {Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instance
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the six resources that can be searched."""
-    return [Route(f"{PREFIX}{path}", allow(Role.SERVICE, _searching(context, level)), methods=["GET"]) for path, level in _RESOURCES.items()]
+    resources = {path: allow(Role.VIEWER, _searching(context, level), "dicomweb.read") for path, level in _RESOURCES.items()}
+    return [Route(f"{PREFIX}{path}", resource, methods=["GET"]) for path, resource in resources.items()]
 
 
 def _searching(context: Context, level: Level) -> Any:

@@ -7,9 +7,12 @@ PREFIX = "/dicom-web"
 
 def service_url(request: Request) -> str:
     """Return the URL that all resources are below, as the client that asks knows this node."""
-    base, server = request.base_url, request.scope.get("server")
-    if server and base.port is None and base.hostname in (server[0], "localhost"):
-        base = base.replace(port=server[1])  # dicomweb-client names the host without its port
+    try:
+        base, server = request.base_url, request.scope.get("server")
+        if server and base.port is None and base.hostname in (server[0], "localhost"):
+            base = base.replace(port=server[1])  # dicomweb-client names the host without its port
+    except ValueError:  # what should be a host is none
+        return PREFIX
     return f"{str(base).rstrip('/')}{PREFIX}"
 
 

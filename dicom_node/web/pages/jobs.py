@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import Job, JobState, Rejected
 from dicom_node.web.access import Role, person
+from dicom_node.web.feedback import fragment
 from dicom_node.web.pages.acting import Form, act, field
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, number, one_of, page_asked, turned
 
@@ -29,6 +30,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
         values = {
             "job": job,
             "picture": picture_of(job),
+            "feedback": fragment(pages.context, request, job.id),
             "results": store.jobs.results(job.id),
             "deliveries": store.deliveries.list(job_id=job.id, limit=200),
             "told": store.announcements.list(job_id=job.id),
@@ -70,4 +72,4 @@ def routes(pages: Pages) -> list[BaseRoute]:
 
 def picture_of(job: Job) -> str:
     """Return where the picture of a job's results is, empty where there is none."""
-    return f"/jobs/{job.id}/picture.png" if getattr(job, "picture", "") else ""
+    return f"/jobs/{job.id}/picture.png" if job.picture else ""

@@ -87,7 +87,7 @@ def _table(lines: list[str]) -> Markup:
         Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(_inline(cell)) for cell in row)) for row in rows[1:]
     )
     table = Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
-    return Markup('<div class="wide" role="region" aria-label="Table of the card" tabindex="0">{}</div>').format(table)
+    return Markup('<div class="wide" role="group" aria-label="Table of the card" tabindex="0">{}</div>').format(table)
 
 
 def _inline(text: str) -> Markup:

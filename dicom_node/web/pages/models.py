@@ -28,7 +28,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
         model = pages.site.models.get(name)
         if model is None:
             raise Rejected("there is no such model here", hint="Name it in [models].")
-        values = {"row": told(pages, name, model), "model": model, "card": card(model.folder)}
+        values = {"row": told(pages, name, model), "model": model, "card": card(model.folder), "agreement": pages.store.feedback.agreement(name)}
         return pages.page(request, "model.html", f"Model {name}", values)
 
     return [Route("/models", pages.look(listed), methods=["GET"]), Route("/models/{name}", pages.look(one), methods=["GET"])]

@@ -20,12 +20,12 @@ from dicom_node.web.context import Context
 from dicom_node.web.ohif import is_here
 from dicom_node.web.pages import static
 from dicom_node.web.pages.showing import person_name
-from dicom_node.web.picture.asked import window
-from dicom_node.web.picture.coded import JPEG, PNG, coded
-from dicom_node.web.picture.draw import Options, Viewport, drawn, tile
-from dicom_node.web.picture.place import plane
-from dicom_node.web.picture.segments import Under, overlay, segmentation
-from dicom_node.web.picture.source import Source, opened
+from dicom_node.web.rendering.asked import window
+from dicom_node.web.rendering.coded import JPEG, PNG, coded
+from dicom_node.web.rendering.draw import Options, Viewport, drawn, tile
+from dicom_node.web.rendering.place import plane
+from dicom_node.web.rendering.segments import Under, overlay, segmentation
+from dicom_node.web.rendering.source import Source, opened
 from dicom_node.web.viewer.scene import BANNER, PRESETS, Scene, scene
 from dicom_node.web.viewer.stack import Listed, Stack, edges, kind_of, listed, stack, version_of
 

@@ -9,10 +9,10 @@ import numpy as np
 from dicom_node.domain import Unsuitable
 from dicom_node.store import Stored
 from dicom_node.web.context import Context
-from dicom_node.web.picture.findings import Mark, Row, rows
-from dicom_node.web.picture.grey import automatic, look
-from dicom_node.web.picture.segments import Frame, Segment, Segmentation, segmentation
-from dicom_node.web.picture.source import UNREADABLE, opened, stored
+from dicom_node.web.rendering.findings import Mark, Row, rows
+from dicom_node.web.rendering.grey import automatic, look
+from dicom_node.web.rendering.segments import Frame, Segment, Segmentation, segmentation
+from dicom_node.web.rendering.source import UNREADABLE, opened, stored
 from dicom_node.web.viewer.stack import Listed, Stack, kind_of, version_of
 
 BANNER = "AI · research use · unverified"

@@ -13,9 +13,9 @@ from pydicom import Dataset
 from dicom_node.domain import SEGMENTATIONS
 from dicom_node.store import Stored
 from dicom_node.web.context import Context
-from dicom_node.web.picture.place import Plane, plane
-from dicom_node.web.picture.segments import Under
-from dicom_node.web.picture.source import opened
+from dicom_node.web.rendering.place import Plane, plane
+from dicom_node.web.rendering.segments import Under
+from dicom_node.web.rendering.source import opened
 
 _MOST_SLICES = 8192
 _PLACED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
