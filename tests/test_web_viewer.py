@@ -334,8 +334,8 @@ def test_windows_are_those_of_the_page(web: Viewed) -> None:
     place = f"/view/{web.study}/image/{uid}/{frame}"
     values = phantoms.marked()[7].astype(float) - 1024
     truth = np.rint(np.clip(((values + 600.5) / 1499 + 0.5) * 255, 0, 255))
-    assert (web.rendering(f"{place}?window=-600,1500") == truth).all()
-    automatic = web.rendering(f"{place}?window=auto")
+    assert (web.picture(f"{place}?window=-600,1500") == truth).all()
+    automatic = web.picture(f"{place}?window=auto")
     assert (automatic.min(), automatic.max()) == (0, 255)
     assert web.client.get(f"{place}?window=1").status_code == 400
 
@@ -367,7 +367,7 @@ def test_what_is_not_there_is_not_found(web: Viewed) -> None:
         assert web.client.get(path).status_code == 404, path
     for path in ("/view/x", f"{base}/image/x/1", f"{base}/overlay/{seg}/{uid}/1/one.png", f"{base}/overlay/{seg}/{uid}/1/1,,2.png"):
         assert web.client.get(path).status_code == 400, path
-    assert not web.rendering(f"{base}/overlay/{seg}/{uid}/1/7,99999.png").any()
+    assert not web.picture(f"{base}/overlay/{seg}/{uid}/1/7,99999.png").any()
 
 
 def test_a_study_without_images_says_so(tmp_path: Path) -> None:
