@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from starlette.routing import Route
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
@@ -23,6 +24,7 @@ from dicom_node.config import load_site
 from dicom_node.serve.web import bringing, context
 from dicom_node.store import Store
 from dicom_node.web import Context, Kept, build
+from dicom_node.web.access import Role
 from dicom_node.web.dicomweb.storing import Upload, title_of
 from tests import phantoms
 from tests.files import size_bytes
@@ -219,9 +221,11 @@ def asked(web: Context, body: Sequence[bytes], *, goes: bool) -> int | None:
         statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
 
     path = "/dicom-web/studies"
-    headers = [(b"content-type", KIND.encode()), (b"host", b"node")]
+    headers = [(b"content-type", KIND.encode()), (b"host", b"127.0.0.1")]
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers, "root_path": ""}
-    asyncio.run(build(web)({**scope, "scheme": "http", "server": ("node", 80), "client": None, "http_version": "1.1"}, receive, send))
+    asyncio.run(
+        build(web)({**scope, "scheme": "http", "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1), "http_version": "1.1"}, receive, send)
+    )
     return statuses[0] if statuses else None
 
 
@@ -234,6 +238,13 @@ def test_a_sender_that_goes_or_falls_silent_leaves_what_it_sent_whole_and_no_dra
     pieces = [body[at : at + 500_000] for at in range(0, 3_000_000, 500_000)]
     assert asked(replace(house.web, site=site), pieces, goes=goes) == 400
     assert house.held == {str(image("one").SOPInstanceUID)} and not house.drafts
+
+
+def test_a_viewer_searches_and_an_operator_stores(house: House) -> None:
+    """Programs by their scopes: `dicomweb.read` and `dicomweb.write`."""
+    roles = {(one.path, *sorted(one.methods)): one.endpoint.role for one in build(house.web).router.routes if isinstance(one, Route)}
+    assert roles["/dicom-web/studies", "POST"] is roles["/dicom-web/studies/{study}", "POST"] is Role.OPERATOR
+    assert roles["/dicom-web/instances", "GET", "HEAD"] is Role.VIEWER
 
 
 def test_no_log_and_no_answer_names_the_patient(house: House) -> None:

@@ -67,6 +67,7 @@ HEADER_KEYWORDS = (
     "NumberOfFrames",
     "Rows",
     "Columns",
+    "BitsAllocated",
     "PixelSpacing",
     "BurnedInAnnotation",
     "ViewPosition",

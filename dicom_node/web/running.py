@@ -73,9 +73,8 @@ def _tls(web: Web) -> ssl.SSLContext | None:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    one = socket.socket(
-        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )  # named: else asyncio leaves Nagle on
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # the protocol is said: else asyncio leaves Nagle's algorithm on
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         one.bind((host, port))
