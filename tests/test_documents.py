@@ -147,6 +147,7 @@ NOT_RUN = {
     "try",
     "export",
     "fetch",
+    "notify",
 }  # they serve, take long, or need real reports or archives; other tests run them
 
 

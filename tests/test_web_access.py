@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from dicom_node.config import load_site
 from dicom_node.domain import ConfigError
 from dicom_node.web.access import Person, Role, allow, login, may
+from dicom_node.web.access.roles import implied
 from dicom_node.web.access.source import source
 from dicom_node.web.access.throttle import PER_ADDRESS, PER_NAME, WINDOW_S, Throttle
 from tests.browsing import ABROAD, HASH, NOW, PASSWORD, ROLES, abroad, houses, log_in, token_of
@@ -71,6 +72,22 @@ def test_others_than_this_machine_are_answered_only_when_it_can_be_known_who_ask
 def test_a_role_and_a_scope_decide(who: Person, role: Role, scope: Any, expected: bool) -> None:
     """A service has its scopes and nothing else; a token that was made for less than its person may is good for that alone."""
     assert may(who, role, scope) is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/dicom-web/studies", "dicomweb.read"),
+        ("POST", "/dicom-web", "dicomweb.write"),
+        ("HEAD", "/api/jobs", "api.read"),
+        ("DELETE", "/api/jobs/1", "api.act"),
+        ("GET", "/dicom-webx", None),
+        ("GET", "/jobs", None),
+    ],
+)
+def test_a_place_for_programs_says_which_scope_it_asks_for(method: str, path: str, scope: str | None) -> None:
+    """An endpoint there that names none is not open to every service."""
+    assert implied(method, path) == scope
 
 
 def test_a_scope_that_does_not_exist_is_a_mistake_at_start() -> None:
@@ -239,6 +256,9 @@ def test_behind_a_proxy_the_cookie_is_as_over_tls(make: Any) -> None:
     assert answer.headers["set-cookie"].startswith("__Host-dicom-node-form=")
     assert "strict-transport-security" in answer.headers
     assert house.browser(base="http://inside").get("/login").status_code == 421
+    assert house.browser(base="http://inside", headers=said).get("/ohif/index.html").json()["base"] == "https://node.example/", (
+        "what links begin with"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ sessions

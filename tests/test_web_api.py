@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -71,7 +72,12 @@ def client(web: Context) -> TestClient:
 
 
 def as_person(web: Context, person: Person) -> TestClient:
-    """Return a client whose requests are a person's, past the gate."""
+    """Return a client whose requests are a person's."""
+    return TestClient(past_the_gate(web, person), base_url="http://127.0.0.1:8080")
+
+
+def past_the_gate(web: Context, person: Person) -> Any:
+    """Return the application, asked by a person."""
     app = build(web)
     app.user_middleware = [one for one in app.user_middleware if one.cls is not Gate]
 
@@ -79,7 +85,7 @@ def as_person(web: Context, person: Person) -> TestClient:
         scope.setdefault("state", {})["person"] = person
         await app(scope, receive, send)
 
-    return TestClient(asked, base_url="http://127.0.0.1:8080")
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,7 @@ def test_one_thing_has_the_keys_of_the_verb(seen: TestClient) -> None:
         KEYS["job"],
     )
     job = seen.get(f"/api/v1/jobs/{study['jobs'][0]['id']}").json()
-    assert set(job) == {"job", "results", "deliveries", "notifications"}
+    assert set(job) == {"job", "results", "deliveries", "notifications", "feedback"}
     assert {frozenset(one) for one in job["results"]} == {frozenset(KEYS["result"])}
 
 
@@ -198,7 +204,7 @@ def test_roles_and_scopes_say_who_may(web: Context) -> None:
         (Role.VIEWER, (), 200, 403),
         (Role.OPERATOR, (), 200, 404),
     ):
-        client = as_person(web, Person(name="one", role=role, scopes=frozenset(scopes)))
+        client = as_person(web, Person(name="one", role=role, scopes=frozenset(scopes) or None))
         got = client.get("/api/v1/jobs").status_code, client.post("/api/v1/jobs/999/cancel").status_code
         assert got == (looks, acts), (role, scopes)
 
@@ -239,7 +245,7 @@ def test_whatever_is_sent_the_answers_are_as_described(web: Context, tmp_path: P
     if not rows:
         empty = Store.open(tmp_path / "empty")
         web = replace(web, store=empty)
-    app = build(web)
+    app = past_the_gate(web, Person(name="one", role=Role.ADMIN))
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     checks = [schemathesis.checks.CHECKS.get_one(name) for name in ("not_a_server_error", "response_schema_conformance", "status_code_conformance")]
     settings = hypothesis.settings(

@@ -435,6 +435,18 @@ def test_nothing_that_is_asked_is_the_fault_of_the_program(web: Web, accept: str
     assert said.status_code < 500
 
 
+def test_what_is_behind_what_cannot_be_told_apart_is_left_out(web: Web) -> None:
+    """An item whose last element is longer than it: nothing of what follows is taken for something else."""
+    from dicom_node.web.dicomweb.elements import Elements
+    from dicom_node.web.dicomweb.metadata import told
+
+    element = b"\x10\x00\x20\x00LO\x40\x00" + b"A" * 8
+    item = b"\xfe\xff\x00\xe0" + len(element).to_bytes(4, "little") + element
+    name = b"\x10\x00\x10\x00PN\x04\x00A^B "
+    whole = b"\x08\x00\x60\x00CS\x02\x00CT" + b"\x08\x00\x40\x11SQ\x00\x00" + len(item).to_bytes(4, "little") + item + name * 8
+    assert json.loads(told(Elements(Bytes(whole)), "x")) == {"00080060": {"vr": "CS", "Value": ["CT"]}, "00081140": {"vr": "SQ", "Value": [{}]}}
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_lies_in_a_file_is_answered(web: Web, data: st.DataObject) -> None:

@@ -26,6 +26,7 @@ from highdicom.sr import (
 )
 from PIL import Image
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.sr.codedict import codes
 from starlette.testclient import TestClient
 
@@ -206,6 +207,22 @@ def test_a_segmentation_of_mirrored_images_is_laid_by_where_it_is(tmp_path: Path
     assert found[6][5, 14, :3].tolist() == list(COLOUR)
 
 
+def test_a_segmentation_turned_within_its_plane_is_laid_by_where_it_is(tmp_path: Path) -> None:
+    """Rows that run at an angle to those of the images: each pixel takes the nearest one."""
+    images, angle = phantoms.series(seed="turned"), np.radians(30)
+    cosines = (np.cos(angle), np.sin(angle), 0, -np.sin(angle), np.cos(angle), 0)
+    others = phantoms.series(np.zeros((8, 40, 40), np.int16), orientation=cosines, spacing_mm=(2.5, 0.5, 0.5), seed="turned", number=2)
+    mask = np.zeros((8, 40, 40), bool)
+    mask[4, 8:20, 5:25] = True
+    truth = np.zeros((24, 20), bool)
+    back = np.linalg.inv(phantoms.affine(cosines, (2.5, 0.5, 0.5)))
+    for row, column in np.ndindex(24, 20):
+        _, at_row, at_column, _ = np.rint(back @ phantoms.affine() @ [4, row, column, 1]).astype(int)
+        truth[row, column] = 8 <= at_row < 20 and 5 <= at_column < 25
+    assert truth.any()
+    assert ((laid(drawn(others, mask), tmp_path, images[4])[..., 3] > 0) == truth).all()
+
+
 def test_an_oblique_segmentation_lies_on_its_own_plane_only(tmp_path: Path) -> None:
     """Planes that cross are not parallel: nothing is shown, rather than something in a wrong place."""
     oblique, axial = phantoms.series(orientation="oblique", seed="crossing"), phantoms.series(seed="crossing", number=2)
@@ -317,8 +334,8 @@ def test_windows_are_those_of_the_page(web: Viewed) -> None:
     place = f"/view/{web.study}/image/{uid}/{frame}"
     values = phantoms.marked()[7].astype(float) - 1024
     truth = np.rint(np.clip(((values + 600.5) / 1499 + 0.5) * 255, 0, 255))
-    assert (web.rendering(f"{place}?window=-600,1500") == truth).all()
-    automatic = web.rendering(f"{place}?window=auto")
+    assert (web.picture(f"{place}?window=-600,1500") == truth).all()
+    automatic = web.picture(f"{place}?window=auto")
     assert (automatic.min(), automatic.max()) == (0, 255)
     assert web.client.get(f"{place}?window=1").status_code == 400
 
@@ -350,7 +367,7 @@ def test_what_is_not_there_is_not_found(web: Viewed) -> None:
         assert web.client.get(path).status_code == 404, path
     for path in ("/view/x", f"{base}/image/x/1", f"{base}/overlay/{seg}/{uid}/1/one.png", f"{base}/overlay/{seg}/{uid}/1/1,,2.png"):
         assert web.client.get(path).status_code == 400, path
-    assert not web.rendering(f"{base}/overlay/{seg}/{uid}/1/7,99999.png").any()
+    assert not web.picture(f"{base}/overlay/{seg}/{uid}/1/7,99999.png").any()
 
 
 def test_a_study_without_images_says_so(tmp_path: Path) -> None:
@@ -360,6 +377,40 @@ def test_a_study_without_images_says_so(tmp_path: Path) -> None:
     assert "There is no image to show" in viewed.page()
     assert viewed.client.get(f"/view/{viewed.study}/scene").status_code == 404
     viewed.node.close()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("NumberOfFrames", b"1\\2 "),
+        ("Rows", b"\1\0\2\0"),
+        ("BitsAllocated", b"\7\0"),
+        ("WindowWidth", b"inf "),
+        ("WindowCenter", b"x\\y"),
+        ("RescaleSlope", b"nan "),
+        ("PixelSpacing", b"0\\0 "),
+        ("ImageOrientationPatient", b"1\\0 "),
+        ("PhotometricInterpretation", b"\xff\xfe"),
+        ("HighBit", b"\xff\xff"),
+        ("PixelPaddingValue", b"\1\0\2\0"),
+    ],
+)
+def test_a_header_that_cannot_be_is_no_fault_of_the_program(tmp_path: Path, keyword: str, value: bytes) -> None:
+    """Whatever a peer wrote, an answer is good or says what is not: never 500."""
+    images = phantoms.series(seed="odd", WindowCenter="1", WindowWidth="2", PixelPaddingValue=0, NumberOfFrames=1)
+    for image in images:
+        element = image[keyword]
+        image[element.tag] = RawDataElement(element.tag, element.VR, len(value), value, 0, False, True)
+    node = Node(tmp_path, {"marker": MARKER})
+    node.receive(images[:2])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080", raise_server_exceptions=True)
+    study, series, uid = (str(getattr(images[0], name)) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+    there = f"/dicom-web/studies/{study}/series/{series}"
+    for path in (f"/view/{study}", f"/view/{study}/scene", f"/view/{study}/image/{uid}/1", f"/view/{study}/image/{uid}/1?window=auto"):
+        assert client.get(path).status_code in (200, 400, 404, 406), path
+    for path in (f"{there}/rendered", f"{there}/instances/{uid}/rendered", f"{there}/thumbnail"):
+        assert client.get(path).status_code in (200, 404, 406), path
+    node.close()
 
 
 def test_the_values_are_json_that_a_script_can_read(web: Viewed) -> None:

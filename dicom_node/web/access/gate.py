@@ -76,7 +76,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers, seen = Headers(scope=scope), source(scope, self._web)
-        scope["scheme"] = seen.scheme
+        _as_seen(scope, seen)
         send = _telling(send, security(scope["path"], secure=seen.secure), shared(scope["path"], headers, self._web))
         state = scope.setdefault("state", {})
         state |= {"access": self._access, "source": seen, "person": NOBODY, "csrf": "", "logged_in": False, "bearer_refused": False}
@@ -156,6 +156,12 @@ def _needs_token(scope: Scope, headers: Headers, asking: Asking) -> bool:
     if is_under(scope["path"], DICOMWEB) and forgery.is_beyond_forms(scope["method"], headers):
         return False  # the viewer's script stores what was drawn
     return asking.logged_in or forgery.by_browser(headers)
+
+
+def _as_seen(scope: Scope, seen: Source) -> None:
+    """Let everybody after the gate see where a request comes from, and build addresses that the caller can reach."""
+    scope["scheme"], scope["client"] = seen.scheme, (seen.address, (scope.get("client") or ("", 0))[1])
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"host"] + [(b"host", seen.host.encode("latin-1"))]
 
 
 def is_anonymous(web: Web) -> bool:

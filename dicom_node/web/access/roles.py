@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dicom_node.domain import SCOPES
+from dicom_node.web.access.headers import API, DICOMWEB, is_under
 
 Endpoint = Callable[[Request], Response] | Callable[[Request], Awaitable[Response]]
 ScopeName = Literal["dicomweb.read", "dicomweb.write", "api.read", "api.act"]
@@ -65,7 +66,7 @@ def may(who: Person, role: Role, scope: ScopeName | None = None) -> bool:
 def allow(role: Role, endpoint: Endpoint, scope: ScopeName | None = None) -> Endpoint:
     """Let an endpoint be used by a role and those above it, and by services with a scope; 401 for nobody, 403 for others.
 
-    Who looks at a page with a browser is sent to log in.
+    scope: unless it is given, what reading or changing asks for under /dicom-web and /api. Who looks at a page with a browser is sent to log in.
     """
     if scope is not None and scope not in SCOPES:
         raise ValueError(f"there is no scope {scope}")
@@ -96,7 +97,7 @@ def _guarded(role: Role, endpoint: Endpoint, check: Callable[[Request], None]) -
 
 
 def _check(request: Request, role: Role, scope: ScopeName | None) -> None:
-    who = person(request)
+    who, scope = person(request), scope or implied(request.method, request.url.path)
     if may(who, role, scope):
         return
     if who.role is not Role.NOBODY:
@@ -110,6 +111,16 @@ def _check(request: Request, role: Role, scope: ScopeName | None) -> None:
     raise HTTPException(
         401, "Say who you are.", headers={"WWW-Authenticate": f'Bearer realm="{REALM}"' + (', error="invalid_token"' if shown else "")}
     )
+
+
+def implied(method: str, path: str) -> ScopeName | None:
+    """Return the scope that a request asks for by its place, if it is one of those for programs."""
+    reads = method in ("GET", "HEAD", "OPTIONS")
+    if is_under(path, DICOMWEB):
+        return "dicomweb.read" if reads else "dicomweb.write"
+    if is_under(path, API):
+        return "api.read" if reads else "api.act"
+    return None
 
 
 def looks(request: Request) -> bool:

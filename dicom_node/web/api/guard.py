@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient
 from dicom_node.web.access import Person, Role, ScopeName, may, person
+from dicom_node.web.access.roles import REALM
 from dicom_node.web.api.shapes import Failure
 
 MOST_BYTES = 64 * 1024  # of a request's body
@@ -40,11 +41,11 @@ def needs(role: Role, scope: ScopeName) -> Callable[[Request], Person]:
 
     def guard(request: Request) -> Person:
         who = person(request)
+        if may(who, role, scope):
+            return who
         if who.role is Role.NOBODY:
-            raise HTTPException(401)
-        if not may(who, role, scope):
-            raise HTTPException(403)
-        return who
+            raise HTTPException(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'})
+        raise HTTPException(403)
 
     guard.role = role  # type: ignore[attr-defined]  # a test asks every route for it
     return guard

@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, Field
 
 from dicom_node.domain import DeliveryState, Discontinuation, JobState, RetrievalState, StudyState
+from dicom_node.domain.feedback import Verdict, VerificationState
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class JobShape(Shape):
     short: str
     priors: dict[str, Any] | None
     predecessor_id: int | None
+    picture: str
 
 
 class AnnouncementShape(Shape):
@@ -107,13 +109,28 @@ class AnnouncementShape(Shape):
     reason: str
 
 
+class OpinionShape(Shape):
+    """What one reader said of a job's results, without the comment."""
+
+    id: int
+    job_id: int
+    verdict: Verdict
+    who: str
+    display_name: str
+    at: float
+    result_id: int | None
+    verification: VerificationState | None
+    reason: str
+
+
 class JobTold(Shape):
-    """A job with its results, and what became of them."""
+    """A job with its results, what became of them, and what readers said of them."""
 
     job: JobShape
     results: list[ResultShape]
     deliveries: list[DeliveryShape]
     notifications: list[AnnouncementShape]
+    feedback: list[OpinionShape]
 
 
 class RetrievalShape(Shape):

@@ -12,6 +12,7 @@ PIXEL_DATA, PIXEL_REPRESENTATION = 0x7FE00010, 0x00280103
 
 _NESTED = 16  # sequences within sequences, at most
 _WINDOW_BYTES = 1 << 16
+_ELEMENTS = 1 << 23  # so many heads are looked at: some seconds
 _LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})  # PS3.5 Table 7.1-1
 _SHORT = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI"}
@@ -42,6 +43,7 @@ class Elements:
         self._file = file
         self.size = file.size
         self.signed = False  # as Pixel Representation says, which some implicit value representations depend on
+        self._left = _ELEMENTS
         self._data = b""
         self._from = 0  # where `_data` begins
         # By its first element, which devices get right more often than what they agreed to.
@@ -59,6 +61,9 @@ class Elements:
         ------
         Unreadable: there is none.
         """
+        self._left -= 1
+        if self._left < 0:
+            raise Unreadable("too many elements")
         offset = at - self._from
         if offset < 0 or offset + 12 > len(self._data):
             offset = self._move(at, 8)

@@ -24,7 +24,7 @@ _HEAD_BYTES = 8
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})  # float, double float, integer
 _NESTED = 16  # sequences within sequences, at most
 _INLINE_BYTES, _TEXT_BYTES = 1024, 1 << 16  # of a value that is told in place: of bytes, of anything else
-_MET_BYTES, _MET_AT_MOST, _KINDS_AT_MOST = 128, 8192, 32
+_MET_BYTES, _MET_AT_MOST, _KINDS_AT_MOST = 128, 4096, 16
 _Met = dict[bytes, str]  # an element as it lies in its data set -> what is told of it
 _MET: dict[tuple[tuple[str, ...], bool, bool], _Met] = {}  # by character sets, implicit VRs and signedness: most are the same in all of a series
 
@@ -65,6 +65,8 @@ class _Teller:
                 tag, vr, value, size = elements.head(at, implicit)
                 if tag == ITEM_END and end is None:
                     return "{" + ",".join(out) + "}", True
+                if end is not None and size != UNDEFINED and value + size > end:
+                    raise Unreadable("an element is longer than what it is in")
                 if tag == _CHARACTER_SET and size <= _INLINE_BYTES:
                     charsets = charsets_of(elements.value(value, size))
                 out.extend(self._told(tag, vr, value, size, implicit, charsets, path, depth, met, value - at))
@@ -76,8 +78,10 @@ class _Teller:
         self, tag: int, vr: bytes, start: int, size: int, implicit: bool, charsets: tuple[str, ...], path: str, depth: int, met: _Met, head: int
     ) -> Iterator[str]:
         """Give one element, and remember it if it is one that may be met again."""
-        if tag >> 16 == ITEM >> 16 or (tag == PIXEL_REPRESENTATION and size == 2):
-            self._note(tag, start)
+        if tag >> 16 == ITEM >> 16:
+            raise Unreadable("an item outside of a sequence")
+        if tag == PIXEL_REPRESENTATION and size == 2:
+            self._elements.signed = self._elements.value(start, 2) != b"\0\0"
         if tag & 0xFFFF == 0 or tag >> 16 == 0x0002:
             return  # the length of a group; what some devices write of the file into the data set
         if vr == b"SQ" or (size == UNDEFINED and tag != PIXEL_DATA) or (vr == b"UN" and implied_vr(tag, signed=False) == b"SQ"):
@@ -93,11 +97,6 @@ class _Teller:
                 met.clear()
             met[self._elements.value(start - head, head + size)] = said
         yield said
-
-    def _note(self, tag: int, start: int) -> None:
-        if tag != PIXEL_REPRESENTATION:
-            raise Unreadable("an item outside of a sequence")
-        self._elements.signed = self._elements.value(start, 2) != b"\0\0"
 
     def _sequence(self, tag: int, start: int, length: int, implicit: bool, charsets: tuple[str, ...], path: str, depth: int) -> tuple[str, bool]:
         items, whole = [], depth <= _NESTED

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,17 +58,20 @@ class Streamed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         gone = asyncio.ensure_future(_gone(receive))
+        following: asyncio.Future[bytes | None] | None = None
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             piece: bytes | None = self._first if scope["method"] != "HEAD" else None
             while piece and not gone.done():
+                following = asyncio.ensure_future(run_in_threadpool(next, self._pieces, None))  # it is read while this one is sent
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await run_in_threadpool(next, self._pieces, None)
+                piece = await following
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             gone.cancel()
-            with suppress(ValueError):  # a thread is still reading, as this process is being stopped: it ends with it
-                self._pieces.close()
+            if following is not None:
+                await asyncio.gather(following, return_exceptions=True)  # a thread is reading: nothing is closed under its hands
+            self._pieces.close()
 
 
 async def _gone(receive: Receive) -> None:

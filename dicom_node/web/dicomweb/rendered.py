@@ -35,7 +35,7 @@ _PDF = MediaType(name="application/pdf")
 _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _MOVING_PIXELS = 2**26  # of a GIF, over all frames
 _THUMBNAIL = 128  # pixels along its longer side
-_FRAME_MS = 100.0
+_FRAME_MS, _FASTEST_MS, _SLOWEST_MS = 100.0, 20.0, 10_000.0
 _KEPT_S = 300
 _SECURE = {"Cache-Control": f"private, max-age={_KEPT_S}", "X-Content-Type-Options": "nosniff"}
 _HTML = {**_SECURE, "Content-Security-Policy": "default-src 'none'"}
@@ -254,8 +254,11 @@ def _moving(source: Source, numbers: Sequence[int], how: Asked) -> bytes:
 def _frame_ms(source: Source) -> float:
     time: Any = source.header.get("FrameTime")
     rate: Any = source.header.get("RecommendedDisplayFrameRate") or source.header.get("CineRate")
-    found = float(time) if time else 1000 / float(rate) if rate else _FRAME_MS
-    return min(max(found, 20.0), 10_000.0)
+    try:
+        found = float(time) if time else 1000 / float(rate) if rate else _FRAME_MS
+    except (ArithmeticError, TypeError, ValueError):
+        found = _FRAME_MS
+    return min(max(found, _FASTEST_MS), _SLOWEST_MS)
 
 
 def _text(source: Source, chosen: MediaType) -> Response:

@@ -34,8 +34,8 @@ _NAMES = {Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instance
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the six resources that can be searched."""
-    resources = {path: allow(Role.VIEWER, _searching(context, level), "dicomweb.read") for path, level in _RESOURCES.items()}
-    return [Route(f"{PREFIX}{path}", resource, methods=["GET"]) for path, resource in resources.items()]
+    found = ((f"{PREFIX}{path}", allow(Role.VIEWER, _searching(context, level), "dicomweb.read")) for path, level in _RESOURCES.items())
+    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in found]
 
 
 def _searching(context: Context, level: Level) -> Any:

@@ -165,7 +165,7 @@ def _windows(header: Dataset) -> list[Window]:
     said = str(header.get("VOILUTFunction") or "LINEAR").upper()
     function = Shape(said) if said in Shape.__members__ else Shape.LINEAR
     pairs = zip(centers, widths, strict=False)
-    return [Window(center=center, width=width, function=function) for center, width in pairs if width > 0 and np.isfinite(center)]
+    return [Window(center=center, width=width, function=function) for center, width in pairs if width > 0 and np.isfinite([center, width]).all()]
 
 
 def _numbers(value: Any) -> list[float]:

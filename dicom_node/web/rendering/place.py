@@ -10,6 +10,7 @@ from pydicom import Dataset
 from dicom_node.web.rendering.grey import group
 
 Array = np.ndarray[Any, Any]
+_STRAIGHT = 0.05  # pixels that a row may wander from one side of an image to the other
 _PARALLEL = 0.999  # cosine between normals: planes closer than 2.6 degrees
 
 
@@ -75,9 +76,19 @@ def _plane(at: Array, cosines: Array, spacing_mm: tuple[float, float], thickness
 
 def moved(mask: Array, its: Plane, onto: Plane, shape: Sequence[int]) -> Array:
     """Return a mask of one plane on the pixels of a parallel one: each takes the value of the nearest pixel, and nothing beyond its edges."""
-    rows, columns = np.indices(tuple(shape))
-    at_row, at_column = (np.rint(one).astype(np.int64) for one in its.pixel(onto.point(rows, columns)))
-    inside = (at_row >= 0) & (at_row < mask.shape[0]) & (at_column >= 0) & (at_column < mask.shape[1])
     found = np.zeros(tuple(shape), mask.dtype)
+    down, across = its.pixel(onto.point(np.arange(shape[0]), 0)), its.pixel(onto.point(0, np.arange(shape[1])))
+    if max(np.ptp(down[1]), np.ptp(across[0])) < _STRAIGHT:  # rows lie on rows: nearly always
+        at_row, at_column = np.rint(down[0]).astype(np.int64), np.rint(across[1]).astype(np.int64)
+        rows, columns = _within(at_row, mask.shape[0]), _within(at_column, mask.shape[1])
+        found[np.ix_(rows, columns)] = mask[np.ix_(at_row[rows], at_column[columns])]
+        return found
+    at_row, at_column = (np.rint(one).astype(np.int64) for one in its.pixel(onto.point(*np.indices(tuple(shape)))))
+    inside = _within(at_row, mask.shape[0]) & _within(at_column, mask.shape[1])
     found[inside] = mask[at_row[inside], at_column[inside]]
+    return found
+
+
+def _within(at: Array, size: int) -> Array:
+    found: Array = (at >= 0) & (at < size)
     return found

@@ -53,6 +53,12 @@ _FRAME_BYTES = 2**28  # as stored
 _CODED_BESIDES_BYTES = 2**20
 _DECODED_BYTES = 4  # of a sample
 _MOST_FRAMES = 65536
+_LOOKED_AT = (
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "FrameOfReferenceUID", "ValueType", "ContentSequence", "VerificationFlag"),
+    *("CompletionFlag", "PatientName", "PatientID", "PatientBirthDate", "StudyDate", "InstanceNumber", "Rows", "Columns", "SamplesPerPixel"),
+    *("NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PhotometricInterpretation", "SegmentationType"),
+    *("RepresentativeFrameNumber", "FrameTime", "RecommendedDisplayFrameRate", "CineRate"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,32 +80,32 @@ class Source:
     @property
     def rows(self) -> int:
         """Rows (0028,0010)."""
-        return int(self.header.get("Rows") or 0)
+        return _integer(self.header, "Rows")
 
     @property
     def columns(self) -> int:
         """Columns (0028,0011)."""
-        return int(self.header.get("Columns") or 0)
+        return _integer(self.header, "Columns")
 
     @property
     def samples(self) -> int:
         """Samples per Pixel (0028,0002)."""
-        return int(self.header.get("SamplesPerPixel") or 1)
+        return _integer(self.header, "SamplesPerPixel") or 1
 
     @property
     def frames(self) -> int:
         """How many there are."""
-        return min(max(int(self.header.get("NumberOfFrames") or 1), 1), _MOST_FRAMES) if self.is_image else 0
+        return min(max(_integer(self.header, "NumberOfFrames"), 1), _MOST_FRAMES) if self.is_image else 0
 
     @property
     def allocated(self) -> int:
         """Bits Allocated (0028,0100)."""
-        return int(self.header.get("BitsAllocated") or 0)
+        return _integer(self.header, "BitsAllocated")
 
     @property
     def stored(self) -> int:
         """Bits Stored (0028,0101)."""
-        return int(self.header.get("BitsStored") or self.allocated)
+        return _integer(self.header, "BitsStored") or self.allocated
 
 
 @lru_cache(maxsize=16)
@@ -149,9 +155,17 @@ def stored(source: Source, index: int) -> Array:
         raise refused from error
 
 
+def _integer(header: Dataset, keyword: str) -> int:
+    """Return a number of a header, 0 where it has none, or something that is none."""
+    value = header.get(keyword)
+    return value if isinstance(value, int) else 0
+
+
 def _located(file: BinaryIO, path: Path, header: Dataset, syntax: str) -> Source:
     """Find the value of the element that the file is at, if that holds pixels (PS3.5 7.1)."""
     at, head = file.tell(), file.read(12)
+    for keyword in _LOOKED_AT:
+        header.get(keyword)  # what cannot be understood is met here, and nowhere after
     order = _NATIVE.get(UID(syntax), "<")
     tag = 0 if len(head) < 8 else struct.unpack(f"{order}HH", head[:4])[0] << 16 | struct.unpack(f"{order}HH", head[:4])[1]
     if tag not in _PIXELS:

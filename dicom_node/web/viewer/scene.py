@@ -159,12 +159,14 @@ def _found(report: str, row: Row, marks: Sequence[Shape], places: dict[str, Any]
 
 
 def _shape(mark: Mark, shown: Stack, label: str) -> Shape | None:
+    if not np.isfinite(mark.points).all():
+        return None
     if not mark.in_space:
         index = shown.places.get((mark.sop_instance_uid, mark.frame))
         points = tuple(zip(mark.points[::2], mark.points[1::2], strict=False))
         return None if index is None or not points else Shape(kind=mark.kind, points=points, label=label, slice=index)
     places = np.array(mark.points[: len(mark.points) // 3 * 3]).reshape(-1, 3)
-    if mark.sop_instance_uid != shown.frame_of_reference_uid or not len(places) or not np.isfinite(places).all():
+    if mark.sop_instance_uid != shown.frame_of_reference_uid or not len(places):
         return None
     index = shown.nearest(places.mean(axis=0))
     on = shown.slices[index].plane if index is not None else None
