@@ -125,7 +125,7 @@ def houses(folder: Path) -> Iterator[Any]:
                 store.people.add(role, role, password=HASH, who="test", now=NOW)
         return House(store, context(site, store, lambda: at[0]), base, at, client)
 
-    with patch.object(app, "_PARTS", (*app._PARTS, Parts)):
+    with patch.object(app, "_PARTS", (Parts, *app._PARTS)):
         yield made
     for store in stores:
         store.close()

@@ -238,6 +238,16 @@ def test_the_description_names_every_operation_and_its_failures(seen: TestClient
     assert "<script" not in seen.get("/api/").text
 
 
+def called_by_name(app: Any) -> Any:
+    """Return the application, called as this machine is: schemathesis names a host of its own."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        named = [(name, value) for name, value in scope.get("headers", ()) if name != b"host"] + [(b"host", b"127.0.0.1:8080")]
+        await app({**scope, "headers": named}, receive, send)
+
+    return called
+
+
 @pytest.mark.parametrize("rows", [False, True])
 def test_whatever_is_sent_the_answers_are_as_described(web: Context, tmp_path: Path, rows: bool) -> None:
     """No 5xx, and each answer conforms to the description: on an empty node, and on one with rows (schemathesis)."""
@@ -245,7 +255,7 @@ def test_whatever_is_sent_the_answers_are_as_described(web: Context, tmp_path: P
     if not rows:
         empty = Store.open(tmp_path / "empty")
         web = replace(web, store=empty)
-    app = past_the_gate(web, Person(name="one", role=Role.ADMIN))
+    app = called_by_name(past_the_gate(web, Person(name="one", role=Role.ADMIN)))
     schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
     checks = [schemathesis.checks.CHECKS.get_one(name) for name in ("not_a_server_error", "response_schema_conformance", "status_code_conformance")]
     settings = hypothesis.settings(

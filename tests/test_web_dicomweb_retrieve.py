@@ -187,7 +187,7 @@ def test_what_is_not_there_is_not_found_and_nonsense_is_said_to_be_that(web: Web
         assert web.get(url, "*/*").status_code == status, url
     assert web.get(web.url("ct"), "image/png").status_code == 406
     assert web.get(f"{web.url('ct')}/metadata", "text/plain").status_code == 406
-    assert web.client.post(study).status_code == 405
+    assert web.client.delete(study).status_code == 405
 
 
 def test_what_went_away_while_it_was_asked_for_is_gone(web: Web, tmp_path: Path) -> None:

@@ -423,6 +423,9 @@ def test_a_remote_is_asked_whether_it_answers(full: House) -> None:
     full.post("/remotes/nobody/echo", 409)
 
 
+VIEWERS_FORMS = {"/theme", "/studies", "/deliveries/replay", "/rules/dry-run", "/jobs/1/feedback"}
+
+
 def test_acts_are_for_those_who_may(full: House) -> None:
     """Looking for viewers, acting for operators, removing for administrators; pages offer what may be done."""
     acts = ("/jobs/3/cancel", "/jobs/1/again", "/jobs/1/send", "/deliveries/replay", "/deliveries/cancel", "/studies/1.2.3.5/judge")
@@ -430,7 +433,7 @@ def test_acts_are_for_those_who_may(full: House) -> None:
     full.role = Role.VIEWER
     assert {full.client.post(path).status_code for path in (*acts, "/studies/1.2.3.1/purge")} == {403}
     for text in crawl(full, ("/", "/jobs/1", "/jobs/3", "/studies/1.2.3.5")).values():
-        assert {action for action, method in Links(text).forms if method == "post"} <= {"/theme", "/studies", "/deliveries/replay", "/rules/dry-run"}
+        assert {action for action, method in Links(text).forms if method == "post"} <= VIEWERS_FORMS
     full.role = Role.OPERATOR
     assert full.client.post("/studies/1.2.3.1/purge").status_code == full.client.get("/studies/1.2.3.1/purge").status_code == 403
     full.role = Role.NOBODY

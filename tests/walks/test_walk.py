@@ -486,8 +486,9 @@ def test_imported_files_walk_like_received_ones_until_they_are_purged(house: Hou
     (job,) = house.node.settled(uid_of(made))
     files = [house.node.store.archive.path(one.path) for one in house.node.store.studies.view(uid_of(made)).instances]
     files += [house.node.file(one) for one in house.node.results(job).values()]
+    files.append(house.node.store.archive.path(job.picture))
     assert all(path.is_file() for path in files)
-    assert house.node.verb("purge", uid_of(made)).out == "10 files removed\n"
+    assert house.node.verb("purge", uid_of(made)).out == "11 files removed\n"
     assert not [path for path in files if path.exists()]
     assert house.node.study(uid_of(made)) == {}
     assert house.node.kinds(uid_of(made)) == ["purged"]

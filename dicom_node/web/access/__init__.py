@@ -6,7 +6,7 @@ and `login` has the pages by which people log in and out.
 
 from dicom_node.web.access.gate import Access, Gate
 from dicom_node.web.access.headers import security
-from dicom_node.web.access.roles import Person, Role, ScopeName, allow, anyone, may, person
+from dicom_node.web.access.roles import Person, Role, ScopeName, allow, anyone, demand, may, person
 from dicom_node.web.access.source import Source
 
-__all__ = ["Access", "Gate", "Person", "Role", "ScopeName", "Source", "allow", "anyone", "may", "person", "security"]
+__all__ = ["Access", "Gate", "Person", "Role", "ScopeName", "Source", "allow", "anyone", "demand", "may", "person", "security"]

@@ -71,7 +71,7 @@ def allow(role: Role, endpoint: Endpoint, scope: ScopeName | None = None) -> End
     if scope is not None and scope not in SCOPES:
         raise ValueError(f"there is no scope {scope}")
 
-    return _guarded(role, endpoint, lambda request: _check(request, role, scope))
+    return _guarded(role, endpoint, lambda request: demand(request, role, scope))
 
 
 def anyone(endpoint: Endpoint) -> Endpoint:
@@ -96,7 +96,8 @@ def _guarded(role: Role, endpoint: Endpoint, check: Callable[[Request], None]) -
     return _marked(called, role)
 
 
-def _check(request: Request, role: Role, scope: ScopeName | None) -> None:
+def demand(request: Request, role: Role, scope: ScopeName | None = None) -> None:
+    """Raise 401, 403, or 303 to the log-in, unless who asks may; for what guards otherwise than by `allow`."""
     who, scope = person(request), scope or implied(request.method, request.url.path)
     if may(who, role, scope):
         return

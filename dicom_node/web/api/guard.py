@@ -10,8 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient
-from dicom_node.web.access import Person, Role, ScopeName, may, person
-from dicom_node.web.access.roles import REALM
+from dicom_node.web.access import Person, Role, ScopeName, demand, person
 from dicom_node.web.api.shapes import Failure
 
 MOST_BYTES = 64 * 1024  # of a request's body
@@ -40,12 +39,8 @@ def needs(role: Role, scope: ScopeName) -> Callable[[Request], Person]:
     """Return the dependency that lets a role and those above it pass, and a service that has the scope; 401 for nobody, 403 for others."""
 
     def guard(request: Request) -> Person:
-        who = person(request)
-        if may(who, role, scope):
-            return who
-        if who.role is Role.NOBODY:
-            raise HTTPException(401, headers={"WWW-Authenticate": f'Bearer realm="{REALM}"'})
-        raise HTTPException(403)
+        demand(request, role, scope)
+        return person(request)
 
     guard.role = role  # type: ignore[attr-defined]  # a test asks every route for it
     return guard
