@@ -1,6 +1,6 @@
 """Tells what can be asked here (PS3.18 8.9): a description in WADL, the same for everybody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
 from starlette.exceptions import HTTPException
@@ -19,16 +19,25 @@ _OCTETS = 'multipart/related; type="application/octet-stream"|application/octet-
 _STUDY = "studies/{StudyInstanceUID}"
 _SERIES = f"{_STUDY}/series/{{SeriesInstanceUID}}"
 _INSTANCE = f"{_SERIES}/instances/{{SOPInstanceUID}}"
-_RETRIEVED: Mapping[str, str] = {  # resource -> representations
-    _STUDY: _FILES,
-    f"{_STUDY}/metadata": _METADATA,
-    _SERIES: _FILES,
-    f"{_SERIES}/metadata": _METADATA,
-    _INSTANCE: f"{_FILES}|application/dicom",
-    f"{_INSTANCE}/metadata": _METADATA,
-    f"{_INSTANCE}/frames/{{frames}}": _OCTETS,
-    f"{_INSTANCE}/bulkdata/{{path}}": _OCTETS,
-    f"{_INSTANCE}/pixeldata": _OCTETS,
+_RENDERED = "image/jpeg|image/png|image/gif|text/html|text/plain|application/pdf"
+_THUMBNAIL = "image/jpeg|image/png"
+_STORED = "application/dicom+json|application/dicom+xml"
+_RESOURCES: Mapping[str, Mapping[str, str]] = {  # resource -> method -> representations of the answer
+    "studies": {"GET": _METADATA, "POST": _STORED},
+    "series": {"GET": _METADATA},
+    "instances": {"GET": _METADATA},
+    _STUDY: {"GET": _FILES, "POST": _STORED},
+    f"{_STUDY}/series": {"GET": _METADATA},
+    f"{_STUDY}/instances": {"GET": _METADATA},
+    _SERIES: {"GET": _FILES},
+    f"{_SERIES}/instances": {"GET": _METADATA},
+    _INSTANCE: {"GET": f"{_FILES}|application/dicom"},
+    **{f"{one}/metadata": {"GET": _METADATA} for one in (_STUDY, _SERIES, _INSTANCE)},
+    **{f"{one}/rendered": {"GET": _RENDERED} for one in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{frames}}")},
+    **{f"{one}/thumbnail": {"GET": _THUMBNAIL} for one in (_STUDY, _SERIES, _INSTANCE, f"{_INSTANCE}/frames/{{frames}}")},
+    f"{_INSTANCE}/frames/{{frames}}": {"GET": _OCTETS},
+    f"{_INSTANCE}/bulkdata/{{path}}": {"GET": _OCTETS},
+    f"{_INSTANCE}/pixeldata": {"GET": _OCTETS},
 }
 
 
@@ -45,14 +54,19 @@ def routes(context: Context) -> list[BaseRoute]:
 
 
 def wadl(service: str) -> str:
-    """Return what can be retrieved below a URL."""
-    resources = "".join(_resource(path, types.split("|")) for path, types in _RETRIEVED.items())
+    """Return what can be asked below a URL."""
+    resources = "".join(_resource(path, methods) for path, methods in _RESOURCES.items())
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<application xmlns="http://wadl.dev.java.net/2009/02">'
         f"<resources base={quoteattr(service)}>{resources}</resources></application>\n"
     )
 
 
-def _resource(path: str, types: list[str]) -> str:
+def _resource(path: str, methods: Mapping[str, str]) -> str:
+    return f"<resource path={quoteattr(path)}>{''.join(_method(name, types.split('|')) for name, types in methods.items())}</resource>"
+
+
+def _method(name: str, types: Sequence[str]) -> str:
     said = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in types)
-    return f'<resource path={quoteattr(path)}><method name="GET"><response status="200">{said}</response></method></resource>'
+    taken = '<request><representation mediaType="multipart/related"/></request>' if name == "POST" else ""
+    return f'<method name="{name}">{taken}<response status="200">{said}</response></method>'
