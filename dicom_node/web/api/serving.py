@@ -49,6 +49,7 @@ def _page(described: dict[str, Any]) -> str:
         for path, methods in described["paths"].items()
         for method, one in methods.items()
     ]
-    head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>The JSON API</title></head><body><main>'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<!DOCTYPE html><html lang="en"><head>{meta}<title>The JSON API</title></head><body><main>'
     said = f'<h1>The JSON API</h1><p>{escape(_ABOUT)} <a href="/api/openapi.json">Its description (OpenAPI)</a>.</p>'
     return f"{head}{said}<table>{''.join(rows)}</table></main></body></html>"
