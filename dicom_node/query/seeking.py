@@ -3,7 +3,6 @@
 What it knows stands in the ledger. If it does not get to a job in time, the job runs without: its own `not_before` is the deadline.
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +10,7 @@ import structlog
 
 from dicom_node.domain import Job, NodeError, Prior, Priors, PriorsState, Study, Transient, fault
 from dicom_node.query.priors import Answer, Candidate, Current, candidates, chosen, keys_of
-from dicom_node.store import Level, Store, Topic
+from dicom_node.store import Level, Store, Topic, Watch
 
 Find = Callable[[str, str, Mapping[str, str]], Sequence[Answer]]  # name of a remote, level and keys of a C-FIND → its responses
 Fetch = Callable[[Job, str, str], None]  # a job, name of a remote, Study Instance UID: let the study be fetched, unless it is under way
@@ -34,10 +33,11 @@ class _Silence:
     why: str
 
 
-class Seeking:
+class Seeking(Watch):
     """Settles the priors of jobs."""
 
     def __init__(self, store: Store, clock: Callable[[], float], *, find: Find, fetch: Fetch, fate: Fate, suits: Suits) -> None:
+        super().__init__(store.bell, Topic.JOBS, name="priors", rest_s=_LOOK_EVERY_S)
         self._store = store
         self._clock = clock
         self._find = find
@@ -45,33 +45,15 @@ class Seeking:
         self._fate = fate
         self._suits = suits
         self._silent: dict[str, _Silence] = {}
-        self._listener = store.bell.listen(Topic.JOBS)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="priors", daemon=True)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
+    def take_turn(self) -> float:
+        """Go on with every job that waits."""
+        self.turn()
+        return _LOOK_EVERY_S
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, after the question that is being asked."""
-        self._stopping.set()
-        self._listener.wake()
-        self._thread.join()
-        self._listener.close()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.turn()
-            except Exception as error:  # the outermost loop of this thread: the jobs stand in the ledger, and run at their deadline in any case
-                log.error("priors.failed", reason=fault(error))
-            self._listener.wait(_LOOK_EVERY_S)
+    def failed(self, error: Exception) -> None:
+        """Tell of it; the jobs run at their deadline in any case."""
+        log.error("priors.failed", reason=fault(error))
 
     def turn(self) -> int:
         """Go on with every job that waits; return how many are settled."""

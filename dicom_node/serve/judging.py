@@ -1,7 +1,6 @@
 """Judges each study when its time has come: is it whole on the evidence there is, and what do the rules make of it?"""
 
 import contextlib
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ from dicom_node.domain import HEADER_KEYWORDS, Count, Header, NodeError, Perform
 from dicom_node.query.counting import Counting
 from dicom_node.receive import Presence, read_keywords
 from dicom_node.route import Routing, route
-from dicom_node.store import Store, Topic
+from dicom_node.store import Store, Topic, Watch
 
 log = structlog.get_logger()
 
@@ -203,45 +202,22 @@ def with_keywords(study: Study, store: Store, asked: frozenset[str]) -> Study:
     return replace(study, more=more)
 
 
-class Judge:
+class Judge(Watch):
     """The thread that judges each study when its time has come: it sleeps until then, and looks when the bell rings."""
 
     def __init__(self, site: Site, store: Store, clock: Callable[[], float], witnesses: Witnesses) -> None:
+        super().__init__(store.bell, Topic.STUDIES, name="judge", rest_s=_LOOK_EVERY_S)
         self._site = site
         self._store = store
         self._clock = clock
         self._witnesses = witnesses
         self._foreseen: dict[str, Seen] = {}
-        self._listener = store.bell.listen(Topic.STUDIES)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="judge", daemon=True)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
+    def failed(self, error: Exception) -> None:
+        """Tell that no study could be judged."""
+        log.error("studies could not be judged", reason=fault(error))
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, after the study that is being judged."""
-        self._stopping.set()
-        self._listener.wake()
-        self._thread.join()
-        self._listener.close()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            rest_s = _LOOK_EVERY_S
-            try:
-                rest_s = self._turn()
-            except Exception as error:  # the outermost loop of this thread: what is to be judged stands in the ledger, and is looked at again
-                log.error("studies could not be judged", reason=fault(error))
-            self._listener.wait(rest_s)
-
-    def _turn(self) -> float:
+    def take_turn(self) -> float:
         """Judge what is due, look ahead, and return how long there is nothing to do if no bell rings."""
         now, due = self._clock(), self._store.studies.next_due()
         if due is not None and now < due <= now + _FORESEE_S:

@@ -39,6 +39,7 @@ from dicom_node.store.searches import Page, Searches
 from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
+from dicom_node.store.watch import Watch
 
 __all__ = [
     "ATTRIBUTES",
@@ -81,6 +82,7 @@ __all__ = [
     "Stored",
     "Studies",
     "Topic",
+    "Watch",
     "instance_name",
     "pour",
     "reports",

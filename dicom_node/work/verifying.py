@@ -1,7 +1,6 @@
 """Reports that readers accepted, written again as verified: beside the analyses, and whatever stops it, each exactly once."""
 
 import contextlib
-import threading
 from collections.abc import Callable
 
 import structlog
@@ -10,7 +9,7 @@ from pydicom import dcmread
 from dicom_node.config import Site
 from dicom_node.domain import NodeError, Transient, Verification, fault
 from dicom_node.report import Observer, verified
-from dicom_node.store import Store, Topic
+from dicom_node.store import Store, Topic, Watch
 from dicom_node.work.writing import write_draft
 
 log = structlog.get_logger()
@@ -20,37 +19,23 @@ _AGAIN_AFTER_S = 30.0
 _ATTEMPTS = 20
 
 
-class Verifying:
+class Verifying(Watch):
     """Writes verified reports until it is stopped; what is to be written stands in the ledger."""
 
     def __init__(self, site: Site, store: Store, who: str, clock: Callable[[], float]) -> None:
+        super().__init__(store.bell, Topic.FEEDBACK, name="verifying", rest_s=site.config.work.poll_s)
         self._site = site
         self._store = store
         self._who = who
         self._clock = clock
-        self._stopping = threading.Event()
-        self._listener = store.bell.listen(Topic.FEEDBACK)
-        self._thread = threading.Thread(target=self._run, name="verifying", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    def take_turn(self) -> float:
+        """Write the next verified report, and look at once for another."""
+        return 0.0 if self.once() else self._site.config.work.poll_s
 
-    def stop(self) -> None:
-        """Finish what is being written, and end."""
-        self._stopping.set()
-        self._listener.wake()
-        self._thread.join()
-        self._listener.close()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                if not self.once():
-                    self._listener.wait(self._site.config.work.poll_s)
-            except Exception as error:  # the outermost loop of this thread: what is to be written stands in the ledger, and is looked at again
-                log.error("no report verified", reason=fault(error))
-                self._listener.wait(self._site.config.work.poll_s)
+    def failed(self, error: Exception) -> None:
+        """Tell of it."""
+        log.error("no report verified", reason=fault(error))
 
     def once(self) -> bool:
         """Write the next verified report; say whether there was one."""
