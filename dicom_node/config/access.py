@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ RoleName = Literal["service", "viewer", "operator", "admin"]
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]  # no key is shared: no HS
 
 
+@lru_cache(256)
 def is_loopback(host: str) -> bool:
     """Say whether an address or name is this machine's alone."""
     try:

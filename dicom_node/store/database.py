@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dicom_node.domain import ConfigError, Transient
+from dicom_node.store.commits import Commits
 
 HEAD = "0016"  # the newest migration; a test holds it to the folder
 _ADVISORY_LOCK = 7105731  # PostgreSQL: one process migrates at a time
@@ -47,6 +48,7 @@ class Database:
         self._relaxed = _sqlite(url, relaxed=True) if self.is_sqlite else self.engine
         self._plain: sqlite3.Connection | None = None  # for `add`
         self._adding = threading.Lock()
+        self._commits = Commits(self.engine) if self.is_sqlite else None
 
     @contextmanager
     def write(self, *, relaxed: bool = False) -> Iterator[Connection]:
@@ -144,6 +146,13 @@ class Database:
         except SQLAlchemyError as error:
             raise Transient(f"the ledger cannot be read: {_cause(error)}", hint="Look at the disk and the database; it is tried again.") from error
 
+    def commits(self) -> int | None:
+        """Return a number that is another one as soon as anybody has committed, in whichever process; None when the database does not say.
+
+        PostgreSQL does not. What is read after it was asked for holds for as long as it stays the same.
+        """
+        return self._commits.number() if self._commits else None
+
     def version(self) -> str | None:
         """Return the ledger's version, None when it has no tables yet.
 
@@ -193,6 +202,8 @@ class Database:
             if self._plain is not None:
                 self._plain.close()
                 self._plain = None
+        if self._commits:
+            self._commits.close()
         self._relaxed.dispose()
         self.engine.dispose()
 

@@ -86,18 +86,25 @@ class Holdings:
         self._database = database
         self._archive = archive
         self._intake = intake
+        self._fresh_at: int | None = None  # of `Database.commits`, when nothing was left to index
 
     def refresh(self) -> int:
         """Bring the index up to what has come until now; return how many studies had changed.
 
-        Every query does so first. What a power cut takes of it is made again with the next.
+        Every query does so first; where nobody has committed since, there is nothing to look for. What a power cut takes of it is made again with
+        the next.
 
         Raises
         ------
         Transient: the database does not take it.
         """
+        commits = self._database.commits()
+        if commits is not None and commits == self._fresh_at:
+            return 0
         with self._database.read() as connection:
             changed = to_index(connection)
+        if not changed:
+            self._fresh_at = commits
         number = 0
         for uid in changed:  # a transaction for each: who receives waits for one at most
             with self._database.write(relaxed=True) as connection:

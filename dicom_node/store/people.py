@@ -15,6 +15,7 @@ from dicom_node.store.tables import access_token, person, web_session
 
 TOKEN_PREFIX = "dn1_"  # noqa: S105 — so that a token that was lost in a file is recognised for what it is
 _SEEN_EVERY_S = 60.0
+_ANYBODY = select(person.c.id).where(person.c.role != "service").limit(1)
 _LIST_HINT = "dicom-node people lists them."
 
 
@@ -23,6 +24,7 @@ class People:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._any: tuple[int | None, bool] = None, True  # what `any` found, and as of which of `Database.commits`
 
     def add(self, name: str, role: str, *, password: str = "", who: str, now: float) -> None:
         """Add a person, or a service. password: its hash; a person without one cannot log in.
@@ -98,8 +100,18 @@ class People:
 
     def any(self) -> bool:
         """Say whether a person is known, even one that is disabled; services do not count."""
-        with self._database.read() as connection:
-            return connection.execute(select(person.c.id).where(person.c.role != "service").limit(1)).first() is not None
+        known = self.remembered()
+        if known is None:
+            commits = self._database.commits()
+            with self._database.read() as connection:
+                known = connection.execute(_ANYBODY).first() is not None
+            self._any = commits, known
+        return known
+
+    def remembered(self) -> bool | None:
+        """Return what `any` found, if nobody has committed since; else None. It is quick enough for an event loop."""
+        commits, known = self._any
+        return known if commits is not None and commits == self._database.commits() else None
 
     def list(self, *, now: float) -> tuple[Account, ...]:
         """Return everybody, by name."""

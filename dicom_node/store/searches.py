@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, Table, select
+from sqlalchemy import BindParameter, Connection, Select, Table, bindparam, select
 
 from dicom_node.store.database import Database
 from dicom_node.store.holdings import ATTRIBUTES, OF_SERIES, OF_STUDY, Holdings, Level, objects, whole
@@ -110,17 +110,34 @@ class Searches:
         self._holdings.refresh()
         level = Level(level)
         asked = {keyword: wanted for keyword, wanted in keys.items() if keyword in ATTRIBUTES[level] and alternatives(keyword, wanted)}
-        window, ended = _Window(offset, limit), False
+        window = _Window(offset, limit)
+        with self._database.read() as connection:  # one for all of it: a transaction takes longer to begin than most of what is asked in it
+            ended = _Search(connection).fill(window, level, asked)
+        return Page(found=tuple(window.found), remaining=window.remaining, all_counted=ended, too_broad=not ended and window.left > 0)
+
+
+class _Search:
+    """One search, in a transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def fill(self, window: _Window, level: Level, asked: Mapping[str, Any]) -> bool:
+        """Fill a page; say whether all that is behind it was counted."""
         try:
             {Level.STUDY: self._studies, Level.SERIES: self._series, Level.IMAGE: self._images}[level](asked, window)
-            ended = True
         except TooBroad:
-            pass
-        return Page(found=tuple(window.found), remaining=window.remaining, all_counted=ended, too_broad=not ended and window.left > 0)
+            return False
+        return True
 
     # ---------------------------------------------------------------------------------------------------------- by level
 
     def _studies(self, asked: Mapping[str, Any], window: _Window) -> None:
+        if len(alternatives("StudyInstanceUID", asked.get("StudyInstanceUID"))) in range(1, _LEAST):  # few at most: read with their candidates
+            rows = self._rows(_studies(asked, study_entry.c.id, study_entry.c.attributes))
+            known = {key: whole(OF_STUDY, keys) for key, keys, _ in rows}
+            self._walk([(key, doubt) for key, _, doubt in rows], lambda _: known, _test(asked), window)
+            return
         candidates = self._rows(_studies(asked, study_entry.c.id))
         self._walk([(row[0], row[-1]) for row in candidates], self._read_studies, _test(asked), window)
 
@@ -199,12 +216,10 @@ class Searches:
         return [(key, bool(doubt)) for _, _, key, doubt in sorted(found)]
 
     def _read_studies(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-        rows = self._rows(select(study_entry.c.id, study_entry.c.attributes).where(study_entry.c.id.in_(ids)))
-        return {key: whole(OF_STUDY, keys) for key, keys in rows}
+        return {key: whole(OF_STUDY, keys) for key, keys in self._rows(_STUDIES, ids=ids)}
 
     def _read_series(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
-        both = select(series_entry.c.id, series_entry.c.attributes, study_entry.c.attributes).join(study_entry, _WITH_STUDY)
-        return {key: whole(OF_SERIES, {**keys, **above}) for key, keys, above in self._rows(both.where(series_entry.c.id.in_(ids)))}
+        return {key: whole(OF_SERIES, {**keys, **above}) for key, keys, above in self._rows(_SERIES, ids=ids)}
 
     def _reading_images(self, group: _Group) -> Read:
         """Return what reads objects of a group."""
@@ -216,22 +231,28 @@ class Searches:
                 ids = [row[0] for row in self._rows(select(series_entry.c.id).where(same))]
                 above.update({one["SeriesInstanceUID"]: one for one in self._read_series(ids).values()})
             found = {}
-            for number, table in enumerate(_OBJECTS):
-                columns = (table.c[name] for name in ("id", "series_instance_uid", *_OWN.values(), "header"))
+            for number, wanted in enumerate(_IMAGES):
                 ids = [key for of, key in keys if of == number]
-                for key, series, *own, header in self._rows(select(*columns).where(table.c.id.in_(ids))) if ids else ():
+                for key, series, *own, header in self._rows(wanted, ids=ids) if ids else ():
                     said = whole(IMAGE_KEYWORDS, header) | dict(zip(_OWN, own, strict=True))
                     found[number, key] = said | above[series] if series in above else said
             return found
 
         return read
 
-    def _rows(self, wanted: Select[Any]) -> Sequence[Any]:
-        with self._database.read() as connection:
-            return connection.execute(wanted).all()
+    def _rows(self, wanted: Select[Any], **values: Any) -> Sequence[Any]:
+        return self._connection.execute(wanted, values).all()
 
 
 _OWN = {"SOPClassUID": "sop_class_uid", "SOPInstanceUID": "sop_instance_uid", "AvailableTransferSyntaxUID": "transfer_syntax_uid"}
+_IDS: BindParameter[int] = bindparam("ids", expanding=True)  # statements are made once: making one takes as long as its answer
+_STUDIES = select(study_entry.c.id, study_entry.c.attributes).where(study_entry.c.id.in_(_IDS))
+_SERIES = (
+    select(series_entry.c.id, series_entry.c.attributes, study_entry.c.attributes).join(study_entry, _WITH_STUDY).where(series_entry.c.id.in_(_IDS))
+)
+_IMAGES = tuple(
+    select(*(one.c[name] for name in ("id", "series_instance_uid", *_OWN.values(), "header"))).where(one.c.id.in_(_IDS)) for one in _OBJECTS
+)
 
 
 def _studies(asked: Mapping[str, Any], *columns: Any) -> Select[Any]:

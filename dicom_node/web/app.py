@@ -13,7 +13,7 @@ from dicom_node.web.context import Context
 
 log = structlog.get_logger()
 
-_PARTS = (health, login, api, dicomweb, pages, viewer, ohif, pictures, feedback)
+_PARTS = (dicomweb, health, login, api, pages, viewer, ohif, pictures, feedback)  # a request is compared with the routes in this order
 
 
 def build(context: Context) -> FastAPI:

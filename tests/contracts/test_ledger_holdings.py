@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dicom_node.domain import REJECTION
-from dicom_node.store import Level, holdings
+from dicom_node.store import Level, Store, holdings
 from tests.contracts.arrange import NOW, STUDY, arrive, claimed, finished, judged, result_of, waiting, written
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -203,3 +203,12 @@ def test_any_number_of_unique_keys_is_answered(two):
     assert studies(two, StudyInstanceUID=[*uids, f"{STUDY}.2"]) == ["2"]
     assert studies(two, PatientName=[*uids[:200], "roe*"]) == ["2"]
     assert studies(two, StudyDescription="x" * 100_000) == studies(two, StudyDescription="*" + "x" * 100_000) == []
+
+
+def test_what_another_process_has_received_is_found_at_once(two, storage, address):
+    """What is remembered of the index holds only until somebody commits."""
+    assert (studies(two), studies(two)) == (["1", "2"], ["1", "2"])
+    other = Store.open(storage, address)
+    arrive(other, 1, study=f"{STUDY}.3", **ROE)
+    other.close()
+    assert (studies(two), two.holdings.refresh()) == (["1", "2", "3"], 0)

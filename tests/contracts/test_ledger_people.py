@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select, text
 
 from dicom_node.domain import Rejected
+from dicom_node.store import Store
 from dicom_node.store.tables import event
 
 NOW = 1_700_000_000.0
@@ -40,6 +41,18 @@ def test_a_person_is_added_once(store, anna):
     (one,) = store.people.list(now=NOW)
     assert (one.name, one.role, one.has_password, one.disabled, one.tokens, one.seen_at) == ("anna", "operator", True, False, 0, None)
     assert kinds(store) == ["person added"]
+
+
+def test_that_nobody_is_known_is_remembered_until_somebody_commits(store, storage, address):
+    """Also in another process: from then on this machine alone may no longer do everything. PostgreSQL is asked each time."""
+    assert store.people.any() is False
+    assert store.people.remembered() is (False if store.database.is_sqlite else None)
+    other = Store.open(storage, address)
+    other.people.add("pump", "service", who="root", now=NOW)
+    assert (store.people.remembered(), store.people.any()) == (None, False)
+    other.people.add("anna", "admin", who="root", now=NOW)
+    assert (store.people.remembered(), store.people.any()) == (None, True)
+    other.close()
 
 
 @pytest.mark.parametrize("name", ["", "Anna", "anna@hospital", "local", "a b", "a" * 65, "-a", "a\n", "ann\x00a"])

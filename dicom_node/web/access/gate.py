@@ -83,7 +83,9 @@ class Gate:
         answer = self._objection(scope, headers, seen)
         if answer is None and is_ours(seen.host, self._web):
             try:
-                asking = await run_in_threadpool(self._asking, headers, seen)
+                asking = self._at_once(headers, seen)
+                if asking is None:
+                    asking = await run_in_threadpool(self._asking, headers, seen)
             except Transient as error:
                 answer = told(scope, 503, str(error), error.hint, {"retry-after": "5"})
             else:
@@ -107,6 +109,19 @@ class Gate:
             return told(scope, 403, "a proxy handed this on that the node does not know", "Name its address in web.behind_proxy.")
         return None
 
+    def _at_once(self, headers: Headers, seen: Source) -> Asking | None:
+        """Return who asks where that needs nothing of the ledger but what is remembered of it; None where it has to be asked."""
+        if "authorization" in headers or cookie(headers, session_cookie(secure=seen.secure)):
+            return None
+        if not is_anonymous(self._web):
+            return Asking()
+        known = self._store.people.remembered()
+        return None if known is None else self._without_proof(known)
+
+    def _without_proof(self, somebody_is_known: bool) -> Asking:
+        """Return who asks and shows nothing."""
+        return Asking() if somebody_is_known or not is_anonymous(self._web) else Asking(person=_LOCAL, secret=self._access.secret)
+
     def _asking(self, headers: Headers, seen: Source) -> Asking:
         """Find out who asks; the ledger is asked, so in a thread."""
         now = self._clock()
@@ -118,9 +133,7 @@ class Gate:
         session = self._store.sessions.find(secret, idle_s=self._web.session_idle_s, now=now) if secret else None
         if session and (self._web.local_users if session.local else self._web.oidc):  # else it was begun before the site changed its mind
             return Asking(person=Person(name=session.name, role=Role[session.role.upper()]), secret=secret, logged_in=True)
-        if is_anonymous(self._web) and not self._store.people.any():
-            return Asking(person=_LOCAL, secret=self._access.secret)
-        return Asking()
+        return self._without_proof(not is_anonymous(self._web) or self._store.people.any())
 
     def _bearer(self, shown: str, now: float) -> Person | None:
         if not shown or len(shown) > _TOKEN_CHARACTERS:

@@ -6,7 +6,8 @@ Attributes are known by keyword, each a text, a number, a list of them, or, of a
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -15,6 +16,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 Attributes = Mapping[str, Any]
 
 _NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
+_NOT_AS_TEXT = _NUMBERS | {"PN", "SQ"}
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
@@ -23,7 +25,7 @@ _ROOT = '<?xml version="1.0" encoding="UTF-8"?>\n<NativeDicomModel xmlns="http:/
 
 def json_of(attributes: Attributes) -> dict[str, Any]:
     """Return attributes in the DICOM JSON Model, in the order of their tags."""
-    return {f"{tag:08X}": _element(vr, attributes[keyword]) for tag, vr, keyword in _elements(attributes)}
+    return {tag: _element(vr, attributes[keyword]) for tag, vr, keyword in _elements(attributes)}
 
 
 def json_bytes(found: Iterable[Attributes]) -> bytes:
@@ -41,12 +43,20 @@ def xml_of(attributes: Attributes) -> bytes:
     return f"{_ROOT}{_xml(attributes)}</NativeDicomModel>".encode(errors="replace")
 
 
-def _elements(attributes: Attributes) -> list[tuple[int, str, str]]:
-    known = ((tag_for_keyword(keyword), keyword) for keyword in attributes)
-    return sorted((tag, dictionary_VR(tag).partition(" ")[0], keyword) for tag, keyword in known if tag is not None)
+def _elements(attributes: Attributes) -> Sequence[tuple[str, str, str]]:
+    return _known(tuple(attributes))
+
+
+@lru_cache(256)
+def _known(keywords: tuple[str, ...]) -> Sequence[tuple[str, str, str]]:
+    """Return tag, VR and keyword of each, in the order of their tags; the same for all results of a search."""
+    known = ((tag_for_keyword(keyword), keyword) for keyword in keywords)
+    return sorted((f"{tag:08X}", dictionary_VR(tag).partition(" ")[0], keyword) for tag, keyword in known if tag is not None)
 
 
 def _element(vr: str, value: Any) -> dict[str, Any]:
+    if type(value) is str and value and vr not in _NOT_AS_TEXT:  # most are: a page has thousands of them
+        return {"vr": vr, "Value": [value]}
     values = [_json_value(vr, one) for one in _values(value)]
     return {"vr": vr, "Value": values} if any(one is not None for one in values) else {"vr": vr}
 
@@ -82,7 +92,7 @@ def _number(value: Any) -> Any:
 
 def _xml(attributes: Attributes) -> str:
     return "".join(
-        f'<DicomAttribute tag="{tag:08X}" vr="{vr}" keyword="{keyword}">{_xml_values(vr, attributes[keyword])}</DicomAttribute>'
+        f'<DicomAttribute tag="{tag}" vr="{vr}" keyword="{keyword}">{_xml_values(vr, attributes[keyword])}</DicomAttribute>'
         for tag, vr, keyword in _elements(attributes)
     )
 

@@ -1,7 +1,7 @@
 """Counts requests by the template of their route, their method and their status, on the way out."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +26,7 @@ class Counted:
     def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self._app = app
         self._requests = requests
+        self._templates: Mapping[int, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it."""
@@ -44,21 +45,21 @@ class Counted:
             await self._app(scope, receive, sent)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else _OTHER
-            route = _route(scope)
+            route = self._route(scope)
             self._requests.answered.labels(method, route, str(status)).inc()
             self._requests.took.labels(route).observe(time.perf_counter() - began)
 
+    def _route(self, scope: Scope) -> str:
+        """Return the template of the route that answered; it holds no value that a client gave."""
+        found = getattr(scope.get("route"), "path", None)
+        if found is None:
+            if self._templates is None:  # all routes are there when the first request comes; by identity: the application keeps its endpoints
+                self._templates = {id(one): path for one, path in reversed([*_served(scope)])}
+            found = self._templates.get(id(scope.get("endpoint")))
+        return found if isinstance(found, str) else _OTHER
 
-def _route(scope: Scope) -> str:
-    """Return the template of the route that answered; it holds no value that a client gave."""
-    found = getattr(scope.get("route"), "path", None)
-    if found is None:
-        endpoint = scope.get("endpoint")
-        found = next((path for one, path in _templates(scope) if one is endpoint), None) if endpoint is not None else None
-    return found if isinstance(found, str) else _OTHER
 
-
-def _templates(scope: Scope) -> Iterable[tuple[object, str]]:
+def _served(scope: Scope) -> Iterable[tuple[object, str]]:
     routes = getattr(getattr(scope.get("app"), "router", None), "routes", ())
     for one in routes:
         for place in ("endpoint", "app"):
