@@ -227,11 +227,9 @@ def _values(study: str, what: Scene) -> dict[str, Any]:
     return {
         "base": f"/view/{study}",
         "series": shown.series_instance_uid,
-        "rows": shown.slices[0].rows,
-        "columns": shown.slices[0].columns,
-        "aspect": shown.aspect,
         "slices": [[one.sop_instance_uid, one.frame, one.version, one.number] for one in shown.slices],
-        "edges": [edges(one.plane) for one in shown.slices[:1]][0],
+        "sizes": [[one.columns, one.rows, one.aspect] for one in shown.slices],
+        "edges": [edges(one.plane) for one in shown.slices],
         "window": what.window,
         "presets": {key: (center, width) for key, (_, center, width) in PRESETS.items()},
         "layers": [
