@@ -241,3 +241,13 @@ def _cosines(orientation: str | Sequence[float]) -> list[str]:
 def _decimals(values: Any) -> list[str]:
     """Write numbers as DS holds them: at most 16 characters (PS3.5 Table 6.2-1)."""
     return [f"{float(value):.9g}"[:16] for value in values]
+
+
+def localizer(seed: str) -> list[Dataset]:
+    """Return one series of two axial images and two coronal ones, of another size."""
+    axial = series(seed=seed)[:2]
+    coronal = series(np.zeros((2, 30, 20), np.int16), orientation="coronal", spacing_mm=(2.5, 0.5, 0.7), seed=seed)
+    for number, image in enumerate(coronal, start=20):
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = derived_uid(seed, number)
+        image.InstanceNumber = number
+    return [*axial, *coronal]

@@ -1,5 +1,6 @@
 """The viewer's page and pictures, without a socket and without a browser: what lies where is worked out here from the phantom's geometry."""
 
+import copy
 import io
 import json
 import re
@@ -26,8 +27,10 @@ from highdicom.sr import (
 )
 from PIL import Image
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
 from starlette.testclient import TestClient
 
 from dicom_node.domain import derived_uid
@@ -233,6 +236,74 @@ def test_an_oblique_segmentation_lies_on_its_own_plane_only(tmp_path: Path) -> N
     assert np.argwhere(laid(seg, tmp_path, oblique[4])[..., 3]).min(axis=0).tolist() == [5, 3]
 
 
+def _naming(seg: Dataset, images: Sequence[Dataset]) -> Dataset:
+    """Let every frame say that it was made of all these images."""
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        item = frame.DerivationImageSequence[0]
+        one = item.SourceImageSequence[0]
+        item.SourceImageSequence = [copy.deepcopy(one) for _ in images]
+        for source, image in zip(item.SourceImageSequence, images, strict=True):
+            source.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    return seg
+
+
+def test_a_frame_that_names_several_images_lies_on_those_where_it_is(tmp_path: Path) -> None:
+    """PS3.3 C.7.6.16.2.6: it was derived from all of them, which does not say that it is on each."""
+    images, mask = phantoms.series(seed="several"), np.zeros((8, 24, 20), bool)
+    mask[4, 8:12, 5:9] = True
+    seg = _naming(drawn(images, mask), images)
+    assert [bool(laid(seg, tmp_path, image)[..., 3].any()) for image in images] == [index == 4 for index in range(8)]
+    (tmp_path / "node").mkdir()
+    viewed = Viewed(tmp_path / "node", images, [seg], works=False)
+    what = viewed.scene()
+    (on,) = what["layers"][0]["slices"]["1"]
+    assert what["slices"][on][0] == images[4].SOPInstanceUID
+    viewed.node.close()
+
+
+def test_a_frame_does_not_lie_on_an_image_that_its_plane_crosses_whatever_it_names(tmp_path: Path) -> None:
+    """Also where the image happens to have as many rows and columns."""
+    oblique, axial = phantoms.series(orientation="oblique", seed="named"), phantoms.series(seed="named", number=2)
+    mask = np.zeros((8, 24, 20), bool)
+    mask[:, 5:9, 3:7] = True
+    seg = _naming(drawn(oblique, mask), axial[4:5])
+    assert not laid(seg, tmp_path, axial[4])[..., 3].any()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        ("MaximumFractionalValue", "US", b"\1\0\2\0"),
+        ("PerFrameFunctionalGroupsSequence", "LO", b"what is this"),
+        ("SharedFunctionalGroupsSequence", "LO", b"what is this"),
+    ],
+)
+def test_a_segmentation_that_cannot_be_is_no_fault_of_the_program(tmp_path: Path, keyword: str, vr: str, value: bytes) -> None:
+    """It is left out, and the images are shown without it."""
+    images, mask = phantoms.series(seed="odder"), np.zeros((8, 24, 20), np.float64)
+    mask[4, 8:12, 5:9] = 1
+    seg = drawn(images, mask, kind="FRACTIONAL", fractional_type="PROBABILITY")
+    tag = tag_for_keyword(keyword)
+    seg[tag] = RawDataElement(Tag(tag), vr, len(value), value, 0, False, True)
+    viewed = Viewed(tmp_path, images, [seg], works=False)
+    assert viewed.client.get(f"/view/{viewed.study}").status_code == 200
+    answer = viewed.client.get(f"/view/{viewed.study}/overlay/{seg.SOPInstanceUID}/{images[4].SOPInstanceUID}/1/1.png")
+    assert answer.status_code in (200, 406), answer.text
+    viewed.node.close()
+
+
+def test_nothing_is_laid_over_an_image_that_says_it_is_larger_than_is_shown(tmp_path: Path) -> None:
+    """A header of some bytes must not ask for 17 GB."""
+    images, mask = phantoms.series(seed="huge"), np.zeros((8, 24, 20), bool)
+    mask[4, 8:12, 5:9] = True
+    seg = drawn(images, mask)
+    images[4].Rows = images[4].Columns = 65535
+    viewed = Viewed(tmp_path, images, [seg], works=False)
+    answer = viewed.client.get(f"/view/{viewed.study}/overlay/{seg.SOPInstanceUID}/{images[4].SOPInstanceUID}/1/1.png")
+    assert answer.status_code == 406
+    viewed.node.close()
+
+
 def test_an_outline_is_the_segment_without_its_inside(tmp_path: Path) -> None:
     """A pixel is inside when its four neighbours belong to the segment."""
     images, mask = phantoms.series(seed="outline"), np.zeros((8, 24, 20), bool)
@@ -278,8 +349,24 @@ def test_slices_go_from_head_to_feet(web: Viewed) -> None:
     """Whatever the order in which they came; the letters are of the edges (PS3.3 C.7.6.1.1.1)."""
     what = web.scene()
     assert [uid for uid, *_ in what["slices"]] == [str(one.SOPInstanceUID) for one in reversed(web.images)]
-    assert what["edges"] == ["R", "A", "L", "P"]
-    assert what["aspect"] == pytest.approx(0.8 / 0.7)
+    assert what["edges"] == [["R", "A", "L", "P"]] * 8
+    assert what["sizes"] == [[20, 24, pytest.approx(0.8 / 0.7)]] * 8
+
+
+def test_each_slice_has_its_own_letters_and_its_own_size(tmp_path: Path) -> None:
+    """A localizer: planes that cross in one series, in another size (PS3.3 C.7.6.1.1.1)."""
+    images = phantoms.localizer("scout")
+    axial, coronal = images[:2], images[2:]
+    viewed = Viewed(tmp_path, images, works=False)
+    what = viewed.scene()
+    truth = {str(one.SOPInstanceUID): (letters, rows) for some, letters, rows in ((axial, "RALP", 24), (coronal, "RHLF", 30)) for one in some}
+    assert [("".join(said), size[1]) for said, size in zip(what["edges"], what["sizes"], strict=True)] == [truth[one[0]] for one in what["slices"]]
+    for number, (uid, *_) in enumerate(what["slices"], start=1):
+        page, (letters, rows) = viewed.page(f"?slice={number}"), truth[uid]
+        assert "".join(re.findall(r'class="view-edge view-\w+">(\w)<', page)) == letters
+        height = rows * (0.8 if rows == 24 else 0.5) / 0.7
+        assert float(re.search(r'viewBox="0 0 20 ([0-9.]+)" tabindex', page)[1]) == pytest.approx(height)
+    viewed.node.close()
 
 
 def test_marks_lie_in_the_pixels_of_their_slice(web: Viewed) -> None:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from dicom_node.domain import NodeError
 from dicom_node.web import ohif
+from tests.phantoms import localizer
 from tests.walks.node import wait_for
 from tests.walks.viewed import browser, web_of
 
@@ -51,6 +52,19 @@ def shown(page: Page, index: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- built in
+
+
+def test_the_letters_are_those_of_the_slice_that_is_shown(browser: Browser, tmp_path: Path) -> None:
+    """PS3.3 C.7.6.1.1.1: a localizer has planes that cross in one series, and who goes through it must not read the sides of another one."""
+    with web_of(tmp_path, works=False, images=localizer("walked")) as (address, study):
+        page = opened(browser, f"{address}/view/{study}?slice=1")
+        shown(page, 0)
+        seen = []
+        for index in range(4):
+            shown(page, index)
+            seen.append(("".join(page.locator(".view-edge").all_inner_texts()), page.locator("#stage").get_attribute("viewBox").split()[3][:4]))
+            page.keyboard.press("ArrowDown")
+        assert sorted(seen) == sorted([("RALP", "27.4")] * 2 + [("RHLF", "21.4")] * 2)
 
 
 def test_a_segment_lies_on_its_slices_and_goes_when_it_is_taken_away(browser: Browser, analysed: tuple[str, str]) -> None:

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from pydicom import Dataset
 
 from tests import phantoms
 from tests.orthanc import free_ports
@@ -37,10 +38,10 @@ def drawn_chest() -> np.ndarray:
 
 
 @contextlib.contextmanager
-def web_of(folder: Path, *, works: bool = True, ohif: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Serve a node that holds the drawn study, analysed or not; give its address and the study's UID."""
+def web_of(folder: Path, *, works: bool = True, ohif: Path | None = None, images: Sequence[Dataset] = ()) -> Iterator[tuple[str, str]]:
+    """Serve a node that holds the drawn study, analysed or not, or other images; give its address and the study's UID."""
     node = Node(folder, {"marker": Path(__file__).parent / "models" / "marker"})
-    study = node.receive(phantoms.series(drawn_chest(), spacing_mm=(3.0, 1.2, 1.0), SeriesDescription="Drawn chest"))
+    study = node.receive(images or phantoms.series(drawn_chest(), spacing_mm=(3.0, 1.2, 1.0), SeriesDescription="Drawn chest"))
     if works:
         node.work()
     storage = node.site.config.node.storage

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from dicom_node.web.aside import RETRIEVING
 from dicom_node.web.dicomweb.accept import MediaType
 
 AT_ONCE_BYTES = 1 << 20
@@ -63,7 +63,7 @@ class Streamed(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             piece: bytes | None = self._first if scope["method"] != "HEAD" else None
             while piece and not gone.done():
-                following = asyncio.ensure_future(run_in_threadpool(next, self._pieces, None))  # it is read while this one is sent
+                following = asyncio.ensure_future(RETRIEVING.run(next, self._pieces, None))  # it is read while this one is sent
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 piece = await following
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -6,7 +6,7 @@ image/gif of many frames the frames as one that moves. A report or a key object 
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from dicom_node.domain import SEGMENTATIONS, Unsuitable, is_uid
 from dicom_node.store import Stored
 from dicom_node.web.access import Role, allow
+from dicom_node.web.aside import DRAWING
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb.accept import MediaType, negotiate
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, service_url
@@ -64,8 +65,9 @@ def routes(context: Context) -> list[BaseRoute]:
     resource = _Rendered(context)
     found: list[BaseRoute] = []
     for place in (study, series, instance, f"{instance}/frames/{{frames}}"):
-        found.append(Route(f"{place}/rendered", allow(Role.VIEWER, _answered(resource.rendered), "dicomweb.read"), methods=["GET"]))
-        found.append(Route(f"{place}/thumbnail", allow(Role.VIEWER, _answered(resource.thumbnail), "dicomweb.read"), methods=["GET"]))
+        for name, endpoint in (("rendered", resource.rendered), ("thumbnail", resource.thumbnail)):
+            guarded = allow(Role.VIEWER, DRAWING.answers(_answered(endpoint)), "dicomweb.read")
+            found.append(Route(f"{place}/{name}", guarded, methods=["GET"]))
     return found
 
 
@@ -151,7 +153,7 @@ class _Rendered:
         boundary = secrets.token_hex(16)
         parts = self._parts(service_url(request), wanted, chosen, how, boundary)
         said = f'multipart/related; type="{chosen.name}"; boundary={boundary}'
-        return StreamingResponse(parts, media_type=said, headers=_SECURE)
+        return StreamingResponse(_drawn_aside(parts), media_type=said, headers=_SECURE)
 
     def _parts(
         self, url: str, wanted: Sequence[tuple[Stored, Sequence[int] | None]], chosen: MediaType, how: Asked, boundary: str
@@ -224,6 +226,11 @@ def representative_frame(source: Source) -> int:
     """Return the number of the frame that stands for all (Representative Frame Number, else the middle one), from 1."""
     said = source.header.get("RepresentativeFrameNumber")
     return said if isinstance(said, int) and 1 <= said <= source.frames else source.frames // 2 + 1
+
+
+async def _drawn_aside(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (part := await DRAWING.run(next, parts, None)) is not None:
+        yield part
 
 
 def _chosen(request: Request, offers: Sequence[MediaType]) -> MediaType:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from dicom_node.domain import Unsuitable
 from dicom_node.store import Level, Store, Stored
 from dicom_node.web.access import Role, allow
+from dicom_node.web.aside import RETRIEVING
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb import bulkdata, frames
 from dicom_node.web.dicomweb.accept import Choice, MediaType, choices
@@ -60,7 +61,7 @@ def _route(path: str, store: Store, endpoint: Callable[[Request, Store], Respons
         except Unreadable as error:
             raise HTTPException(406, f"An object cannot be taken apart: {error}") from error
 
-    return Route(path, allow(Role.VIEWER, answered, "dicomweb.read"), methods=["GET"])
+    return Route(path, allow(Role.VIEWER, RETRIEVING.answers(answered), "dicomweb.read"), methods=["GET"])
 
 
 # ---------------------------------------------------------------------------------------------------------------- objects

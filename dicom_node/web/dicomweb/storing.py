@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import structlog
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import is_ae_title
 from dicom_node.web.access import Role, allow, person
+from dicom_node.web.aside import STORING
 from dicom_node.web.context import Bringing, Context
 from dicom_node.web.dicomweb import model
 from dicom_node.web.dicomweb.accept import MediaType, negotiate
@@ -25,7 +25,7 @@ from dicom_node.web.dicomweb.stored import Answer, Stored, answer
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, service_url
 
 _JSON, _PLAIN_JSON, _XML = (MediaType(name=f"application/{name}") for name in ("dicom+json", "json", "dicom+xml"))
-_PIECE_BYTES = 1 << 20  # are gathered before a thread of the pool is asked to take them
+_PIECE_BYTES = 1 << 20  # are gathered before a thread is asked to take them
 _RETRY_AFTER_S = 60
 _DICOM = "application/dicom"
 _UID = re.compile(r"[0-9.]{1,64}")
@@ -129,7 +129,7 @@ class _Storing:
             return Response(status_code=400)  # nobody hears it
         finally:
             self._under_way -= 1
-            await asyncio.shield(run_in_threadpool(upload.drop))
+            await asyncio.shield(STORING.run(upload.drop))
         self._tell(request, upload.stored, "whole")
         return _response(request, answer(upload.stored, service_url(request)))
 
@@ -155,10 +155,10 @@ class _Storing:
             gathered.append(chunk)
             size += len(chunk)
             if size >= _PIECE_BYTES:
-                await run_in_threadpool(upload.feed, b"".join(gathered))
+                await STORING.run(upload.feed, b"".join(gathered))
                 gathered, size = [], 0
-        await run_in_threadpool(upload.feed, b"".join(gathered))
-        await run_in_threadpool(upload.finish)
+        await STORING.run(upload.feed, b"".join(gathered))
+        await STORING.run(upload.finish)
 
     def _tell(self, request: Request, stored: Stored, ended: str) -> None:
         kept = sum(not one.status for one in stored.outcomes)

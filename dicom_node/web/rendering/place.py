@@ -8,6 +8,7 @@ import numpy as np
 from pydicom import Dataset
 
 from dicom_node.web.rendering.grey import group
+from dicom_node.web.rendering.source import UNREADABLE
 
 Array = np.ndarray[Any, Any]
 _STRAIGHT = 0.05  # pixels that a row may wander from one side of an image to the other
@@ -52,16 +53,16 @@ class Plane:
 
 def plane(header: Dataset, index: int = 0) -> Plane | None:
     """Return where a frame lies, None where its header does not say it."""
-    position = group(header, index, "PlanePositionSequence") or header
-    orientation = group(header, index, "PlaneOrientationSequence") or header
-    measures = group(header, index, "PixelMeasuresSequence") or header
     try:
+        position = group(header, index, "PlanePositionSequence") or header
+        orientation = group(header, index, "PlaneOrientationSequence") or header
+        measures = group(header, index, "PixelMeasuresSequence") or header
         at = np.array([float(one) for one in position.ImagePositionPatient])
         cosines = np.array([float(one) for one in orientation.ImageOrientationPatient])
         between_rows, between_columns = (float(one) for one in measures.PixelSpacing)
         thickness = float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 0)
         return _plane(at, cosines, (between_rows, between_columns), abs(thickness))
-    except (AttributeError, TypeError, ValueError):
+    except UNREADABLE:
         return None
 
 

@@ -13,7 +13,7 @@ from dicom_node.domain import SEGMENTATIONS, Unsuitable
 from dicom_node.web.rendering.colour import PALETTE, Colour, from_lab
 from dicom_node.web.rendering.grey import group
 from dicom_node.web.rendering.place import Plane, moved, plane
-from dicom_node.web.rendering.source import UNREADABLE, Source, opened, stored
+from dicom_node.web.rendering.source import MOST_PIXELS, UNREADABLE, Source, opened, stored
 
 Array = np.ndarray[Any, Any]
 _MOST_SEGMENTS = 1024  # that are looked at
@@ -40,6 +40,18 @@ class Frame:
     segment: int  # 0: all of a label map
     images: frozenset[tuple[str, int]]  # SOP Instance UID and frame number, 0: all of them
     plane: Plane | None
+
+    def is_of(self, sop_instance_uid: str, frame: int, at: Plane | None) -> bool:
+        """Say whether it names an image as its source, and lies in that image's plane.
+
+        One that names several was made of all of them, and lies on those that are where it is; of a single one its word counts.
+        """
+        if {(sop_instance_uid, 0), (sop_instance_uid, frame)}.isdisjoint(self.images):
+            return False
+        if self.plane is None or at is None:
+            return True
+        thickest_mm = max(self.plane.thickness_mm, at.thickness_mm, 2 * _NEAR_MM)
+        return self.plane.is_parallel(at) and (len(self.images) == 1 or at.distance_mm(self.plane.position_mm) <= thickest_mm / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,8 +119,9 @@ def segmentation(path: Path) -> Segmentation:
 
 def over(given: Segmentation, under: Under) -> tuple[Frame, ...]:
     """Return the frames that lie on an image: those that name it as their source, else those in its plane."""
-    named = tuple(one for one in given.frames if {(under.sop_instance_uid, 0), (under.sop_instance_uid, under.frame)} & one.images)
-    if named or under.plane is None or under.frame_of_reference_uid != given.frame_of_reference_uid:
+    named = tuple(one for one in given.frames if one.is_of(under.sop_instance_uid, under.frame, under.plane))
+    same_space = given.frame_of_reference_uid and under.frame_of_reference_uid == given.frame_of_reference_uid
+    if named or under.plane is None or not same_space:
         return named
     near: dict[int, tuple[float, Frame]] = {}
     for one in given.frames:
@@ -125,9 +138,20 @@ def overlay(given: Segmentation, under: Under, numbers: Collection[int], *, outl
 
     Raises
     ------
-    Unsuitable: the pixels cannot be read.
+    Unsuitable: the pixels cannot be read, or the image is larger than is shown.
     FileNotFoundError: the file is gone.
     """
+    if not 0 < under.rows * under.columns <= MOST_PIXELS:
+        raise Unsuitable("an image is larger than is shown", hint="Retrieve the object itself.")
+    try:
+        return _overlay(given, under, numbers, outline)
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise Unsuitable("a segmentation cannot be understood", hint="Retrieve the object itself.") from error
+
+
+def _overlay(given: Segmentation, under: Under, numbers: Collection[int], outline: bool) -> Array:
     found = np.zeros((under.rows, under.columns, 4), np.uint8)
     for one in over(given, under):
         if one.segment and one.segment not in numbers:

@@ -49,7 +49,7 @@ _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
 _INFLATED_BYTES = 2**28  # of a deflated file
 _DEFERRED_BYTES = 2**24  # of one element of a header: a longer one is not read
-_FRAME_BYTES = 2**28  # as stored
+MOST_PIXELS = 2**26  # of a frame
 _CODED_BESIDES_BYTES = 2**20
 _DECODED_BYTES = 4  # of a sample
 _MOST_FRAMES = 65536
@@ -197,7 +197,7 @@ def _check(source: Source, index: int) -> None:
     samples, bits = source.samples, source.allocated
     if min(source.rows, source.columns) < 1 or samples not in (1, 3) or bits not in (1, 8, 16, 32, 64):
         raise ValueError("pixels of a kind that is not shown")
-    if source.rows * source.columns * samples * _DECODED_BYTES > _FRAME_BYTES:
+    if source.rows * source.columns * samples > MOST_PIXELS:
         raise ValueError("a frame larger than is shown")
     if samples == 3 and (str(source.header.PhotometricInterpretation) not in _COLOURS or bits not in (8, 16)):
         raise ValueError("pixels in a colour space that is not shown")

@@ -8,6 +8,7 @@
   const find = (selector) => main.querySelector(selector);
   const stage = find("#stage"), slider = find("#slider"), place = find("#place"), told = find("#window"), shapes = find("#shapes");
   const image = stage.querySelector(".view-image"), overlays = [...stage.querySelectorAll(".view-overlay")];
+  const letters = [...main.querySelectorAll(".view-edge")];  // left, top, right, bottom
   const opacity = find("#opacity"), edge = find("#edge");
   const loading = new Map();
   let scene, index = Number(main.dataset.slice), preset = main.dataset.window, own = null, direction = 1, shown = 0;
@@ -54,6 +55,7 @@
     tell();
     await Promise.all(wanted.map(load));
     if (mine !== shown) return;  // somebody has moved on
+    fit();
     put(image, wanted[0]);
     overlays.forEach((element, number) => put(element, wanted[number + 1]));
     draw();
@@ -81,6 +83,18 @@
     if (preset) query.set("window", preset); else query.delete("window");
     query.delete("hide");
     history.replaceState(null, "", `?${query}`);
+  }
+
+  // Slices of one series may lie in several planes, as those of a localizer do: each has its own size and its own sides of the patient.
+  function fit() {
+    const [columns, rows, aspect] = scene.sizes[index];
+    stage.setAttribute("viewBox", `0 0 ${columns} ${rows * aspect}`);
+    for (const one of [image, ...overlays]) {
+      one.setAttribute("width", columns);
+      one.setAttribute("height", rows * aspect);
+    }
+    shapes.setAttribute("transform", `scale(1 ${aspect})`);
+    letters.forEach((one, number) => { one.textContent = scene.edges[index][number]; });
   }
 
   function draw() {

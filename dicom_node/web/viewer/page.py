@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from dicom_node.domain import Unsuitable, is_uid
 from dicom_node.store import Stored
 from dicom_node.web.access import Role, allow
+from dicom_node.web.aside import DRAWING
 from dicom_node.web.context import Context
 from dicom_node.web.ohif import is_here
 from dicom_node.web.pages import static
@@ -56,7 +57,7 @@ class Viewer:
         """Return the page and what belongs to it."""
 
         def seen(path: str, endpoint: Callable[[Request], Response]) -> Route:
-            return Route(path, allow(Role.VIEWER, _answered(endpoint)), methods=["GET"])
+            return Route(path, allow(Role.VIEWER, DRAWING.answers(_answered(endpoint))), methods=["GET"])
 
         return [
             seen("/view/{study}", self.page),
@@ -227,11 +228,9 @@ def _values(study: str, what: Scene) -> dict[str, Any]:
     return {
         "base": f"/view/{study}",
         "series": shown.series_instance_uid,
-        "rows": shown.slices[0].rows,
-        "columns": shown.slices[0].columns,
-        "aspect": shown.aspect,
         "slices": [[one.sop_instance_uid, one.frame, one.version, one.number] for one in shown.slices],
-        "edges": [edges(one.plane) for one in shown.slices[:1]][0],
+        "sizes": [[one.columns, one.rows, one.aspect] for one in shown.slices],
+        "edges": [edges(one.plane) for one in shown.slices],
         "window": what.window,
         "presets": {key: (center, width) for key, (_, center, width) in PRESETS.items()},
         "layers": [

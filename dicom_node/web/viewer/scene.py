@@ -98,7 +98,8 @@ def on_slices(given: Segmentation, shown: Stack) -> dict[int, list[int]]:
     found: dict[int, set[int]] = {}
     same_space = given.frame_of_reference_uid and given.frame_of_reference_uid == shown.frame_of_reference_uid
     for frame in given.frames:
-        places = {shown.places[image] for image in frame.images if image in shown.places}
+        named = (shown.places[image] for image in frame.images if image in shown.places)
+        places = {place for place in named if frame.is_of((one := shown.slices[place]).sop_instance_uid, one.frame, one.plane)}
         if not places and same_space:
             places = _in_plane(frame, shown)
         for number in (frame.segment,) if frame.segment else given.colours:
@@ -107,10 +108,9 @@ def on_slices(given: Segmentation, shown: Stack) -> dict[int, list[int]]:
 
 
 def _in_plane(frame: Frame, shown: Stack) -> set[int]:
-    first = shown.slices[0].plane
-    if frame.plane is None or first is None or not frame.plane.is_parallel(first):
+    if frame.plane is None:
         return set()
-    nearest = shown.nearest(frame.plane.position_mm)
+    nearest = shown.nearest(frame.plane.position_mm, frame.plane)
     return set() if nearest is None else {nearest}
 
 
@@ -166,7 +166,7 @@ def _shape(mark: Mark, shown: Stack, label: str) -> Shape | None:
         points = tuple(zip(mark.points[::2], mark.points[1::2], strict=False))
         return None if index is None or not points else Shape(kind=mark.kind, points=points, label=label, slice=index)
     places = np.array(mark.points[: len(mark.points) // 3 * 3]).reshape(-1, 3)
-    if mark.sop_instance_uid != shown.frame_of_reference_uid or not len(places):
+    if not mark.sop_instance_uid or mark.sop_instance_uid != shown.frame_of_reference_uid or not len(places):
         return None
     index = shown.nearest(places.mean(axis=0))
     on = shown.slices[index].plane if index is not None else None

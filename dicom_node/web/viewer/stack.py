@@ -33,6 +33,11 @@ class Slice:
     columns: int
     plane: Plane | None
 
+    @property
+    def aspect(self) -> float:
+        """How much higher than wide a pixel is."""
+        return self.plane.spacing_mm[0] / self.plane.spacing_mm[1] if self.plane else 1.0
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stack:
@@ -42,12 +47,6 @@ class Stack:
     modality: str
     frame_of_reference_uid: str
     slices: tuple[Slice, ...]
-
-    @property
-    def aspect(self) -> float:
-        """How much higher than wide a pixel is."""
-        first = self.slices[0].plane
-        return first.spacing_mm[0] / first.spacing_mm[1] if first else 1.0
 
     @cached_property
     def places(self) -> Mapping[tuple[str, int], int]:
@@ -66,9 +65,10 @@ class Stack:
             frame_of_reference_uid=self.frame_of_reference_uid,
         )
 
-    def nearest(self, point_mm: Any, normal: Any = None) -> int | None:
-        """Return the slice, from 0, on which a point of the patient is, None where it is between or beyond them."""
+    def nearest(self, point_mm: Any, like: Plane | None = None) -> int | None:
+        """Return the slice, from 0, on which a point of the patient is, None where it is between or beyond them; like: of those parallel to it."""
         planes = [(index, one.plane) for index, one in enumerate(self.slices) if one.plane is not None]
+        planes = [(index, found) for index, found in planes if like is None or found.is_parallel(like)]
         away = [(found.distance_mm(point_mm), found.thickness_mm, index) for index, found in planes]
         best = min(away, default=None)
         return best[2] if best and best[0] <= (best[1] or 1.0) / 2 + 1e-3 else None
