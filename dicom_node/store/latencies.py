@@ -15,7 +15,8 @@ from sqlalchemy import Connection, select, update
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event
 from dicom_node.store.reading import begun, pass_on, read_on
-from dicom_node.store.tables import delivery, job, latency, study
+from dicom_node.store.tables import delivery, job, study
+from dicom_node.store.watching import latency
 
 BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 _READER = "latencies"

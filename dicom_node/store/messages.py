@@ -10,7 +10,7 @@ from dicom_node.domain import MESSAGE_TRANSITIONS, Message, MessageState, Troubl
 from dicom_node.store.database import Database, unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.reading import begun, pass_on, read_on
-from dicom_node.store.tables import message, trouble
+from dicom_node.store.watching import message, trouble
 
 _KEPT_S = 30 * 86400.0  # after its end
 

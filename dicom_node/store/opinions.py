@@ -1,20 +1,16 @@
 """The tables of what readers say, beside those of the walk."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table
 
-from dicom_node.store.tables import Sentence, metadata
-
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_Uid = String(64)
-_Moment = Float(53)  # seconds since the epoch
+from dicom_node.store.columns import Id, Moment, Sentence, Uid, metadata
 
 feedback = Table(
     "feedback",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("job_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),  # none: the study was purged
-    Column("result_id", _Id, ForeignKey("result.id", ondelete="SET NULL")),  # the report
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("id", Id, primary_key=True),
+    Column("job_id", Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),  # none: the study was purged
+    Column("result_id", Id, ForeignKey("result.id", ondelete="SET NULL")),  # the report
+    Column("study_instance_uid", Uid, nullable=False, index=True),
     Column("analysis", String(64), nullable=False, index=True),  # the job's identity
     Column("model", String(40), nullable=False),
     Column("model_version", String(16), nullable=False),
@@ -23,19 +19,19 @@ feedback = Table(
     Column("commented", Boolean, nullable=False),
     Column("who", Sentence, nullable=False),
     Column("display_name", Sentence, nullable=False),
-    Column("at", _Moment, nullable=False),
+    Column("at", Moment, nullable=False),
     sqlite_autoincrement=True,
 )
 
 verification = Table(
     "verification",
     metadata,
-    Column("feedback_id", _Id, ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
-    Column("job_id", _Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("feedback_id", Id, ForeignKey("feedback.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("job_id", Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("study_instance_uid", Uid, nullable=False, index=True),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),  # while it is held: when the lease ends
+    Column("not_before", Moment, nullable=False),  # while it is held: when the lease ends
     Column("holder", Sentence, nullable=False),
     Column("reason", Sentence, nullable=False),
     Index("ix_verification_state_not_before", "state", "not_before"),

@@ -120,8 +120,9 @@ class Overview:
     def deliveries(self, *, limit: int, offset: int = 0, state: DeliveryState | None = None, name: str = "") -> tuple[Delivery, ...]:
         """Return deliveries, newest first."""
         conditions = [*([delivery.c.state == state] if state else []), *([delivery.c.destination == name] if name else [])]
-        with self._database.read() as connection:
-            return deliveries_of(connection, *conditions, newest_first=True, limit=limit, offset=offset)
+        page = select(delivery.c.id).where(*conditions).order_by(delivery.c.id.desc()).limit(limit).offset(offset)
+        with self._database.read() as connection:  # numbers first: not all deliveries are sorted with their results for the page at the top
+            return deliveries_of(connection, delivery.c.id.in_(list(connection.execute(page).scalars())), newest_first=True)
 
     def stuck(self, now: float) -> tuple[Stuck, ...]:
         """Return what waits longer than it should."""
@@ -160,7 +161,7 @@ class Overview:
             select(event.c.id, event.c.at).order_by(event.c.id.desc()).limit(1),
             select(func.sum(job.c.progress), func.count()).where(job.c.state == JobState.IN_PROGRESS),
             select(func.sum(study.c.changes), func.count()).where(study.c.state == StudyState.OPEN),
-            select(func.sum(retrieval.c.held), func.count()).where(retrieval.c.state == RetrievalState.RUNNING),
+            select(func.sum(retrieval.c.held), func.count()).where(retrieval.c.ended_at.is_(None), retrieval.c.state == RetrievalState.RUNNING),
             select(func.max(quarantine.c.id)),
             select(func.sum(destination.c.failures), func.max(destination.c.succeeded_at)),
         )
@@ -193,32 +194,37 @@ def _has_job(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(job.c.study_instance_uid == _OF_STUDY, *conditions)
 
 
+def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column by which no row is looked up: an index of states leads to the rows of all studies, and is gone through anew for each study."""
+    return column.concat("")
+
+
 def _has_delivery(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(result.c.study_instance_uid == _OF_STUDY, delivery.c.result_id == result.c.id, *conditions)
 
 
 def _reached(step: Step) -> ColumnElement[bool]:
     """Return what holds of a study that came to a step."""
-    taken = delivery.c.state.in_([DeliveryState.SENT, DeliveryState.COMMITTED])
+    taken = _plain(delivery.c.state).in_([DeliveryState.SENT, DeliveryState.COMMITTED])
     return {
         Step.RECEIVED: true(),
         Step.COMPLETE: study.c.completed_at.is_not(None),
         Step.MATCHED: _has_job(),
         Step.RUNNING: _has_job(job.c.started_at.is_not(None)),
         Step.DELIVERED: _has_delivery(taken),
-        Step.COMMITTED: _has_delivery(delivery.c.state == DeliveryState.COMMITTED),
+        Step.COMMITTED: _has_delivery(_plain(delivery.c.state) == DeliveryState.COMMITTED),
     }[step]
 
 
 def _waits(step: Step, committing: Sequence[str]) -> ColumnElement[bool]:
     """Return what holds of a study that came to a step and waits for the next one."""
-    unsent = delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD])
-    uncommitted = delivery.c.state == DeliveryState.SENT, delivery.c.destination.in_(sorted(committing))
+    unsent = _plain(delivery.c.state).in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD])
+    uncommitted = _plain(delivery.c.state) == DeliveryState.SENT, _plain(delivery.c.destination).in_(sorted(committing))
     return {
         Step.RECEIVED: study.c.state != StudyState.COMPLETE,
-        Step.COMPLETE: and_(study.c.state == StudyState.COMPLETE, ~_has_job()),
-        Step.MATCHED: _has_job(job.c.state == JobState.SCHEDULED),
-        Step.RUNNING: or_(_has_job(job.c.state == JobState.IN_PROGRESS), _has_delivery(unsent)),
+        Step.COMPLETE: and_(_plain(study.c.state) == StudyState.COMPLETE, ~_has_job()),
+        Step.MATCHED: _has_job(_plain(job.c.state) == JobState.SCHEDULED),
+        Step.RUNNING: or_(_has_job(_plain(job.c.state) == JobState.IN_PROGRESS), _has_delivery(unsent)),
         Step.DELIVERED: _has_delivery(*uncommitted),
         Step.COMMITTED: false(),
     }[step]

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from dicom_node.domain import PERSON_ROLES, SCOPES, Account, Bearer, Rejected, Transient, is_person_name
+from dicom_node.store.accounts import access_token, person, web_session
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event, note
-from dicom_node.store.tables import access_token, person, web_session
 
 TOKEN_PREFIX = "dn1_"  # noqa: S105 — so that a token that was lost in a file is recognised for what it is
 _SEEN_EVERY_S = 60.0

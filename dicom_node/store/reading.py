@@ -8,7 +8,8 @@ from sqlalchemy import Connection, func, select, text, update
 
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.journal import Event
-from dicom_node.store.tables import event, reading
+from dicom_node.store.tables import event
+from dicom_node.store.watching import reading
 
 
 def begun(database: Database, name: str) -> int:

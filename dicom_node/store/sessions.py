@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from dicom_node.domain import Transient
+from dicom_node.store.accounts import person, web_session
 from dicom_node.store.database import Database
 from dicom_node.store.journal import Event, note
 from dicom_node.store.people import digest
-from dicom_node.store.tables import person, web_session
 
 _SEEN_EVERY_S = 30.0  # a page that is looked at is not a write each time
 _MOST = 20  # of one person; the oldest goes

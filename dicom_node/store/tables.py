@@ -1,48 +1,23 @@
-"""The ledger's tables. A change here is a migration in `migrations/versions`, and a test holds the two together."""
+"""The ledger's tables of the walk. A change here is a migration in `migrations/versions`, and a test holds the two together."""
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Dialect, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, false, text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table, Text, false, text
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-    }
-)
-
-
-class Sentence(TypeDecorator[str]):
-    """Text that a peer, a model or an operating system may have worded: what a database cannot hold (NUL, half a surrogate) is left out."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Return the text as both databases take it."""
-        return None if value is None else value.replace("\0", "").encode(errors="replace").decode()
-
-
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_Uid = String(64)
-_Ae = String(16)
-_Key = String(64)
-_Moment = Float(53)  # seconds since the epoch
+from dicom_node.store.columns import Ae, Id, Key, Moment, Sentence, Uid, metadata
 
 instance = Table(
     "instance",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("sop_instance_uid", _Uid, nullable=False),
-    Column("sop_class_uid", _Uid, nullable=False),
-    Column("transfer_syntax_uid", _Uid, nullable=False),
-    Column("study_instance_uid", _Uid, nullable=False),
-    Column("series_instance_uid", _Uid, nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("transfer_syntax_uid", Uid, nullable=False),
+    Column("study_instance_uid", Uid, nullable=False),
+    Column("series_instance_uid", Uid, nullable=False),
     Column("path", String(200), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("calling_ae", _Ae, nullable=False),
-    Column("received_at", _Moment, nullable=False),
+    Column("calling_ae", Ae, nullable=False),
+    Column("received_at", Moment, nullable=False),
     Column("header", JSON, nullable=False),
     Column("version", Integer, nullable=False),
     Column("current", Boolean, nullable=False),
@@ -63,14 +38,14 @@ instance = Table(
 study = Table(
     "study",
     metadata,
-    Column("study_instance_uid", _Uid, primary_key=True),
+    Column("study_instance_uid", Uid, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("revision", Integer, nullable=False),  # how often it was judged complete
     Column("changes", Integer, nullable=False),  # how often its content changed: the guard of "complete and jobs exist"
-    Column("first_received_at", _Moment, nullable=False),
-    Column("last_received_at", _Moment, nullable=False),
-    Column("look_at", _Moment, nullable=False),  # when to judge it next, while it is OPEN
-    Column("completed_at", _Moment),
+    Column("first_received_at", Moment, nullable=False),
+    Column("last_received_at", Moment, nullable=False),
+    Column("look_at", Moment, nullable=False),  # when to judge it next, while it is OPEN
+    Column("completed_at", Moment),
     Column("why", Sentence, nullable=False),
     Column("indexed", Integer, nullable=False, server_default=text("-1")),  # the `changes` that the index has seen; below 0: it has to look
     Index("ix_study_state_look_at", "state", "look_at"),
@@ -82,19 +57,19 @@ study = Table(
 study_entry = Table(
     "study_entry",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("study_instance_uid", _Uid, nullable=False, unique=True),
-    Column("patient_id", _Key, nullable=False, index=True),
-    Column("issuer_of_patient_id", _Key, nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("study_instance_uid", Uid, nullable=False, unique=True),
+    Column("patient_id", Key, nullable=False, index=True),
+    Column("issuer_of_patient_id", Key, nullable=False),
     Column("patient_name", Sentence, nullable=False),
-    Column("patient_birth_date", _Key, nullable=False),
-    Column("patient_sex", _Key, nullable=False),
-    Column("study_date", _Key, nullable=False, index=True),
-    Column("study_time", _Key, nullable=False),
-    Column("accession_number", _Key, nullable=False, index=True),
-    Column("study_id", _Key, nullable=False),
+    Column("patient_birth_date", Key, nullable=False),
+    Column("patient_sex", Key, nullable=False),
+    Column("study_date", Key, nullable=False, index=True),
+    Column("study_time", Key, nullable=False),
+    Column("accession_number", Key, nullable=False, index=True),
+    Column("study_id", Key, nullable=False),
     Column("referring_physician_name", Sentence, nullable=False),
-    Column("study_description", _Key, nullable=False),
+    Column("study_description", Key, nullable=False),
     Column("modalities_in_study", Sentence, nullable=False),
     Column("sop_classes_in_study", Sentence, nullable=False),
     Column("series", Integer, nullable=False),  # how many
@@ -106,12 +81,12 @@ study_entry = Table(
 series_entry = Table(
     "series_entry",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("study_instance_uid", _Uid, nullable=False),
-    Column("series_instance_uid", _Uid, nullable=False, index=True),
-    Column("modality", _Key, nullable=False),
-    Column("series_description", _Key, nullable=False),
-    Column("body_part_examined", _Key, nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("study_instance_uid", Uid, nullable=False),
+    Column("series_instance_uid", Uid, nullable=False, index=True),
+    Column("modality", Key, nullable=False),
+    Column("series_description", Key, nullable=False),
+    Column("body_part_examined", Key, nullable=False),
     Column("attributes", JSON, nullable=False),
     Index("uq_series_entry_series", "study_instance_uid", "series_instance_uid", unique=True),
     sqlite_autoincrement=True,
@@ -120,33 +95,33 @@ series_entry = Table(
 job = Table(
     "job",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("identity", String(64), nullable=False, unique=True),
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("study_instance_uid", Uid, nullable=False, index=True),
     Column("revision", Integer, nullable=False),
     Column("model", String(40), nullable=False),
     Column("model_version", String(16), nullable=False),
-    Column("device_uid", _Uid, nullable=False),
+    Column("device_uid", Uid, nullable=False),
     Column("repeat", Integer, nullable=False),
     Column("inputs", JSON, nullable=False),
     Column("why", Sentence, nullable=False),
     Column("deliver", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("due", _Moment, nullable=False),  # the order of claims: creation plus what its priority waits
+    Column("due", Moment, nullable=False),  # the order of claims: creation plus what its priority waits
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("lease_until", _Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("lease_until", Moment),
     Column("worker", Sentence, nullable=False),
     Column("progress", Float, nullable=False),
     Column("note", Sentence, nullable=False),
     Column("reason", Sentence, nullable=False),
     Column("discontinuation", String(16)),
     Column("cancel_requested", Boolean, nullable=False),
-    Column("started_at", _Moment),
-    Column("ended_at", _Moment),
-    Column("predecessor_id", _Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
+    Column("started_at", Moment),
+    Column("ended_at", Moment),
+    Column("predecessor_id", Id, ForeignKey("job.id", ondelete="SET NULL"), index=True),
     Column("short", Sentence, nullable=False, server_default=text("''")),  # which images were known to be missing
     Column("priors", JSON),  # which earlier studies it waits for, and what came of it; none: it asks for none
     Column("priors_state", String(16), nullable=False, server_default=text("''")),
@@ -159,14 +134,14 @@ job = Table(
 result = Table(
     "result",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("job_id", _Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("id", Id, primary_key=True),
+    Column("job_id", Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("kind", String(16), nullable=False),
-    Column("sop_class_uid", _Uid, nullable=False),
-    Column("sop_instance_uid", _Uid, nullable=False, unique=True),
-    Column("series_instance_uid", _Uid, nullable=False),
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
-    Column("transfer_syntax_uid", _Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False, unique=True),
+    Column("series_instance_uid", Uid, nullable=False),
+    Column("study_instance_uid", Uid, nullable=False, index=True),
+    Column("transfer_syntax_uid", Uid, nullable=False),
     Column("path", String(200), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("problem", Sentence, nullable=False),
@@ -177,16 +152,16 @@ result = Table(
 delivery = Table(
     "delivery",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("result_id", _Id, ForeignKey("result.id", ondelete="CASCADE"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("result_id", Id, ForeignKey("result.id", ondelete="CASCADE"), nullable=False),
     Column("destination", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("lease_until", _Moment),
+    Column("created_at", Moment, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("lease_until", Moment),
     Column("sender", Sentence, nullable=False),
-    Column("sent_at", _Moment),
+    Column("sent_at", Moment),
     Column("status", Integer),
     Column("reason", Sentence, nullable=False),
     Index("uq_delivery_result_destination", "result_id", "destination", unique=True),
@@ -200,8 +175,8 @@ destination = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("failures", Integer, nullable=False),  # in a row; above 0 the circuit is open until `not_before`
-    Column("not_before", _Moment, nullable=False),
-    Column("succeeded_at", _Moment),
+    Column("not_before", Moment, nullable=False),
+    Column("succeeded_at", Moment),
     Column("reason", Sentence, nullable=False),
 )
 
@@ -209,31 +184,31 @@ worker = Table(
     "worker",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("started_at", _Moment, nullable=False),
-    Column("seen_at", _Moment, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
     Column("models", JSON, nullable=False),
 )
 
 quarantine = Table(
     "quarantine",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("at", _Moment, nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("at", Moment, nullable=False),
     Column("path", String(200), nullable=False),
     Column("source", Sentence, nullable=False),  # calling AE, "import", or the model that made it
     Column("sop_instance_uid", String(64), nullable=False),
     Column("study_instance_uid", String(64), nullable=False),
     Column("reason", Sentence, nullable=False),
-    Column("job_id", _Id),
+    Column("job_id", Id),
 )
 
 event = Table(
     "event",
     metadata,
-    Column("id", _Id, primary_key=True),
-    Column("at", _Moment, nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("at", Moment, nullable=False),
     Column("study_instance_uid", String(64), nullable=False, index=True),
-    Column("job_id", _Id, index=True),
+    Column("job_id", Id, index=True),
     Column("kind", String(32), nullable=False),
     Column("who", Sentence, nullable=False),
     Column("why", Sentence, nullable=False),
@@ -249,17 +224,17 @@ tombstone = Table(
 commitment = Table(
     "commitment",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("role", String(3), nullable=False),
-    Column("transaction_uid", _Uid, nullable=False, index=True),
+    Column("transaction_uid", Uid, nullable=False, index=True),
     Column("peer", Text, nullable=False),
-    Column("ae_title", _Ae, nullable=False),
+    Column("ae_title", Ae, nullable=False),
     Column("state", String(16), nullable=False),
-    Column("requested_at", _Moment, nullable=False),
-    Column("deadline", _Moment, nullable=False),
+    Column("requested_at", Moment, nullable=False),
+    Column("deadline", Moment, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("lease_until", _Moment),
+    Column("not_before", Moment, nullable=False),
+    Column("lease_until", Moment),
     Column("holder", Sentence, nullable=False),
     Column("reason", Sentence, nullable=False),
     Index("ix_commitment_role_state", "role", "state"),
@@ -269,42 +244,42 @@ commitment = Table(
 commitment_item = Table(
     "commitment_item",
     metadata,
-    Column("commitment_id", _Id, ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True),
-    Column("sop_instance_uid", _Uid, primary_key=True),
-    Column("sop_class_uid", _Uid, nullable=False),
-    Column("delivery_id", _Id, ForeignKey("delivery.id", ondelete="SET NULL"), index=True),
+    Column("commitment_id", Id, ForeignKey("commitment.id", ondelete="CASCADE"), primary_key=True),
+    Column("sop_instance_uid", Uid, primary_key=True),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("delivery_id", Id, ForeignKey("delivery.id", ondelete="SET NULL"), index=True),
     Column("outcome", Integer),
 )
 
 procedure_step = Table(
     "procedure_step",
     metadata,
-    Column("sop_instance_uid", _Uid, primary_key=True),
-    Column("study_instance_uid", _Uid, primary_key=True, index=True),  # a step may concern several: a row each
+    Column("sop_instance_uid", Uid, primary_key=True),
+    Column("study_instance_uid", Uid, primary_key=True, index=True),  # a step may concern several: a row each
     Column("state", String(16), nullable=False),
     Column("modality", Sentence, nullable=False),
     Column("station", Sentence, nullable=False),
     Column("started", Sentence, nullable=False),
     Column("ended", Sentence, nullable=False),
     Column("series", JSON, nullable=False),
-    Column("calling_ae", _Ae, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("changed_at", _Moment, nullable=False, index=True),
+    Column("calling_ae", Ae, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False, index=True),
 )
 
 announcement = Table(
     "announcement",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("remote", Text, nullable=False),
-    Column("job_id", _Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("study_instance_uid", _Uid, nullable=False),
+    Column("job_id", Id, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("study_instance_uid", Uid, nullable=False),
     Column("holder", Text, nullable=False),
-    Column("sop_instance_uid", _Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("created_at", _Moment, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
     Column("reason", Sentence, nullable=False),
     Index("uq_announcement_remote_job_holder", "remote", "job_id", "holder", unique=True),
     Index("ix_announcement_remote_state", "remote", "state"),
@@ -314,47 +289,47 @@ announcement = Table(
 study_order = Table(
     "study_order",
     metadata,
-    Column("study_instance_uid", _Uid, primary_key=True),
+    Column("study_instance_uid", Uid, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("source", Text, nullable=False),  # name of the remote that told of it
     Column("attributes", JSON),
     Column("reason", Sentence, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("created_at", _Moment, nullable=False),
+    Column("not_before", Moment, nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 notice = Table(
     "notice",
     metadata,
-    Column("sop_instance_uid", _Uid, primary_key=True),
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("sop_instance_uid", Uid, primary_key=True),
+    Column("study_instance_uid", Uid, nullable=False, index=True),
     Column("series", JSON, nullable=False),
-    Column("calling_ae", _Ae, nullable=False),
-    Column("received_at", _Moment, nullable=False, index=True),
+    Column("calling_ae", Ae, nullable=False),
+    Column("received_at", Moment, nullable=False, index=True),
 )
 
 retrieval = Table(
     "retrieval",
     metadata,
-    Column("id", _Id, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("remote", Text, nullable=False),
-    Column("study_instance_uid", _Uid, nullable=False, index=True),
+    Column("study_instance_uid", Uid, nullable=False, index=True),
     Column("who", Sentence, nullable=False),
     Column("why", Sentence, nullable=False),
     Column("by_person", Boolean, nullable=False),
-    Column("deadline", _Moment),
+    Column("deadline", Moment),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("lease_until", _Moment),
+    Column("not_before", Moment, nullable=False),
+    Column("lease_until", Moment),
     Column("holder", Sentence, nullable=False),
     Column("reason", Sentence, nullable=False),
     Column("expected", Integer),
     Column("held", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
-    Column("requested_at", _Moment, nullable=False),
-    Column("ended_at", _Moment),
+    Column("requested_at", Moment, nullable=False),
+    Column("ended_at", Moment),
     Index(
         "uq_retrieval_going_on",
         "remote",
@@ -370,86 +345,6 @@ retrieval = Table(
 retrieval_wish = Table(
     "retrieval_wish",
     metadata,
-    Column("retrieval_id", _Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
-    Column("study_instance_uid", _Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
-)
-
-person = Table(
-    "person",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("name", _Key, nullable=False, unique=True),
-    Column("role", String(16), nullable=False),
-    Column("password", Text, nullable=False),  # its argon2id hash; empty: none
-    Column("disabled", Boolean, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("seen_at", _Moment),
-    sqlite_autoincrement=True,  # what is on record of one is not another's
-)
-
-access_token = Table(
-    "access_token",
-    metadata,
-    Column("digest", _Key, primary_key=True),  # SHA-256 of what was shown once
-    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("scopes", JSON, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("expires_at", _Moment, nullable=False),
-)
-
-web_session = Table(
-    "web_session",
-    metadata,
-    Column("digest", _Key, primary_key=True),  # SHA-256 of what the cookie holds
-    Column("person_id", _Id, ForeignKey("person.id", ondelete="CASCADE"), index=True),  # none: one of the identity provider's
-    Column("name", Sentence, nullable=False, index=True),
-    Column("role", String(16), nullable=False),  # as it was at log-in; of a person of this node's, that of now counts
-    Column("created_at", _Moment, nullable=False),
-    Column("seen_at", _Moment, nullable=False),
-    Column("expires_at", _Moment, nullable=False),
-)
-
-reading = Table(
-    "reading",
-    metadata,
-    Column("name", String(32), primary_key=True),
-    Column("event_id", BigInteger, nullable=False),  # the last event that this reader of the journal has passed
-)
-
-latency = Table(
-    "latency",
-    metadata,
-    Column("stage", String(32), primary_key=True),
-    Column("label", Text, primary_key=True),  # model or destination
-    Column("counts", JSON, nullable=False),
-    Column("total_s", Float(53), nullable=False),
-)
-
-trouble = Table(
-    "trouble",
-    metadata,
-    Column("recipient", Text, primary_key=True),  # who has been told of it, and is to be told of its end
-    Column("key", Text, primary_key=True),
-    Column("about", String(16), nullable=False),
-    Column("says", Sentence, nullable=False),
-    Column("since", _Moment, nullable=False),
-)
-
-message = Table(
-    "message",
-    metadata,
-    Column("id", _Id, primary_key=True),
-    Column("recipient", Text, nullable=False),
-    Column("key", String(64), nullable=False),  # the same at every attempt
-    Column("about", String(16), nullable=False),
-    Column("facts", JSON, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("not_before", _Moment, nullable=False),
-    Column("created_at", _Moment, nullable=False),
-    Column("ended_at", _Moment, index=True),
-    Column("reason", Sentence, nullable=False),
-    Index("uq_message_recipient_key", "recipient", "key", unique=True),
-    Index("ix_message_recipient_state", "recipient", "state"),
-    sqlite_autoincrement=True,
+    Column("retrieval_id", Id, ForeignKey("retrieval.id", ondelete="CASCADE"), primary_key=True),
+    Column("study_instance_uid", Uid, primary_key=True, index=True),  # the study that the retrieved one is wanted for
 )

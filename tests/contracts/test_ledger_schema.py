@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, make_url, text
 
 from dicom_node.domain import ConfigError, Transient
 from dicom_node.store import Database, Holdings, database
-from dicom_node.store.tables import metadata
+from dicom_node.store.columns import metadata
 
 ROWS = {  # of a study that was analysed
     "study": dict(
