@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.policy import HTTP
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
 from starlette.testclient import TestClient
 
@@ -18,7 +20,8 @@ from dicom_node.domain import derived_uid
 from dicom_node.serve.web import context
 from dicom_node.web import build
 from dicom_node.web.rendering.asked import asked, frames
-from dicom_node.web.rendering.grey import Look, Shape, Window, look, shown, table, windowed
+from dicom_node.web.rendering.grey import Look, Shape, Window, automatic, look, shown, table, windowed
+from dicom_node.web.rendering.source import Lately
 from tests import phantoms
 from tests.reported import Node
 
@@ -253,6 +256,88 @@ def test_frames_have_windows_of_their_own() -> None:
 def test_a_window_of_width_one_divides() -> None:
     """PS3.3 C.11.2.1.2.1: no division by zero."""
     assert windowed(np.array([9.0, 10.0]), Window(center=10, width=1)).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("windows", [(), (Window(center=300, width=700),)])
+def test_a_large_image_is_shown_in_little_more_than_its_own_memory(windows: tuple[Window, ...]) -> None:
+    """A mammogram has twenty million pixels, and several are asked for at once; the greys are those of the whole worked out in one."""
+    values = np.random.default_rng(1).integers(0, 4096, (2000, 1500), dtype=np.uint16)
+    how = Look(slope=1.5, intercept=-7, modality=None, windows=windows, of_interest=None, inverse=True, padding=(0, 100))
+    meant = values[values > 100] * 1.5 - 7
+    truth = 255 - np.rint(windowed(values * 1.5 - 7, *(windows or (automatic(meant),)))).astype(np.uint8)
+    tracemalloc.start()
+    found = shown(values, how)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (found == truth).all()
+    assert peak_bytes < 8 * values.size
+
+
+# ------------------------------------------------------------------------------------------------------- what peers may send
+
+
+def _long_header() -> Dataset:
+    image = _other(20, np.zeros((4, 4)))
+    for number in range(6):
+        image.add_new(0x00091000 + number, "OB", bytes(7 << 20))
+    return image
+
+
+def _long_sequence() -> Dataset:
+    image = _other(21, np.zeros((4, 4)))
+    item = Dataset()
+    item.add_new(0x00091000, "OB", bytes(40 << 20))
+    image.ContentSequence = [item]
+    return image
+
+
+def _long_fragment() -> Dataset:
+    image = _other(22, np.zeros((16, 16)))
+    image.compress(RLELossless, generate_instance_uid=False)
+    (fragment,) = generate_frames(image.PixelData, number_of_frames=1)
+    image.PixelData = encapsulate([fragment + bytes(40 << 20)])
+    image["PixelData"].VR = "OB"
+    return image
+
+
+@pytest.mark.parametrize("made", [_long_header, _long_sequence, _long_fragment])
+def test_what_is_longer_than_can_be_is_not_read(tmp_path: Path, made: Callable[[], Dataset]) -> None:
+    """A peer decides how long a file is, and not how much memory the node takes to show it."""
+    image = made()
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    path = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}"
+    del image
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    assert client.get("/health/live").status_code == 200
+    tracemalloc.start()
+    answers = [client.get(f"{path}/{name}").status_code for name in ("rendered", "thumbnail")]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert answers == [406, 200]
+    assert peak_bytes < 36 << 20
+    node.close()
+
+
+def test_what_was_read_is_kept_as_long_as_it_is_not_long() -> None:
+    """A segmentation of ten thousand frames is a hundred megabytes in memory: the last is kept, whatever its size, and not sixteen of them."""
+    read: list[Path] = []
+    kept = Lately(lambda path: (read.append(path), path)[1], lambda path: int(path.name))
+    for name in ("1000", "2000", "1000", "9000000", "9000000", "1000", "2000"):
+        assert kept(Path(name)) == Path(name)
+    assert [path.name for path in read] == ["1000", "2000", "9000000", "1000", "2000"]
+
+
+def test_what_a_format_cannot_hold_is_not_acceptable(tmp_path: Path) -> None:
+    """JPEG ends at 65500 rows, DICOM at 65535; PNG holds it."""
+    image = _other(23, np.zeros((65535, 1)), Rows=65535, Columns=1)
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    path = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}/rendered"
+    assert client.get(path, headers={"Accept": "image/jpeg"}).status_code == 406
+    assert client.get(path, headers={"Accept": "image/png"}).status_code == 200
+    node.close()
 
 
 # ------------------------------------------------------------------------------------------------------------ representations

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 from PIL import Image
 
+from dicom_node.domain import Unsuitable
+
+_LARGEST_JPEG = 65500  # of libjpeg
 JPEG, PNG, GIF = "image/jpeg", "image/png", "image/gif"
 
 
@@ -12,8 +15,14 @@ def coded(picture: Image.Image, kind: str, *, quality: int = 85) -> bytes:
     """Return a picture in a file format.
 
     kind: `JPEG`, `PNG` or `GIF`.
+
+    Raises
+    ------
+    Unsuitable: the format has no pictures of that size.
     """
     into = io.BytesIO()
+    if kind == JPEG and max(picture.size) > _LARGEST_JPEG:
+        raise Unsuitable(f"JPEG has at most {_LARGEST_JPEG} rows and columns", hint="Ask for image/png, or for a smaller viewport.")
     if kind == JPEG:
         picture.save(into, format="JPEG", quality=quality)
     elif kind == PNG:

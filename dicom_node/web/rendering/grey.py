@@ -12,6 +12,7 @@ Array = np.ndarray[Any, Any]
 _MOST_ENTRIES = 65536  # of a table (PS3.3 C.11.1.1)
 _TAILS_PERCENT = 0.5, 99.5  # where nothing says what is of interest
 _SAMPLED = 2**18  # pixels that are looked at for it
+_AT_ONCE = 2**18  # pixels that are worked out at a time
 
 
 class Shape(StrEnum):
@@ -90,14 +91,28 @@ def shown(stored: Array, how: Look, window: Window | None = None, *, modality: s
 
     window: in the place of what the header says; none: the header's first window, else its table, else what suits the modality.
     """
-    values = _through(how.modality, stored) if how.modality else np.multiply(stored, how.slope, dtype=np.float64) + how.intercept
     chosen = window or (how.windows[0] if how.windows else None)
-    if chosen is None and how.of_interest is not None:
-        greys = _through(how.of_interest, values) * (255 / how.of_interest.highest)
-    else:
-        greys = windowed(values, chosen or automatic(values[_meant(stored, how)], modality=modality, bits=bits if how.slope == 1 else 16))
-    found = np.rint(greys).astype(np.uint8)
-    return 255 - found if how.inverse else found
+    if chosen is None and how.of_interest is None:
+        meant = stored[_meant(stored, how)]
+        sampled = meant[:: max(1, meant.size // _SAMPLED)]
+        chosen = automatic(_scaled(sampled, how), modality=modality, bits=bits if how.slope == 1 else 16)
+    found = np.empty(stored.shape, np.uint8)
+    rows = max(1, _AT_ONCE // max(stored.shape[1], 1))
+    for first in range(0, len(stored), rows):  # a large frame as 64-bit numbers would take eight times its own memory, several times over
+        found[first : first + rows] = np.rint(_greys(stored[first : first + rows], how, chosen)).astype(np.uint8)
+    return np.subtract(255, found, out=found) if how.inverse else found
+
+
+def _scaled(stored: Array, how: Look) -> Array:
+    """Return stored values as what they mean."""
+    return _through(how.modality, stored) if how.modality else np.multiply(stored, how.slope, dtype=np.float64) + how.intercept
+
+
+def _greys(stored: Array, how: Look, window: Window | None) -> Array:
+    values = _scaled(stored, how)
+    if window is None and how.of_interest is not None:
+        return _through(how.of_interest, values) * (255 / how.of_interest.highest)
+    return windowed(values, window or automatic(values))
 
 
 def windowed(values: Array, window: Window) -> Array:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from dicom_node.domain import SEGMENTATIONS, Unsuitable
 from dicom_node.web.rendering.colour import PALETTE, Colour, from_lab
 from dicom_node.web.rendering.grey import group
 from dicom_node.web.rendering.place import Plane, moved, plane
-from dicom_node.web.rendering.source import MOST_PIXELS, UNREADABLE, Source, opened, stored
+from dicom_node.web.rendering.source import MOST_PIXELS, UNREADABLE, Lately, Source, opened, stored
 
 Array = np.ndarray[Any, Any]
 _MOST_SEGMENTS = 1024  # that are looked at
@@ -92,15 +91,8 @@ def is_segmentation(header: Dataset) -> bool:
     return header.get("SOPClassUID") in SEGMENTATIONS
 
 
-@lru_cache(maxsize=16)
-def segmentation(path: Path) -> Segmentation:
-    """Read what a segmentation says of its frames; it is kept for the next slice.
-
-    Raises
-    ------
-    Unsuitable: it cannot be understood.
-    FileNotFoundError: the file is gone.
-    """
+def _segmentation(path: Path) -> Segmentation:
+    """Read what a segmentation says of its frames."""
     source = opened(path)
     header = source.header
     try:
@@ -115,6 +107,16 @@ def segmentation(path: Path) -> Segmentation:
     except UNREADABLE as error:
         raise Unsuitable("a segmentation cannot be understood", hint="Retrieve the object itself.") from error
     return found
+
+
+segmentation = Lately(_segmentation, lambda given: given.source.header_bytes)
+"""Read what a segmentation says of its frames; it is kept for the next slice.
+
+Raises
+------
+Unsuitable: it cannot be understood.
+FileNotFoundError: the file is gone.
+"""
 
 
 def over(given: Segmentation, under: Under) -> tuple[Frame, ...]:

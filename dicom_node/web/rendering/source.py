@@ -2,14 +2,16 @@
 
 import io
 import struct
+import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
@@ -23,6 +25,7 @@ from dicom_node.wire.message import Malformed
 from dicom_node.wire.part10 import StoredFile
 
 Array = np.ndarray[Any, Any]
+_Read = TypeVar("_Read")
 
 # What reading bytes that are not what they claim to be raises, in pydicom and here.
 UNREADABLE = (
@@ -48,9 +51,11 @@ _FLOATS = {0x7FE00008: "f4", 0x7FE00009: "f8"}
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
 _INFLATED_BYTES = 2**28  # of a deflated file
-_DEFERRED_BYTES = 2**24  # of one element of a header: a longer one is not read
+_HEADER_BYTES = 2**25  # of a header, without pixels; in memory it is some 25 times as much
+_CACHED_AT_MOST = 16
+_CACHED_BYTES = 2**23  # of headers that are kept for the next picture
 MOST_PIXELS = 2**26  # of a frame
-_CODED_BESIDES_BYTES = 2**20
+_CODED_MOST, _CODED_BESIDES_BYTES = 8, 2**20  # bytes of a sample, and of what is beside them, that a coded frame has at most
 _DECODED_BYTES = 4  # of a sample
 _MOST_FRAMES = 65536
 _LOOKED_AT = (
@@ -70,6 +75,7 @@ class Source:
     transfer_syntax_uid: str
     pixels_at: int = -1  # of the value; in a deflated file, after inflating. Below 0: it has no pixels
     size_bytes: int = 0  # of the value
+    header_bytes: int = 0  # before it
     floats: str = ""  # the type of Float and Double Float Pixel Data
 
     @property
@@ -108,29 +114,69 @@ class Source:
         return _integer(self.header, "BitsStored") or self.allocated
 
 
-@lru_cache(maxsize=16)
-def opened(path: Path) -> Source:
-    """Read the header of a file.
+class Lately(Generic[_Read]):
+    """What was read of files lately, kept for the next picture as long as their headers together are not long."""
 
-    Raises
-    ------
-    Unsuitable: it cannot be understood.
-    FileNotFoundError: it is gone.
-    """
+    def __init__(self, read: Callable[[Path], _Read], header_bytes: Callable[[_Read], int]) -> None:
+        self._read = read
+        self._header_bytes = header_bytes
+        self._lock = threading.Lock()
+        self._kept: dict[Path, _Read] = {}  # the one that was asked for last is the last
+
+    def __call__(self, path: Path) -> _Read:
+        """Return what is read of a file, whose content never changes; whatever prevents it is raised each time."""
+        with self._lock:
+            known = self._kept.pop(path, None)
+            if known is not None:
+                self._kept[path] = known
+                return known
+        found = self._read(path)
+        with self._lock:
+            self._kept[path] = found
+            left = _CACHED_BYTES - sum(map(self._header_bytes, self._kept.values()))
+            while (left < 0 or len(self._kept) > _CACHED_AT_MOST) and len(self._kept) > 1:
+                left += self._header_bytes(self._kept.pop(next(iter(self._kept))))
+        return found
+
+
+class _Header(io.BufferedReader):
+    """A file that is read for its header, of which so much is in memory and no more."""
+
+    _left = _HEADER_BYTES
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= size if size is not None and size >= 0 else _HEADER_BYTES + 1
+        if self._left < 0:
+            raise ValueError("a header longer than is read")
+        return super().read(size)
+
+
+def _opened(path: Path) -> Source:
+    """Read the header of a file."""
     try:
         with StoredFile(path) as file:
             syntax = file.meta.transfer_syntax_uid
             data_set_at = file.meta.data_set_at
-        with path.open("rb") as file:
+        with io.FileIO(str(path)) as raw, _Header(raw) as file:
             if syntax != DeflatedExplicitVRLittleEndian:
-                return _located(file, path, dcmread(file, stop_before_pixels=True, defer_size=_DEFERRED_BYTES), syntax)
-            inflated = _inflated(file, data_set_at)
+                return _located(file, path, dcmread(file, stop_before_pixels=True, defer_size=_HEADER_BYTES), syntax)
+        with path.open("rb") as whole, _Header(_inflated(whole, data_set_at)) as inflated:
             header = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag in _PIXELS)
             return _located(inflated, path, header, syntax)
     except FileNotFoundError:
         raise
     except (*UNREADABLE, Malformed) as error:
         raise Unsuitable("an object cannot be read", hint="Have it sent again.") from error
+
+
+opened = Lately(_opened, lambda source: source.header_bytes)
+"""Read the header of a file.
+
+Raises
+------
+Unsuitable: it cannot be understood.
+FileNotFoundError: it is gone.
+"""
 
 
 def stored(source: Source, index: int) -> Array:
@@ -164,12 +210,15 @@ def _integer(header: Dataset, keyword: str) -> int:
 def _located(file: BinaryIO, path: Path, header: Dataset, syntax: str) -> Source:
     """Find the value of the element that the file is at, if that holds pixels (PS3.5 7.1)."""
     at, head = file.tell(), file.read(12)
+    unread = (one for one in header._dict.values() if isinstance(one, RawDataElement) and one.value is None)  # elements() would read them
+    if any(one.length > _HEADER_BYTES and one.VR in (None, "SQ", "UN") for one in unread):
+        raise ValueError("a sequence longer than is read")
     for keyword in _LOOKED_AT:
         header.get(keyword)  # what cannot be understood is met here, and nowhere after
     order = _NATIVE.get(UID(syntax), "<")
     tag = 0 if len(head) < 8 else struct.unpack(f"{order}HH", head[:4])[0] << 16 | struct.unpack(f"{order}HH", head[:4])[1]
     if tag not in _PIXELS:
-        return Source(path=path, header=header, transfer_syntax_uid=syntax)
+        return Source(path=path, header=header, transfer_syntax_uid=syntax, header_bytes=at)
     if syntax == ImplicitVRLittleEndian:
         at, length = at + 8, struct.unpack("<I", head[4:8])[0]
     elif head[4:6] in _LONG_VRS:
@@ -178,7 +227,8 @@ def _located(file: BinaryIO, path: Path, header: Dataset, syntax: str) -> Source
         raise ValueError("pixel data of an unknown kind")
     there = file.seek(0, io.SEEK_END) - at
     size = there if length == _UNDEFINED else min(length, there)
-    return Source(path=path, header=header, transfer_syntax_uid=syntax, pixels_at=at, size_bytes=size, floats=_FLOATS.get(tag, ""))
+    floats = _FLOATS.get(tag, "")
+    return Source(path=path, header=header, transfer_syntax_uid=syntax, pixels_at=at, size_bytes=size, header_bytes=at, floats=floats)
 
 
 def _inflated(file: BinaryIO, data_set_at: int) -> io.BytesIO:
@@ -252,12 +302,29 @@ def _read(source: Source, at: int, size: int) -> bytes:
     return data
 
 
+class _Fragments(io.BufferedReader):
+    """A file that is read for a coded frame: what is longer than one can be is not read."""
+
+    def __init__(self, raw: io.FileIO, most_bytes: int) -> None:
+        super().__init__(raw)
+        self._most_bytes = most_bytes
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= self._most_bytes:
+            raise ValueError("more bytes than a frame has")
+        return super().read(size)
+
+
 def _decoded(source: Source, index: int, refused: Unsuitable) -> Array:
     """Have a coded frame decoded, in a process of its own."""
     if source.transfer_syntax_uid not in PLUGINS or source.allocated not in (8, 16, 32):
         raise ValueError("no decoder")
     offsets = source.header.get("ExtendedOffsetTable"), source.header.get("ExtendedOffsetTableLengths")
-    with source.path.open("rb") as file:
+    room_bytes = source.rows * source.columns * source.samples * _DECODED_BYTES
+    most_bytes = source.rows * source.columns * source.samples * _CODED_MOST + _CODED_BESIDES_BYTES
+    if source.frames == 1 and source.size_bytes > most_bytes + _CODED_BESIDES_BYTES:
+        raise ValueError("more bytes than a frame has")
+    with io.FileIO(str(source.path)) as raw, _Fragments(raw, most_bytes) as file:
         file.seek(source.pixels_at)
         data = get_frame(file, index, number_of_frames=source.frames, extended_offsets=offsets if all(offsets) else None)
     fits(data, source.transfer_syntax_uid, source.rows, source.columns, source.allocated // 8)
@@ -273,7 +340,6 @@ def _decoded(source: Source, index: int, refused: Unsuitable) -> Array:
         refused=refused,
         take=lambda values: kept.append(values.copy()),
     )
-    room_bytes = source.rows * source.columns * source.samples * _DECODED_BYTES
     DECODERS.decode(iter([coded]), count=1, frame_bytes=room_bytes, coded_bytes=max(len(data), room_bytes) + _CODED_BESIDES_BYTES)
     return kept[0]
 
