@@ -53,6 +53,8 @@ attempts = 100
 backoff_s = 0.05
 poll_s = 0.05
 threads = 1
+[web]
+start = false
 [deliver]
 backoff_s = 0.1
 backoff_max_s = 0.5
