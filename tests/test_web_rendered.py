@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
+from pydicom.tag import Tag
+from pydicom.uid import EncapsulatedPDFStorage, JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
 from starlette.testclient import TestClient
 
 from dicom_node.domain import derived_uid
@@ -316,6 +318,27 @@ def test_what_is_longer_than_can_be_is_not_read(tmp_path: Path, made: Callable[[
     tracemalloc.stop()
     assert answers == [406, 200]
     assert peak_bytes < 36 << 20
+    node.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [(b"\3\0\1\0", 0x10003), (b"\xff\xff\xff\xff", 0x10004), (b"\3\0\1\0\4\0\0\0", 0x10004), (b"", 0x10004)],
+)
+def test_an_encapsulated_document_is_given_as_long_as_it_says(tmp_path: Path, said: bytes, given: int) -> None:
+    """PS3.3 C.24.2: Encapsulated Document Length leaves out the byte that makes the value even; nonsense is no fault of the program."""
+    image = _other(24, np.zeros((4, 4)), SOPClassUID=EncapsulatedPDFStorage, Modality="DOC")
+    del image.PixelData
+    image.EncapsulatedDocument = bytes(range(256)) * 256 + b"end\0"
+    image[0x00420015] = RawDataElement(Tag(0x00420015), "UL", len(said), said, 0, False, True)
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    place = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}"
+    answer = client.get(f"{place}/rendered", headers={"Accept": "application/pdf"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    assert answer.content == image.EncapsulatedDocument[:given]
+    assert client.get(f"{place}/rendered", headers={"Accept": "image/png"}).status_code == 406
     node.close()
 
 
