@@ -9,6 +9,7 @@ from email.policy import HTTP
 from pathlib import Path
 
 import numpy as np
+import pydicom.uid
 import pytest
 from PIL import Image
 from pydicom import Dataset
@@ -23,6 +24,7 @@ from dicom_node.serve.web import context
 from dicom_node.web import build
 from dicom_node.web.rendering.asked import asked, frames
 from dicom_node.web.rendering.grey import Look, Shape, Window, automatic, look, shown, table, windowed
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.source import Lately
 from tests import phantoms
 from tests.reported import Node
@@ -462,6 +464,25 @@ def test_what_is_not_there_is_not_found(web: Rendered) -> None:
     for path in (f"{place}/frames/0/rendered", f"{place}/frames/1,x/rendered", "/dicom-web/studies/..1/rendered"):
         assert web.client.get(path).status_code == 400, path
     assert web.client.get(f"{web.path(web.others[-1])}/rendered").status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        ("images", "CTImage MRImage UltrasoundMultiFrameImage RTImage RTDose ParametricMap SecondaryCaptureImage VLWholeSlideMicroscopyImage"),
+        ("segments", "Segmentation"),
+        ("report", "BasicTextSR Comprehensive3DSR KeyObjectSelectionDocument"),
+        ("other", "RTStructureSet RTPlan RTBeamsTreatmentRecord RTIonPlan CArmPhotonElectronRadiation SpatialRegistration SpatialFiducials RawData"),
+        (
+            "other",
+            "MRSpectroscopy GrayscaleSoftcopyPresentationState TwelveLeadECGWaveform EncapsulatedPDF RealWorldValueMapping SurfaceSegmentation",
+        ),
+        ("other", "MicroscopyBulkSimpleAnnotations ContentAssessmentResults Inventory CTDefinedProcedureProtocol"),
+    ],
+)
+def test_classes_are_known_by_what_they_show(kind: str, classes: str) -> None:
+    """PS3.4 Table B.5-1: the viewer and rendered resources agree on what has pixels."""
+    assert {name: kind_of(str(getattr(pydicom.uid, f"{name}Storage"))) for name in classes.split()} == dict.fromkeys(classes.split(), kind)
 
 
 def test_frames_are_read_as_a_list() -> None:

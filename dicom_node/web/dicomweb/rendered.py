@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from dicom_node.domain import SEGMENTATIONS, Unsuitable, is_uid
+from dicom_node.domain import Unsuitable, is_uid
 from dicom_node.store import Archive, Stored
 from dicom_node.web.access import Role, allow
 from dicom_node.web.aside import DRAWING
@@ -31,6 +31,7 @@ from dicom_node.web.rendering.asked import Asked, asked, frames
 from dicom_node.web.rendering.coded import GIF, JPEG, PNG, coded, moving
 from dicom_node.web.rendering.document import as_html, as_text, is_document
 from dicom_node.web.rendering.draw import drawn, tile
+from dicom_node.web.rendering.kinds import REPORT, SEGMENTS, has_pixels, kind_of
 from dicom_node.web.rendering.source import Source, opened
 
 _ONE = tuple(MediaType(name=name) for name in (JPEG, PNG, GIF))
@@ -45,13 +46,6 @@ _FRAME_MS, _FASTEST_MS, _SLOWEST_MS = 100.0, 20.0, 10_000.0
 _KEPT_S = 300
 _SECURE = {"Cache-Control": f"private, max-age={_KEPT_S}", "X-Content-Type-Options": "nosniff"}
 _HTML = {**_SECURE, "Content-Security-Policy": "default-src 'none'"}
-
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_REPORTS = f"{_STORAGE}88."
-_NO_IMAGES = tuple(
-    _STORAGE + one for one in ("88.", "104.", "11.", "9.", "66.1", "66.3", "66.5", "66.6", "67", "68.", "78.", "79.", "80.", "131", "200.")
-)
-_RT = tuple(f"{_STORAGE}481.{one}" for one in (1, 2))  # RT Image and RT Dose have pixels
 
 
 class _Answer(Exception):
@@ -113,7 +107,7 @@ class _Rendered:
         if target.is_instance:
             return self._instance(request, target, how)
         images = [one for one in target.objects if has_pixels(one.sop_class_uid)]
-        documents = [one for one in target.objects if one.sop_class_uid.startswith(_REPORTS)]
+        documents = [one for one in target.objects if kind_of(one.sop_class_uid) == REPORT]
         chosen = _chosen(request, ((*_ONE, *_MANY) if images else ()) + (_TEXTS if documents else ()))
         if chosen.multipart:
             return self._all(request, [(one, None) for one in images], chosen, how)
@@ -213,16 +207,9 @@ def held(context: Context, study: str, series: str = "", instance: str = "") -> 
     return context.store.holdings.files(level, {key: uid for key, uid in keys.items() if uid})
 
 
-def has_pixels(sop_class_uid: str) -> bool:
-    """Say whether objects of a class have pixels, as far as the class says it."""
-    if sop_class_uid.startswith(f"{_STORAGE}481."):
-        return sop_class_uid in _RT
-    return not sop_class_uid.startswith(_NO_IMAGES) and sop_class_uid != f"{_STORAGE}66"
-
-
 def representative(objects: Sequence[Stored]) -> Stored:
     """Return the object that stands for some: the middle one of the largest series of images; segmentations and what has no pixels come after."""
-    ranks = {one: (not has_pixels(one.sop_class_uid), one.sop_class_uid in SEGMENTATIONS) for one in objects}
+    ranks = {one: (not has_pixels(one.sop_class_uid), kind_of(one.sop_class_uid) == SEGMENTS) for one in objects}
     best = [one for one in objects if ranks[one] == min(ranks.values())]
     largest, _ = Counter(one.series_instance_uid for one in best).most_common(1)[0]
     series = [one for one in best if one.series_instance_uid == largest]

@@ -11,9 +11,10 @@ from dicom_node.store import Stored
 from dicom_node.web.context import Context
 from dicom_node.web.rendering.findings import Mark, Row, rows
 from dicom_node.web.rendering.grey import automatic, look
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.segments import Frame, Segment, Segmentation, segmentation
 from dicom_node.web.rendering.source import UNREADABLE, opened, stored
-from dicom_node.web.viewer.stack import Listed, Stack, kind_of, version_of
+from dicom_node.web.viewer.stack import Listed, Stack, version_of
 
 BANNER = "AI · research use · unverified"
 _MOST_LAYERS, _MOST_REPORTS = 32, 64
