@@ -389,6 +389,17 @@ def test_many_frames_move_or_come_as_parts(web: Rendered) -> None:
     assert [where.endswith(f"/frames/{number}/rendered") for (where, _), number in zip(parts, (3, 1), strict=True)] == [True, True]
 
 
+def test_a_gif_is_not_made_of_more_than_can_be_read_in_a_while(tmp_path: Path) -> None:
+    """However small it is asked for: every frame would be read whole."""
+    image = _other(25, np.zeros((4, 4)), Rows=8192, Columns=8192, NumberOfFrames=5, SOPClassUID=UltrasoundMultiFrameImageStorage)
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    path = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}/rendered?viewport=1,1"
+    assert client.get(path, headers={"Accept": "image/gif"}).status_code == 413
+    node.close()
+
+
 def test_a_series_is_one_picture_or_all_of_them(web: Rendered) -> None:
     """PS3.18 10.4.1.1.3: a plain type gets what stands for the series, multipart/related every image; what is broken is left out."""
     series = f"/dicom-web/studies/{web.study}/series/{web.images[0].SeriesInstanceUID}/rendered"

@@ -347,7 +347,7 @@ def test_a_client_that_goes_away_frees_everything(large: tuple[Web, str, list[by
     connections = []
     for accept in ("application/dicom; transfer-syntax=*", "application/dicom"):
         connection = socket.create_connection((place.hostname, place.port))
-        connection.sendall(f"GET {place.path} HTTP/1.1\r\nHost: x\r\nAccept: multipart/related; type={accept}\r\n\r\n".encode())
+        connection.sendall(f"GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: multipart/related; type={accept}\r\n\r\n".encode())
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
         connections.append(connection)
     wait_for(lambda: len(files_of(node.pid)) >= 2)
@@ -362,7 +362,9 @@ def test_what_is_removed_while_it_is_retrieved_ends_the_answer(large: tuple[Web,
     node, url, _ = large
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port)) as connection:
-        request = f'GET {place.path} HTTP/1.1\r\nHost: x\r\nAccept: multipart/related; type="application/dicom"; transfer-syntax=*\r\n\r\n'
+        request = (
+            f'GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: multipart/related; type="application/dicom"; transfer-syntax=*\r\n\r\n'
+        )
         connection.sendall(request.encode())
         head = connection.recv(1 << 12)
         last = node.store.holdings.files("STUDY", {"StudyInstanceUID": "1.2.3.4"})[-1]

@@ -40,7 +40,7 @@ _TEXTS = MediaType(name="text/html"), MediaType(name="text/plain")
 _PDF = MediaType(name="application/pdf")
 _DOCUMENT, _DOCUMENT_LENGTH, _LENGTH_BYTES = 0x00420011, 0x00420015, 4
 _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
-_MOVING_PIXELS = 2**26  # of a GIF, over all frames
+_MOVING_PIXELS, _READ_PIXELS = 2**26, 2**28  # of a GIF, over all frames: as it is made, and as they are read
 _THUMBNAIL = 128  # pixels along its longer side
 _FRAME_MS, _FASTEST_MS, _SLOWEST_MS = 100.0, 20.0, 10_000.0
 _KEPT_S = 300
@@ -246,7 +246,7 @@ def _picture(source: Source, numbers: Sequence[int], chosen: MediaType, how: Ask
 def _moving(source: Source, numbers: Sequence[int], how: Asked) -> bytes:
     view = how.options.viewport
     pixels = view.width * view.height if view else source.rows * source.columns
-    if pixels * len(numbers) > _MOVING_PIXELS:
+    if pixels * len(numbers) > _MOVING_PIXELS or source.rows * source.columns * len(numbers) > _READ_PIXELS:
         raise _Answer(413, "that many frames make too large a GIF", "Ask for some frames, or for a smaller viewport.")
     pictures: Iterator[Image.Image] = (drawn(source, number - 1, how.options) for number in numbers)
     return moving(pictures, _frame_ms(source))

@@ -17,7 +17,7 @@ from dicom_node.web.rendering.source import UNREADABLE, opened, stored
 from dicom_node.web.viewer.stack import Listed, Stack, version_of
 
 BANNER = "AI · research use · unverified"
-_MOST_LAYERS, _MOST_REPORTS = 32, 64
+MOST_LAYERS, _MOST_REPORTS = 32, 64
 PRESETS = {
     "lung": ("Lung", -600.0, 1500.0),
     "soft": ("Soft tissue", 40.0, 400.0),
@@ -116,7 +116,7 @@ def _in_plane(frame: Frame, shown: Stack) -> set[int]:
 
 
 def _segmentations(context: Context, objects: Sequence[Stored]) -> Iterator[tuple[Stored, Segmentation]]:
-    for one in [one for one in objects if kind_of(one.sop_class_uid) == "segments"][-_MOST_LAYERS:]:
+    for one in [one for one in objects if kind_of(one.sop_class_uid) == "segments"][-MOST_LAYERS:]:
         try:
             yield one, segmentation(context.store.archive.path(one.path))
         except Unsuitable:
