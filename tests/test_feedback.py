@@ -179,6 +179,22 @@ def test_a_site_may_do_without_verified_reports(node: Node, tmp_path: Path) -> N
     assert not writer(node).once()
 
 
+def test_nothing_of_a_study_stays_that_is_removed_while_its_report_is_written(node: Node) -> None:
+    """Its file names the patient, and no row would ever have it removed."""
+    job = analysed(node)
+    node.store.feedback.say(job.id, Verdict.ACCEPTED, who="anna", display_name="Anna", comment="", now=NOW + 1000, verify=True)
+    moments = iter((NOW + 5000, NOW + 5001))
+
+    def clock() -> float:
+        now = next(moments)
+        if now == NOW + 5001:  # it is written and checked, and not yet on record
+            node.store.studies.purge(job.study_instance_uid, who="test", why="test", now=now)
+        return now
+
+    assert Verifying(node.site, node.store, "writer", clock).once()
+    assert not [*(node.store.archive.root / "results").rglob("*.dcm")]
+
+
 def test_a_report_that_is_gone_is_told_and_not_tried_for_ever(node: Node) -> None:
     job = analysed(node)
     with asking(node) as client:

@@ -9,11 +9,14 @@ from email.policy import HTTP
 from pathlib import Path
 
 import numpy as np
+import pydicom.uid
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
+from pydicom.tag import Tag
+from pydicom.uid import EncapsulatedPDFStorage, JPEG2000Lossless, RLELossless, SecondaryCaptureImageStorage, UltrasoundMultiFrameImageStorage
 from starlette.testclient import TestClient
 
 from dicom_node.domain import derived_uid
@@ -21,6 +24,7 @@ from dicom_node.serve.web import context
 from dicom_node.web import build
 from dicom_node.web.rendering.asked import asked, frames
 from dicom_node.web.rendering.grey import Look, Shape, Window, automatic, look, shown, table, windowed
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.source import Lately
 from tests import phantoms
 from tests.reported import Node
@@ -319,6 +323,27 @@ def test_what_is_longer_than_can_be_is_not_read(tmp_path: Path, made: Callable[[
     node.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "given"),
+    [(b"\3\0\1\0", 0x10003), (b"\xff\xff\xff\xff", 0x10004), (b"\3\0\1\0\4\0\0\0", 0x10004), (b"", 0x10004)],
+)
+def test_an_encapsulated_document_is_given_as_long_as_it_says(tmp_path: Path, said: bytes, given: int) -> None:
+    """PS3.3 C.24.2: Encapsulated Document Length leaves out the byte that makes the value even; nonsense is no fault of the program."""
+    image = _other(24, np.zeros((4, 4)), SOPClassUID=EncapsulatedPDFStorage, Modality="DOC")
+    del image.PixelData
+    image.EncapsulatedDocument = bytes(range(256)) * 256 + b"end\0"
+    image[0x00420015] = RawDataElement(Tag(0x00420015), "UL", len(said), said, 0, False, True)
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    place = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}"
+    answer = client.get(f"{place}/rendered", headers={"Accept": "application/pdf"})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/pdf")
+    assert answer.content == image.EncapsulatedDocument[:given]
+    assert client.get(f"{place}/rendered", headers={"Accept": "image/png"}).status_code == 406
+    node.close()
+
+
 def test_what_was_read_is_kept_as_long_as_it_is_not_long() -> None:
     """A segmentation of ten thousand frames is a hundred megabytes in memory: the last is kept, whatever its size, and not sixteen of them."""
     read: list[Path] = []
@@ -362,6 +387,17 @@ def test_many_frames_move_or_come_as_parts(web: Rendered) -> None:
     parts = _parts(web.client.get(f"{place}/frames/3,1/rendered", headers={"Accept": 'multipart/related; type="image/png"'}))
     assert [np.asarray(Image.open(io.BytesIO(data))).max() for _, data in parts] == [200, 10]
     assert [where.endswith(f"/frames/{number}/rendered") for (where, _), number in zip(parts, (3, 1), strict=True)] == [True, True]
+
+
+def test_a_gif_is_not_made_of_more_than_can_be_read_in_a_while(tmp_path: Path) -> None:
+    """However small it is asked for: every frame would be read whole."""
+    image = _other(25, np.zeros((4, 4)), Rows=8192, Columns=8192, NumberOfFrames=5, SOPClassUID=UltrasoundMultiFrameImageStorage)
+    node = Node(tmp_path, {"marker": MARKER})
+    study = node.receive([image])
+    client = TestClient(build(context(node.site, node.store)), base_url="http://127.0.0.1:8080")
+    path = f"/dicom-web/studies/{study}/series/{image.SeriesInstanceUID}/instances/{image.SOPInstanceUID}/rendered?viewport=1,1"
+    assert client.get(path, headers={"Accept": "image/gif"}).status_code == 413
+    node.close()
 
 
 def test_a_series_is_one_picture_or_all_of_them(web: Rendered) -> None:
@@ -439,6 +475,25 @@ def test_what_is_not_there_is_not_found(web: Rendered) -> None:
     for path in (f"{place}/frames/0/rendered", f"{place}/frames/1,x/rendered", "/dicom-web/studies/..1/rendered"):
         assert web.client.get(path).status_code == 400, path
     assert web.client.get(f"{web.path(web.others[-1])}/rendered").status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        ("images", "CTImage MRImage UltrasoundMultiFrameImage RTImage RTDose ParametricMap SecondaryCaptureImage VLWholeSlideMicroscopyImage"),
+        ("segments", "Segmentation"),
+        ("report", "BasicTextSR Comprehensive3DSR KeyObjectSelectionDocument"),
+        ("other", "RTStructureSet RTPlan RTBeamsTreatmentRecord RTIonPlan CArmPhotonElectronRadiation SpatialRegistration SpatialFiducials RawData"),
+        (
+            "other",
+            "MRSpectroscopy GrayscaleSoftcopyPresentationState TwelveLeadECGWaveform EncapsulatedPDF RealWorldValueMapping SurfaceSegmentation",
+        ),
+        ("other", "MicroscopyBulkSimpleAnnotations ContentAssessmentResults Inventory CTDefinedProcedureProtocol"),
+    ],
+)
+def test_classes_are_known_by_what_they_show(kind: str, classes: str) -> None:
+    """PS3.4 Table B.5-1: the viewer and rendered resources agree on what has pixels."""
+    assert {name: kind_of(str(getattr(pydicom.uid, f"{name}Storage"))) for name in classes.split()} == dict.fromkeys(classes.split(), kind)
 
 
 def test_frames_are_read_as_a_list() -> None:

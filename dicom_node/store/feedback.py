@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, exists, func, insert, not_, select, update
 
 from dicom_node.domain import (
     VERIFICATION_TRANSITIONS,
@@ -40,7 +40,8 @@ class Feedback:
     def say(self, job_id: int, verdict: Verdict, *, who: str, display_name: str, comment: str, now: float, verify: bool) -> Opinion:
         """Record what a reader says of a job's results; of an acceptance also, if `verify`, that the verified report is to be written.
 
-        Whatever was said before stays on record. A verified report that waits to be written is dropped when the result is judged anew.
+        Whatever was said before stays on record. A verified report that waits to be written is dropped when the result is judged anew. A reader
+        who accepts the same report again under the same name, as who clicks twice does, gets no second one.
 
         Raises
         ------
@@ -55,11 +56,13 @@ class Feedback:
             same = {"job_id": job_id, "study_instance_uid": about["study_instance_uid"]}
             said = same | {"verdict": verdict, "comment": comment, "who": who, "display_name": display_name, "at": now, "result_id": report}
             of_model = {"analysis": about["identity"], "model": about["model"], "model_version": about["model_version"]}
-            if verdict in _JUDGED:
+            accepts = verdict is Verdict.ACCEPTED and verify
+            stands = accepts and report is not None and _stands(connection, job_id, report, who, display_name)
+            if verdict in _JUDGED and not stands:
                 _drop(connection, job_id, now)
             key = connection.execute(insert(feedback).values(**said, **of_model, commented=bool(comment))).inserted_primary_key
             number = int(key[0]) if key else 0
-            if verdict is Verdict.ACCEPTED and verify and report is not None:
+            if accepts and report is not None and not stands:
                 _ask(connection, number, same, now)
             words = f"a reader {verdict.lower()} the results" if verdict in _JUDGED else "a reader commented on the results"
             note(connection, Event(at=now, kind=verdict.lower(), who=who, why=words, detail={"model": about["model"]}, **same))
@@ -164,6 +167,17 @@ def unwritten(study_instance_uid: ColumnElement[str]) -> ColumnElement[bool]:
 def _report(job_id: int) -> Any:
     valid = result.c.job_id == job_id, result.c.kind == "SR", result.c.problem == ""
     return select(result.c.id).where(*valid).order_by(result.c.id.desc()).limit(1)
+
+
+def _stands(connection: Connection, job_id: int, report: int, who: str, display_name: str) -> bool:
+    """Say whether the last verdict is the same acceptance by the same reader, whose verified report is written, or will be."""
+    same = feedback.c.verdict == Verdict.ACCEPTED, feedback.c.who == who, feedback.c.display_name == display_name, feedback.c.result_id == report
+    of_job = feedback.c.job_id == job_id, feedback.c.verdict.in_(_JUDGED)
+    other = select(func.max(feedback.c.id)).where(*of_job, not_(and_(*same)))
+    begun = verification.c.state.in_((VerificationState.PENDING, VerificationState.WRITTEN))
+    wanted = select(feedback.c.id).join(verification, verification.c.feedback_id == feedback.c.id).where(*of_job, *same, begun)
+    last_other = connection.execute(other).scalar() or 0
+    return connection.execute(wanted.where(feedback.c.id > last_other).limit(1)).first() is not None
 
 
 def _ask(connection: Connection, number: int, of: dict[str, Any], now: float) -> None:

@@ -67,6 +67,8 @@ class Verifying(Watch):
             log.error("no report verified", reason=made.problem, job=held.job_id)
         elif self._store.feedback.written(held, made, now=self._clock()):
             log.info("report verified", job=held.job_id)
+        elif not self._store.jobs.exists(held.job_id):
+            self._store.archive.remove(made.path)  # its study was removed meanwhile: nobody else has it on record, and nobody would remove it later
 
     def _record_failure(self, held: Verification, error: Exception) -> None:
         now, why = self._clock(), fault(error)

@@ -24,7 +24,7 @@ from tests.benchmarks.images import write_series
 from tests.benchmarks.measure import Measure
 from tests.orthanc import orthanc
 from tests.peers import missing
-from tests.walks.answering import answering
+from tests.walks.webs import web
 
 ROUNDS = 5
 SLICES = 400  # of the CT that is retrieved: 210 MB
@@ -112,7 +112,7 @@ def _both(folder: Path) -> Iterator[tuple[str, str, Mapping[str, tuple[str, str]
     progress.say("making images")
     study = write_series(folder / "study", "CT", series=4, count=SLICES // 4)
     series = write_series(folder / "series", "CT", series=1, count=IMAGES, side=48)
-    with answering(folder / "node", [*study, *series]) as node, orthanc(folder / "orthanc", Plugins=[str(PLUGIN)]) as (_, url):
+    with web(folder / "node", [*study, *series]) as node, orthanc(folder / "orthanc", Plugins=[str(PLUGIN)]) as (_, url):
         progress.say("Orthanc receives")
         for files in (study[: len(study) // 2], study[len(study) // 2 :], series):
             _upload(url, files)

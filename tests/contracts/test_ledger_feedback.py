@@ -115,6 +115,25 @@ def test_judged_anew_before_it_was_written_it_is_dropped(store):
     assert [one.kind for one in store.jobs.results(job.id)] == ["SEG", "SR"]
 
 
+def test_who_accepts_twice_gets_one_verified_report(store):
+    """A form that is sent twice; another reader, another name, or who changed their mind meanwhile, gets another one."""
+    job = finished(store)
+    said(store, job)
+    said(store, job, at=NOW + 101)
+    held = store.feedback.claim("w", now=NOW + 200, lease_s=LEASE_S)
+    assert held.at == NOW + 100
+    assert store.feedback.written(held, result_of(store, job, VERIFIED), now=NOW + 201)
+    said(store, job, at=NOW + 202)
+    said(store, job, at=NOW + 203)
+    assert store.feedback.claim("w", now=NOW + 300, lease_s=LEASE_S) is None
+    assert [one.verification for one in store.feedback.of_job(job.id)] == [VerificationState.WRITTEN, None, None, None]
+    said(store, job, Verdict.REJECTED, at=NOW + 204)
+    said(store, job, at=NOW + 205)
+    assert store.feedback.claim("w", now=NOW + 300, lease_s=LEASE_S).at == NOW + 205
+    said(store, job, who="bo", at=NOW + 206)
+    assert store.feedback.claim("w", now=NOW + 300, lease_s=LEASE_S).observer == "Bo"
+
+
 def test_agreement_counts_the_last_verdict_of_each_job(store):
     """Also after the study was purged; then nothing of what was said names anybody."""
     jobs = [finished(store, study=f"{STUDY}.{number}") for number in range(4)]

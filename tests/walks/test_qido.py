@@ -36,7 +36,7 @@ class Both:
     @property
     def client(self) -> DICOMwebClient:
         """Who asks the node."""
-        return DICOMwebClient(self.node.url)
+        return DICOMwebClient(self.node.dicomweb)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         orthanc(folder / "orthanc", Plugins=[str(PLUGIN)], DicomWeb={"Enable": True, "Root": "/dicom-web/"}) as (_, url),
     ):
         for start in range(0, len(files), 50):
-            status, said = stow(node.url, [path.read_bytes() for path in files[start : start + 50]])
+            status, said = stow(node.dicomweb, [path.read_bytes() for path in files[start : start + 50]])
             assert status == 200, said
         for path in files:
             ask(f"{url}/instances", path.read_bytes())
@@ -87,7 +87,7 @@ def test_dicomweb_client_finds_each_level_page_by_page(both: Both) -> None:
 def test_the_addresses_of_ohif_are_answered(both: Both) -> None:
     """Its study list with each of its filters, and its series panel; the answers have what it shows."""
     row = next(row for row in both.rows if row["StudyDate"] and row["PatientName"].startswith("Smith"))
-    base, name = both.node.url, urllib.parse.quote("*smith*")
+    base, name = both.node.dicomweb, urllib.parse.quote("*smith*")
     for filters in (
         "",
         f"&PatientName={name}",
@@ -169,7 +169,7 @@ def test_orthanc_finds_the_same(both: Both) -> None:
     explained, unexplained, same = Counter[str](), [], 0
     for question in (one for one in questions(both.rows, QUESTIONS) if one.level in RESOURCES):
         where = address(question)
-        ours, theirs = (uids(found(url, where), question.level) for url in (both.node.url, both.orthanc))
+        ours, theirs = (uids(found(url, where), question.level) for url in (both.node.dicomweb, both.orthanc))
         same += bool(ours & theirs)
         for uid in ours ^ theirs:
             name = reason(question, of[uid], *((as_text, ONLY_NODE) if uid in ours else (literally, ONLY_ORTHANC)))

@@ -48,7 +48,7 @@ def test_dicomweb_client_stores_and_finds_what_it_stored(tmp_path: Path) -> None
     datasets = [dcmread(get_testdata_file(name, download=False)) for name in ("CT_small.dcm", "MR_small.dcm", "JPEG2000.dcm", "liver_1frame.dcm")]
     uids = {str(one.SOPInstanceUID) for one in datasets}
     with web(tmp_path) as node:
-        client = DICOMwebClient(node.url)
+        client = DICOMwebClient(node.dicomweb)
         for _ in range(2):
             said = client.store_instances(datasets)
             assert {str(one.ReferencedSOPInstanceUID) for one in said.ReferencedSOPSequence} == uids == held(node.store)
@@ -69,9 +69,9 @@ def test_every_file_of_pydicom_is_taken_as_an_import_takes_it(tmp_path: Path) ->
         except Refused:
             refused.add(path.name)
     with web(tmp_path / "web") as node:
-        statuses = {path.name: stow(node.url, [path.read_bytes()])[0] for path in FILES}
+        statuses = {path.name: stow(node.dicomweb, [path.read_bytes()])[0] for path in FILES}
         assert {name for name, status in statuses.items() if status != 200} == refused and {*statuses.values()} <= {200, 409}
-        status, said = stow(node.url, [path.read_bytes() for path in FILES])
+        status, said = stow(node.dicomweb, [path.read_bytes() for path in FILES])
         assert status == 202 and len(acknowledged(said)) == len(held(store))
         assert held(node.store) == held(store) and len(held(store)) > len(FILES) // 3
         assert digests(node.store) == digests(store)
@@ -106,7 +106,7 @@ def test_a_web_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path)
                     enough.set()
 
     with web(tmp_path) as node, ThreadPoolExecutor(4) as pool:
-        sending = [pool.submit(send, node.url, number) for number in groups]
+        sending = [pool.submit(send, node.dicomweb, number) for number in groups]
         assert enough.wait(120)
         node.process.kill()
         node.process.wait(60)
@@ -119,6 +119,6 @@ def test_a_web_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path)
     store.close()
     with web(tmp_path) as node:
         for files in groups.values():
-            status, said = stow(node.url, files)
+            status, said = stow(node.dicomweb, files)
             assert status == 200, said
         assert held(node.store) == everything

@@ -28,8 +28,8 @@ from dicom_node.wire import Malformed, StoredFile
 from tests.orthanc import orthanc
 from tests.peers import missing
 from tests.walks import hospital
-from tests.walks.answering import Answering, answering
 from tests.walks.node import wait_for
+from tests.walks.webs import Web, web
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 DATA = Path(pydicom.__file__).parent / "data"
@@ -44,7 +44,7 @@ Model = Mapping[str, Any]
 class Both:
     """The node and Orthanc, which hold the same."""
 
-    node: Answering
+    node: Web
     orthanc: str  # its DICOMweb
     files: Mapping[str, Path]  # by SOP Instance UID
 
@@ -74,7 +74,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     with zipfile.ZipFile(packed, "w") as archive:
         for number, path in enumerate(files):
             archive.write(path, f"{number}.dcm")
-    with answering(folder / "node", files) as node, orthanc(folder / "orthanc", Plugins=[str(PLUGIN)]) as (_, url):
+    with web(folder / "node", files) as node, orthanc(folder / "orthanc", Plugins=[str(PLUGIN)]) as (_, url):
         urllib.request.urlopen(urllib.request.Request(f"{url}/instances", data=packed.getvalue()), timeout=120).close()
         yield Both(node, f"{url}/dicom-web", {str(study_of([path]).instances[0].sop_instance_uid): path for path in files})
 
@@ -279,7 +279,7 @@ BIG_BYTES, BIG = 32 << 20, 7
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answering, str, list[bytes]]]:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Web, str, list[bytes]]]:
     """A study of large instances, one of which has to be written anew while it goes out."""
     folder = tmp_path_factory.mktemp("large")
     files, digests = [], []
@@ -295,7 +295,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Answering,
             one.save_as(folder / f"{number}.dcm")
         files.append(folder / f"{number}.dcm")
         digests.append(sha256(one.PixelData).digest())
-    with answering(folder / "node", files) as node:
+    with web(folder / "node", files) as node:
         for file in files:
             file.unlink()
         yield node, f"{node.dicomweb}/studies/1.2.3.4", digests
@@ -321,7 +321,7 @@ def files_of(pid: int) -> list[str]:
     return found
 
 
-def test_a_large_study_is_served_in_flat_memory(large: tuple[Answering, str, list[bytes]]) -> None:
+def test_a_large_study_is_served_in_flat_memory(large: tuple[Web, str, list[bytes]]) -> None:
     """More than 200 MB, of which no more than a few are in memory at a time."""
     node, url, digests = large
     get(f"{url}/metadata", "application/dicom+json")
@@ -336,18 +336,18 @@ def test_a_large_study_is_served_in_flat_memory(large: tuple[Answering, str, lis
     assert memory_mb(node.pid) - before < 40
 
 
-def series_of(node: Answering) -> str:
+def series_of(node: Web) -> str:
     return next(one.series_instance_uid for one in node.store.holdings.files("STUDY", {"StudyInstanceUID": "1.2.3.4"}))
 
 
-def test_a_client_that_goes_away_frees_everything(large: tuple[Answering, str, list[bytes]]) -> None:
+def test_a_client_that_goes_away_frees_everything(large: tuple[Web, str, list[bytes]]) -> None:
     """The files are closed, and the one without a name that was made is gone."""
     node, url, _ = large
     place = urlsplit(url)
     connections = []
     for accept in ("application/dicom; transfer-syntax=*", "application/dicom"):
         connection = socket.create_connection((place.hostname, place.port))
-        connection.sendall(f"GET {place.path} HTTP/1.1\r\nHost: x\r\nAccept: multipart/related; type={accept}\r\n\r\n".encode())
+        connection.sendall(f"GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: multipart/related; type={accept}\r\n\r\n".encode())
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
         connections.append(connection)
     wait_for(lambda: len(files_of(node.pid)) >= 2)
@@ -357,12 +357,14 @@ def test_a_client_that_goes_away_frees_everything(large: tuple[Answering, str, l
     assert "Traceback" not in node.log
 
 
-def test_what_is_removed_while_it_is_retrieved_ends_the_answer(large: tuple[Answering, str, list[bytes]]) -> None:
+def test_what_is_removed_while_it_is_retrieved_ends_the_answer(large: tuple[Web, str, list[bytes]]) -> None:
     """The connection is cut before the length that was promised: nobody takes it for whole."""
     node, url, _ = large
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port)) as connection:
-        request = f'GET {place.path} HTTP/1.1\r\nHost: x\r\nAccept: multipart/related; type="application/dicom"; transfer-syntax=*\r\n\r\n'
+        request = (
+            f'GET {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nAccept: multipart/related; type="application/dicom"; transfer-syntax=*\r\n\r\n'
+        )
         connection.sendall(request.encode())
         head = connection.recv(1 << 12)
         last = node.store.holdings.files("STUDY", {"StudyInstanceUID": "1.2.3.4"})[-1]

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.store import Store
 from tests.orthanc import free_ports
+from tests.stocked import stock
 from tests.walks.node import ROOT, wait_for
 
 
@@ -19,24 +20,41 @@ from tests.walks.node import ROOT, wait_for
 class Web:
     """A web that answers."""
 
-    url: str  # that DICOMweb is below
+    url: str  # of the node
     store: Store
     process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    @property
+    def dicomweb(self) -> str:
+        """What DICOMweb is below."""
+        return f"{self.url}/dicom-web"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What it has logged."""
+        return (self.folder / "web.log").read_text()
 
 
 @contextlib.contextmanager
-def web(folder: Path) -> Iterator[Web]:
-    """Run a web on what a folder holds; unless it was killed, it must stop by itself when asked to."""
+def web(folder: Path, files: Iterable[Path] = ()) -> Iterator[Web]:
+    """Run a web on what a folder holds, and on files; unless it was killed, it must stop by itself when asked to."""
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
     lines = ["[node]", f"storage = {json.dumps(str(folder / 'data'))}", "disk_reserve_mb = 1", "[web]", f"port = {port}"]
     (folder / "node.toml").write_text("\n".join(lines) + "\n")
     store = Store.open(folder / "data")
+    stock(store, files)
     with (folder / "web.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "dicom_node", "web", "--config", str(folder / "node.toml")], cwd=ROOT, stderr=log)
     try:
         wait_for(lambda: _lives(process, f"http://127.0.0.1:{port}/health/live"), says=(folder / "web.log").read_text)
-        yield Web(f"http://127.0.0.1:{port}/dicom-web", store, process)
+        yield Web(f"http://127.0.0.1:{port}", store, process, folder)
     finally:
         process.terminate()
         try:

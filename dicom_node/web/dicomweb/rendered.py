@@ -7,46 +7,45 @@ image/gif of many frames the frames as one that moves. A report or a key object 
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
-from pydicom import dcmread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from dicom_node.domain import SEGMENTATIONS, Unsuitable, is_uid
-from dicom_node.store import Stored
+from dicom_node.domain import Unsuitable, is_uid
+from dicom_node.store import Archive, Stored
 from dicom_node.web.access import Role, allow
 from dicom_node.web.aside import DRAWING
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb.accept import MediaType, negotiate
+from dicom_node.web.dicomweb.bulkdata import Ranges, find
+from dicom_node.web.dicomweb.elements import Elements, Unreadable
+from dicom_node.web.dicomweb.objects import Lost, readable
+from dicom_node.web.dicomweb.parts import Part, answer
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, service_url
 from dicom_node.web.rendering.asked import Asked, asked, frames
 from dicom_node.web.rendering.coded import GIF, JPEG, PNG, coded, moving
 from dicom_node.web.rendering.document import as_html, as_text, is_document
 from dicom_node.web.rendering.draw import drawn, tile
+from dicom_node.web.rendering.kinds import REPORT, SEGMENTS, has_pixels, kind_of
 from dicom_node.web.rendering.source import Source, opened
 
 _ONE = tuple(MediaType(name=name) for name in (JPEG, PNG, GIF))
 _MANY = tuple(MediaType(name=name, multipart=True) for name in (JPEG, PNG))
 _TEXTS = MediaType(name="text/html"), MediaType(name="text/plain")
 _PDF = MediaType(name="application/pdf")
+_DOCUMENT, _DOCUMENT_LENGTH, _LENGTH_BYTES = 0x00420011, 0x00420015, 4
 _ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
-_MOVING_PIXELS = 2**26  # of a GIF, over all frames
+_MOVING_PIXELS, _READ_PIXELS = 2**26, 2**28  # of a GIF, over all frames: as it is made, and as they are read
 _THUMBNAIL = 128  # pixels along its longer side
 _FRAME_MS, _FASTEST_MS, _SLOWEST_MS = 100.0, 20.0, 10_000.0
 _KEPT_S = 300
 _SECURE = {"Cache-Control": f"private, max-age={_KEPT_S}", "X-Content-Type-Options": "nosniff"}
 _HTML = {**_SECURE, "Content-Security-Policy": "default-src 'none'"}
-
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_REPORTS = f"{_STORAGE}88."
-_NO_IMAGES = tuple(
-    _STORAGE + one for one in ("88.", "104.", "11.", "9.", "66.1", "66.3", "66.5", "66.6", "67", "68.", "78.", "79.", "80.", "131", "200.")
-)
-_RT = tuple(f"{_STORAGE}481.{one}" for one in (1, 2))  # RT Image and RT Dose have pixels
 
 
 class _Answer(Exception):
@@ -72,19 +71,21 @@ def routes(context: Context) -> list[BaseRoute]:
 
 
 def _answered(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    def answer(request: Request) -> Response:
+    def answered(request: Request) -> Response:
         try:
             return endpoint(request)
         except _Answer as other:
             return other.response
+        except Unreadable:
+            return JSONResponse({"error": "an object cannot be taken apart", "hint": "Retrieve the object itself."}, status_code=406)
         except ValueError as error:  # of a query or a path: its text is ours
             return JSONResponse({"error": str(error), "hint": "PS3.18 8.3.5"}, status_code=400)
         except Unsuitable as error:
             return JSONResponse({"error": str(error), "hint": error.hint}, status_code=406)
-        except FileNotFoundError:
+        except (FileNotFoundError, Lost):
             return JSONResponse({"error": "it is not here any more", "hint": ""}, status_code=404)
 
-    return answer
+    return answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ class _Rendered:
         if target.is_instance:
             return self._instance(request, target, how)
         images = [one for one in target.objects if has_pixels(one.sop_class_uid)]
-        documents = [one for one in target.objects if one.sop_class_uid.startswith(_REPORTS)]
+        documents = [one for one in target.objects if kind_of(one.sop_class_uid) == REPORT]
         chosen = _chosen(request, ((*_ONE, *_MANY) if images else ()) + (_TEXTS if documents else ()))
         if chosen.multipart:
             return self._all(request, [(one, None) for one in images], chosen, how)
@@ -136,7 +137,7 @@ class _Rendered:
             return _text(source, _chosen(request, _TEXTS))
         if source.header.get("SOPClassUID") == _ENCAPSULATED_PDF:
             _chosen(request, (_PDF,))
-            return _pdf(source)
+            return _pdf(target.objects[0], self._context.store.archive)
         if not source.is_image:
             raise _Answer(406, "nothing of this object can be shown", "Retrieve it as application/dicom.")
         wanted = target.frames or range(1, source.frames + 1)
@@ -206,16 +207,9 @@ def held(context: Context, study: str, series: str = "", instance: str = "") -> 
     return context.store.holdings.files(level, {key: uid for key, uid in keys.items() if uid})
 
 
-def has_pixels(sop_class_uid: str) -> bool:
-    """Say whether objects of a class have pixels, as far as the class says it."""
-    if sop_class_uid.startswith(f"{_STORAGE}481."):
-        return sop_class_uid in _RT
-    return not sop_class_uid.startswith(_NO_IMAGES) and sop_class_uid != f"{_STORAGE}66"
-
-
 def representative(objects: Sequence[Stored]) -> Stored:
     """Return the object that stands for some: the middle one of the largest series of images; segmentations and what has no pixels come after."""
-    ranks = {one: (not has_pixels(one.sop_class_uid), one.sop_class_uid in SEGMENTATIONS) for one in objects}
+    ranks = {one: (not has_pixels(one.sop_class_uid), kind_of(one.sop_class_uid) == SEGMENTS) for one in objects}
     best = [one for one in objects if ranks[one] == min(ranks.values())]
     largest, _ = Counter(one.series_instance_uid for one in best).most_common(1)[0]
     series = [one for one in best if one.series_instance_uid == largest]
@@ -252,7 +246,7 @@ def _picture(source: Source, numbers: Sequence[int], chosen: MediaType, how: Ask
 def _moving(source: Source, numbers: Sequence[int], how: Asked) -> bytes:
     view = how.options.viewport
     pixels = view.width * view.height if view else source.rows * source.columns
-    if pixels * len(numbers) > _MOVING_PIXELS:
+    if pixels * len(numbers) > _MOVING_PIXELS or source.rows * source.columns * len(numbers) > _READ_PIXELS:
         raise _Answer(413, "that many frames make too large a GIF", "Ask for some frames, or for a smaller viewport.")
     pictures: Iterator[Image.Image] = (drawn(source, number - 1, how.options) for number in numbers)
     return moving(pictures, _frame_ms(source))
@@ -276,8 +270,14 @@ def _text(source: Source, chosen: MediaType) -> Response:
     return Response(as_html(source.header), media_type="text/html; charset=utf-8", headers=_HTML)
 
 
-def _pdf(source: Source) -> Response:
-    document = dcmread(source.path, specific_tags=["EncapsulatedDocument", "EncapsulatedDocumentLength"])
-    data = bytes(document.get("EncapsulatedDocument") or b"")
-    length = document.get("EncapsulatedDocumentLength")
-    return Response(data[:length] if length else data, media_type="application/pdf", headers=_SECURE)
+def _pdf(one: Stored, archive: Archive) -> Response:
+    """Answer with an encapsulated document (PS3.3 C.24.2), without the byte that makes its value even."""
+    with ExitStack() as held:
+        file = held.enter_context(readable(one, archive))
+        elements = Elements(file)
+        place, length = (find(elements, ((0, tag),)) for tag in (_DOCUMENT, _DOCUMENT_LENGTH))
+        if place is None or sum(place) > elements.size:
+            raise Unsuitable("a document is not in its object", hint="Retrieve the object itself.")
+        said = int.from_bytes(elements.value(*length), "little") if length is not None and length[1] == _LENGTH_BYTES else place[1]
+        body = Ranges(file=file, ranges=((place[0], min(said, place[1]) or place[1]),))
+        return answer([Part(content_type=_PDF.name, body=body)], _PDF, held=held.pop_all(), headers=_SECURE)

@@ -35,7 +35,7 @@ _XML = MediaType(name="application/dicom+xml", multipart=True)
 _METADATA = (MediaType(name="application/dicom+json"), MediaType(name="application/json"), _XML)
 _VALUE = (MediaType(name=frames.OCTETS), MediaType(name=frames.OCTETS, multipart=True))
 _LAYOUTS: dict[tuple[str, str], Layout] = {}  # of images whose frames were asked for lately: each is asked for by itself
-_LAYOUTS_AT_MOST = 256
+_LAYOUTS_AT_MOST, _FRAGMENTS_AT_MOST = 256, 1 << 20  # of all of them together, some 50 MB
 
 
 def routes(context: Context) -> list[BaseRoute]:
@@ -181,11 +181,13 @@ def _frames(one: Stored, file: StoredFile, found: Layout, numbers: Sequence[int]
 def _layout(one: Stored, store: Store, file: StoredFile) -> Layout | None:
     """Return where an image's frames are, from memory where it was met before."""
     key = str(store.archive.root), one.path
-    if key in _LAYOUTS:
-        return _LAYOUTS[key]
+    known = _LAYOUTS.get(key)  # another thread may clear them at any moment
+    if known is not None:
+        return known
     found = frames.layout(Elements(file), one.transfer_syntax_uid)
     if found is not None:
-        if len(_LAYOUTS) >= _LAYOUTS_AT_MOST:
+        fragments = sum(len(one.begins) for one in [*_LAYOUTS.values(), found])
+        if len(_LAYOUTS) >= _LAYOUTS_AT_MOST or fragments > _FRAGMENTS_AT_MOST:
             _LAYOUTS.clear()
         _LAYOUTS[key] = found
     return found

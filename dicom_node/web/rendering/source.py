@@ -51,6 +51,7 @@ _FLOATS = {0x7FE00008: "f4", 0x7FE00009: "f8"}
 _LONG_VRS = (b"OB", b"OW", b"OF", b"OD", b"UN")
 _UNDEFINED = 0xFFFFFFFF
 _INFLATED_BYTES = 2**28  # of a deflated file
+_DEFERRED_BYTES = 2**24  # of one element: a longer one is not read before it is asked for
 _HEADER_BYTES = 2**25  # of a header, without pixels; in memory it is some 25 times as much
 _CACHED_AT_MOST = 16
 _CACHED_BYTES = 2**23  # of headers that are kept for the next picture
@@ -159,7 +160,7 @@ def _opened(path: Path) -> Source:
             data_set_at = file.meta.data_set_at
         with io.FileIO(str(path)) as raw, _Header(raw) as file:
             if syntax != DeflatedExplicitVRLittleEndian:
-                return _located(file, path, dcmread(file, stop_before_pixels=True, defer_size=_HEADER_BYTES), syntax)
+                return _located(file, path, dcmread(file, stop_before_pixels=True, defer_size=_DEFERRED_BYTES), syntax)
         with path.open("rb") as whole, _Header(_inflated(whole, data_set_at)) as inflated:
             header = read_dataset(inflated, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, vr, length: tag in _PIXELS)
             return _located(inflated, path, header, syntax)

@@ -24,11 +24,12 @@ from dicom_node.web.pages.showing import person_name
 from dicom_node.web.rendering.asked import window
 from dicom_node.web.rendering.coded import JPEG, PNG, coded
 from dicom_node.web.rendering.draw import Options, Viewport, drawn, tile
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.place import plane
 from dicom_node.web.rendering.segments import Under, overlay, segmentation
 from dicom_node.web.rendering.source import Source, opened
-from dicom_node.web.viewer.scene import BANNER, PRESETS, Scene, scene
-from dicom_node.web.viewer.stack import Listed, Stack, edges, kind_of, listed, stack, version_of
+from dicom_node.web.viewer.scene import BANNER, MOST_LAYERS, PRESETS, Scene, scene
+from dicom_node.web.viewer.stack import Listed, Stack, edges, listed, stack, version_of
 
 _HERE = Path(__file__).parents[1]
 _POLICY = "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'self'"
@@ -111,12 +112,11 @@ class Viewer:
                 raise _NotHere
             return found
         named: Counter[str] = Counter()
-        for one in objects:
-            if kind_of(one.sop_class_uid) == "segments":
-                try:
-                    named.update(segmentation(self._path(one)).series)
-                except Unsuitable:
-                    continue  # it is listed, and is not laid over anything
+        for one in [one for one in objects if kind_of(one.sop_class_uid) == "segments"][-MOST_LAYERS:]:
+            try:
+                named.update(segmentation(self._path(one)).series)
+            except Unsuitable:
+                continue  # it is listed, and is not laid over anything
         return max(images, key=lambda one: (named[one.series_instance_uid], one.objects, -one.number), default=None)
 
     def _scene(self, study: str, chosen: Listed, series: Sequence[Listed], objects: Sequence[Stored]) -> Scene | None:

@@ -11,12 +11,13 @@ from dicom_node.store import Stored
 from dicom_node.web.context import Context
 from dicom_node.web.rendering.findings import Mark, Row, rows
 from dicom_node.web.rendering.grey import automatic, look
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.segments import Frame, Segment, Segmentation, segmentation
 from dicom_node.web.rendering.source import UNREADABLE, opened, stored
-from dicom_node.web.viewer.stack import Listed, Stack, kind_of, version_of
+from dicom_node.web.viewer.stack import Listed, Stack, version_of
 
 BANNER = "AI · research use · unverified"
-_MOST_LAYERS, _MOST_REPORTS = 32, 64
+MOST_LAYERS, _MOST_REPORTS = 32, 64
 PRESETS = {
     "lung": ("Lung", -600.0, 1500.0),
     "soft": ("Soft tissue", 40.0, 400.0),
@@ -115,7 +116,7 @@ def _in_plane(frame: Frame, shown: Stack) -> set[int]:
 
 
 def _segmentations(context: Context, objects: Sequence[Stored]) -> Iterator[tuple[Stored, Segmentation]]:
-    for one in [one for one in objects if kind_of(one.sop_class_uid) == "segments"][-_MOST_LAYERS:]:
+    for one in [one for one in objects if kind_of(one.sop_class_uid) == "segments"][-MOST_LAYERS:]:
         try:
             yield one, segmentation(context.store.archive.path(one.path))
         except Unsuitable:

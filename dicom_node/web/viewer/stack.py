@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from dicom_node.domain import SEGMENTATIONS
 from dicom_node.store import Stored
 from dicom_node.web.context import Context
+from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.place import Plane, plane
 from dicom_node.web.rendering.segments import Under
 from dicom_node.web.rendering.source import opened
@@ -106,19 +106,6 @@ def listed(context: Context, study: str, objects: Sequence[Stored]) -> list[List
         )
     kinds = ("images", "segments", "report", "other")
     return sorted(found, key=lambda one: (kinds.index(one.kind), one.number, one.series_instance_uid))
-
-
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-_NO_IMAGES = tuple(_STORAGE + one for one in ("9.", "11.", "104.", "66", "67", "68.", "78.", "79.", "80.", "131", "200.", "481.3", "481.4", "481.5"))
-
-
-def kind_of(sop_class_uid: str) -> str:
-    """Return what objects of a class are to a viewer: images, segments, report, or other."""
-    if sop_class_uid in SEGMENTATIONS:
-        return "segments"
-    if sop_class_uid.startswith(f"{_STORAGE}88."):
-        return "report"
-    return "other" if sop_class_uid.startswith(_NO_IMAGES) else "images"
 
 
 def stack(context: Context, study: str, series: Listed, objects: Sequence[Stored]) -> Stack:
