@@ -254,7 +254,7 @@ def _form_token(request: Request) -> str:
 def _flow(request: Request) -> tuple[Flow | None, str]:
     try:
         state, nonce, verifier, wanted = json.loads(urlsafe_b64decode(cookie(request.headers, _flow_cookie(request)).encode()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None, "/"
     if not all(isinstance(one, str) for one in (state, nonce, verifier, wanted)):
         return None, "/"

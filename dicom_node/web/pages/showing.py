@@ -1,7 +1,6 @@
 """How a page is made and answered: templates that escape everything, who looks, what was just done, and what went wrong in words."""
 
 import base64
-import binascii
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -100,7 +99,7 @@ def set_theme(theme: str, to: str) -> Response:
 
 
 def _flash_of(request: Request) -> str:
-    with contextlib.suppress(binascii.Error, UnicodeError):
+    with contextlib.suppress(ValueError):
         return base64.urlsafe_b64decode(request.cookies.get(_FLASH, "")).decode()[:_FLASH_CHARACTERS]
     return ""
 

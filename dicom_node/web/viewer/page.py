@@ -62,8 +62,8 @@ class Viewer:
             seen("/view/{study}", self.page),
             seen("/view/{study}/scene", self.values),
             seen("/view/{study}/thumbnail/{instance}", self.thumbnail),
-            seen("/view/{study}/image/{instance}/{frame:int}", self.image),
-            seen("/view/{study}/overlay/{seg}/{instance}/{frame:int}/{segments}", self.overlay),
+            seen("/view/{study}/image/{instance}/{frame:number}", self.image),
+            seen("/view/{study}/overlay/{seg}/{instance}/{frame:number}/{segments}", self.overlay),
         ]
 
     # ------------------------------------------------------------------------------------------------------------ the page
