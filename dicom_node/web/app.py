@@ -2,6 +2,7 @@
 
 import structlog
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -26,6 +27,7 @@ def build(context: Context) -> FastAPI:
     registry, requests = metrics.registry_of_process()
     app.router.routes.extend(metrics.routes(context, registry))
     app.add_exception_handler(NodeError, _told)
+    app.add_exception_handler(HTTPException, pages.refused.handler(context))
     app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(Gate, context=context, access=Access(context))
     app.add_middleware(metrics.Counted, requests=requests)  # outermost: it counts what the gate refuses, too

@@ -17,8 +17,8 @@ from dicom_node.domain import Unsuitable, is_uid
 from dicom_node.store import Stored
 from dicom_node.web.access import Role, allow
 from dicom_node.web.context import Context
+from dicom_node.web.dress import address
 from dicom_node.web.ohif import is_here
-from dicom_node.web.pages import static
 from dicom_node.web.pages.showing import person_name
 from dicom_node.web.rendering.asked import window
 from dicom_node.web.rendering.coded import JPEG, PNG, coded
@@ -50,7 +50,7 @@ class Viewer:
         self._context = context
         templates = FileSystemLoader(_HERE / "templates")
         self._templates = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        self._templates.globals["static"] = static.address
+        self._templates.globals["static"] = address
 
     def routes(self) -> list[BaseRoute]:
         """Return the page and what belongs to it."""
