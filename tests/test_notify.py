@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from dicom_node.config import FindingWanted, Notify, Site, load_site
-from dicom_node.domain import ConfigError, MessageState, PeerUnavailable
+from dicom_node.domain import ConfigError, MessageState, PeerUnavailable, Trouble
 from dicom_node.notify.decisions import Seen, failures, later_s, turns, wrong
 from dicom_node.notify.findings import Said, meets
 from dicom_node.notify.sending import SIGNATURE
 from dicom_node.notify.tellers import Teller
 from dicom_node.notify.wording import mailed
 from dicom_node.store import Event, Store
+from dicom_node.store.messages import Decision
 from tests import certificates, phantoms
 from tests.contracts.arrange import NOW, STUDY, claimed, finished, in_quarantine, sending, waiting
 from tests.reported import Node
@@ -382,3 +383,44 @@ def test_who_does_not_listen_is_tried_later_and_keeps_nobody_waiting(house: Hous
     turn(teller)
     assert sorted(one.attempts for one in house.store.messages.list()) == [0, 0, 1]
     assert issubclass(PeerUnavailable, Exception)
+
+
+def test_two_processes_that_see_the_same_trouble_tell_it_once(house: House, hook: Posted) -> None:
+    """Each finds it at another moment; what one of them has decided holds, when it begins and when it ends."""
+    disk = Trouble(about="disk", key="disk", says="full")
+    for found in ([disk], []):
+        known = house.store.messages.troubles("ops")
+        decided = []
+        for now in (NOW, NOW + 0.3):
+            messages, began, ended = turns("ops", found, known, now)
+            one = Decision(messages=tuple(messages), began=tuple(began), ended=tuple(ended))
+            decided.append(house.store.messages.decide("ops", "reader", one, now=now))
+        assert decided == [True, False]
+    assert len(house.store.messages.list()) == 2
+
+
+def test_a_report_that_was_damaged_keeps_nothing_else_from_being_told(tmp_path: Path, hook: Posted) -> None:
+    """It is logged; what happened after it is told."""
+    told = f'[[notify]]\nname = "ops"\nto = "{hook.url}"\nfindings = [{{ concept = "Volume" }}]\n'
+    house = house_of(tmp_path, told)
+    teller = house.teller()
+    teller.decide()
+    finished(house.store, kinds=("SR",))
+    (result,) = house.store.jobs.results(1)
+    whole = phantoms.series()[0]
+    whole.save_as(path := house.store.archive.path(result.path), enforce_file_format=True)
+    path.write_bytes(path.read_bytes()[:-1000].replace(b"DICM\x02", b"DICM\xff"))
+    failed(house.store, study="1.2.3.77")
+    turn(teller)
+    assert [json.loads(body)["about"] for _, body in hook.posts] == ["job"]
+    house.store.close()
+
+
+def test_a_clock_that_is_put_back_keeps_nobody_from_looking(house: House) -> None:
+    teller = house.teller()
+    teller._look_every_s = 15.0
+    house.now = NOW + 86400
+    teller.decide()
+    house.now = NOW
+    teller.decide()
+    assert teller._looked_at == NOW

@@ -1,5 +1,6 @@
 """The HTTP door as a whole: what it answers whom, with no socket."""
 
+import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,3 +43,21 @@ def _is_guarded(route: Route) -> bool:
     """Say whether a route has a guard: around its endpoint, or of FastAPI's as a dependency."""
     guards = [one.call for one in route.dependant.dependencies] if isinstance(route, APIRoute) else [route.endpoint]
     return any(hasattr(one, "role") for one in guards)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (f"/jobs/{'9' * 5000}/feedback", {}),
+        (f"/jobs/{'9' * 5000}/picture.png", {}),
+        (f"/jobs/{'9' * 17}/picture.png", {}),
+        (f"/view/1.2/image/1.3/{'9' * 5000}", {}),
+        ("/", {"cookie": b"dicom_node_flash=\xe9"}),
+        ("/login/callback?state=x", {"cookie": b"dicom-node-flow=" + base64.urlsafe_b64encode(b"[" * 11_000)}),
+        ("/api/v1/status", {"content-length": b"9" * 5000}),
+    ],
+)
+def test_nothing_that_a_client_sends_makes_the_node_fail(web: Context, path: str, headers: dict[str, bytes]) -> None:
+    """A number of five thousand digits, a cookie of no letters, a hundred brackets: no is no fault."""
+    with TestClient(build(web), base_url="http://127.0.0.1:8080") as client:
+        assert client.get(path, headers=headers).status_code < 500

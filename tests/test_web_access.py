@@ -11,7 +11,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from dicom_node.config import load_site
-from dicom_node.domain import ConfigError
+from dicom_node.domain import ConfigError, Transient
+from dicom_node.guard import passwords
 from dicom_node.web.access import Person, Role, allow, login, may
 from dicom_node.web.access.roles import implied
 from dicom_node.web.access.source import source
@@ -613,3 +614,40 @@ def test_no_other_origin_reads_anything(make: Any, path: str, origin: str) -> No
     client = abroad(make, cors=["https://viewer.example"]).browser()
     assert preflight(client, path, origin).status_code == 403
     assert "access-control-allow-origin" not in client.get(path, headers={"origin": origin}).headers
+
+
+def test_a_page_that_looks_by_itself_keeps_no_session_going(make: Any) -> None:
+    """Else a page that is left open in a reading room never ends its session (`session_idle_s`)."""
+    house = abroad(make)
+    client = house.logged_in("viewer")
+    idle_s = house.web.site.config.web.session_idle_s
+    for _ in range(3):
+        house.at[0] += idle_s / 2.5
+        last = client.get("/seen", headers={"x-dicom-node-looks": "1"})
+    assert last.status_code == 401
+    client = house.logged_in("viewer")
+    for _ in range(3):
+        house.at[0] += idle_s / 2.5
+        assert client.get("/seen").status_code == 200
+
+
+def test_many_who_log_in_at_once_do_not_stop_the_web() -> None:
+    """Those beyond a few are told to come again, and hold no thread."""
+    places = [passwords._queue.acquire(blocking=False) for _ in range(10)]
+    try:
+        assert all(places)
+        with pytest.raises(Transient, match="at once"):
+            passwords.is_password(HASH, PASSWORD)
+    finally:
+        for _ in places:
+            passwords._queue.release()
+    assert passwords.is_password(HASH, PASSWORD)
+
+
+def test_a_clock_that_is_put_back_keeps_nobody_waiting() -> None:
+    now = [1e9]
+    tries = Throttle(lambda: now[0])
+    for _ in range(PER_NAME):
+        assert not tries.take("anna", "10.0.0.1")
+    now[0] -= 86400.0
+    assert not tries.take("anna", "10.0.0.1")

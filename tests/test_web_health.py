@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from dicom_node.config import load_site
 from dicom_node.serve.web import context
 from dicom_node.store import Store
-from dicom_node.web import Context, build
+from dicom_node.web import Context, build, health
 from dicom_node.web.access import Person, Role
 
 NOW = 1_800_000_000.0
@@ -106,3 +106,19 @@ def test_asking_often_makes_no_more_work(web: Context) -> None:
     assert client.get("/health/ready").status_code == 200
     moments[0] += 3
     assert client.get("/health/ready").status_code == 503
+
+
+def test_who_waits_for_a_look_that_takes_long_makes_none_of_its_own(web: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a receiver that hangs lets requests pile up, until no thread of the web is left."""
+    looks, now = [], [NOW]
+
+    def slow(*_: object) -> tuple[health.Check, ...]:
+        looks.append(now[0])
+        now[0] += 10.0
+        return (health.Check(what="receiver", ok=False, says="it hangs"),)
+
+    monkeypatch.setattr(health, "checked", slow)
+    found = health._Found(replace(web, clock=lambda: now[0]))
+    found.checks()
+    found.checks()
+    assert looks == [NOW]

@@ -14,9 +14,10 @@ import pytest
 from joserfc.jwk import ECKey, RSAKey
 
 from dicom_node.cli import operate
-from dicom_node.config import NodeConfig, Site, load_site
+from dicom_node.config import NodeConfig, Oidc, Site, load_site
 from dicom_node.domain import ConfigError, Transient
 from dicom_node.web.access.fetch import Fetcher
+from dicom_node.web.access.provider import Provider as Ours
 from dicom_node.web.access.provider import name_of, role_of
 from dicom_node.web.access.roles import Role
 from tests.browsing import NOW, House, abroad, houses
@@ -373,3 +374,20 @@ def test_without_passwords_only_the_house_is_offered(make: Any, provider: Provid
     house = abroad(make, oidc=provider.oidc(), local_users=False)
     page = house.browser().get("/login").text
     assert 'type="password"' not in page and "/login/provider" in page
+
+
+def test_who_asks_while_the_provider_is_asked_does_not_wait(provider: Provider) -> None:
+    """A provider that hangs would else stop the whole web: each token, even an invented one, would hold a thread until its turn."""
+    one = Ours(Oidc(**provider.oidc()), lambda: NOW)
+    with one._lock, pytest.raises(Transient, match="just now"):
+        one.reach()
+    assert one.reach() > 0
+
+
+def test_a_clock_that_is_put_back_does_not_keep_old_keys(provider: Provider) -> None:
+    """It may have been a year ahead when the node started."""
+    now = [NOW + 3e7]
+    one = Ours(Oidc(**provider.oidc()), lambda: now[0])
+    one.reach()
+    now[0], provider.keys = NOW, []
+    assert one.reach() == 1, "one of the future, which the provider always has"

@@ -14,12 +14,12 @@ from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
 from dicom_node.config import load_site, rules_from, rules_text
-from dicom_node.domain import ConfigError, DeliveryState, JobState, RetrievalState, StudyState
+from dicom_node.domain import ConfigError, DeliveryState, JobState, RetrievalState, StudyState, Transient
 from dicom_node.receive import Door, import_file
-from dicom_node.serve import judge_due
+from dicom_node.serve import judge_due, trying
 from dicom_node.serve.web import context
 from dicom_node.store import Listing, Step, Store
-from dicom_node.web import build
+from dicom_node.web import build, dress
 from dicom_node.web.access import Person, Role
 from dicom_node.web.pages import events, front, markdown, models, showing
 from tests import phantoms
@@ -347,7 +347,7 @@ def test_it_looks_as_its_reader_wants(seen: House) -> None:
 
 def test_what_dresses_the_pages_is_our_own_and_small(empty: House) -> None:
     for name in ("pages.css", "live.js", "icon.svg"):
-        assert empty.client.get(showing.static.address(name)).status_code == 200
+        assert empty.client.get(dress.address(name)).status_code == 200
     assert empty.client.get("/static/..%2fapp.py").status_code == 404
     assert "//" not in empty.client.get("/static/pages.css").text.replace("http://www.w3.org", ""), "nothing is loaded from elsewhere"
 
@@ -456,6 +456,20 @@ def test_a_form_is_read_within_bounds(full: House, data: bytes, kind: str, statu
 # -------------------------------------------------------------------------------------------------------------------- rules
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/jobs/1/cancel", 405), ("GET", "/studies/1.2.3.1/purge", 403)]
+)
+def test_who_may_not_is_told_so_by_a_page(empty: House, method: str, path: str, status: int) -> None:
+    """Programs are answered in JSON; nobody whom the node does not know sees a page."""
+    empty.role = Role.VIEWER
+    html = empty.client.request(method, path, headers={"accept": "text/html"})
+    assert (html.status_code, "This did not work" in html.text, "<nav" in html.text) == (status, True, True)
+    assert empty.client.request(method, path).headers["content-type"] == "application/json"
+    assert empty.client.get("/api/v1/nothing", headers={"accept": "text/html"}).headers["content-type"] == "application/json"
+    empty.role = Role.NOBODY
+    assert "<nav" not in empty.client.request(method, path, headers={"accept": "text/html"}).text
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, str, str]]:
     """A node with two real studies that its rule was asked about: a chest, which got a job, and a knee, which did not."""
@@ -508,6 +522,15 @@ def test_what_is_wrong_with_a_rule_is_told_with_its_line(judged: tuple[House, st
     assert said in unescape(text), re.search(r'id="problem">(.*?)</p>', text)
     with pytest.raises(ConfigError):
         rules_from(rules, judged[0].site.config)
+
+
+def test_a_rule_that_would_look_for_ever_is_ended(judged: tuple[House, str, str]) -> None:
+    """An expression that backtracks stops the process in which it runs: that is not the web's."""
+    rules = '[[rules]]\nname = "a"\nanalyse = ["good"]\nwhen = { SeriesInstanceUID = { matches = "([0-9.]+)+x" } }'
+    with pytest.raises(ConfigError, match="not done with 5 studies"):
+        trying.tried_apart(judged[0].site, rules, 5, NOW, limit_s=4.0)
+    with trying._turn, pytest.raises(Transient, match="somebody else"):
+        trying.tried_apart(judged[0].site, rules, 5, NOW)
 
 
 def test_rules_are_written_as_they_are_read() -> None:

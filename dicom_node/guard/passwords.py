@@ -14,6 +14,7 @@ from dicom_node.domain import Rejected, Transient
 MIN_LENGTH, MAX_LENGTH = 12, 256  # characters
 _hasher = PasswordHasher()  # argon2-cffi's defaults: RFC 9106's second recommendation, 64 MiB
 _turn = threading.BoundedSemaphore(2)  # each takes those 64 MiB
+_queue = threading.BoundedSemaphore(10)  # those two and who waits: more would hold every thread of the web
 _WAIT_S = 10.0
 
 
@@ -59,12 +60,21 @@ def _nobodys() -> str:
 
 @contextmanager
 def _one_of_few() -> Iterator[None]:
-    if not _turn.acquire(timeout=_WAIT_S):
-        raise Transient("too many people log in at once", hint="Try again in a moment.")
+    if not _queue.acquire(blocking=False):
+        raise _too_many()
     try:
-        yield
+        if not _turn.acquire(timeout=_WAIT_S):
+            raise _too_many()
+        try:
+            yield
+        finally:
+            _turn.release()
     finally:
-        _turn.release()
+        _queue.release()
+
+
+def _too_many() -> Transient:
+    return Transient("too many people log in at once", hint="Try again in a moment.")
 
 
 def _plain(password: str) -> str:

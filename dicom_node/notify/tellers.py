@@ -1,5 +1,6 @@
 """The threads that tell: one for each recipient, so that one that is slow keeps nobody waiting."""
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ _LOOK_EVERY_S = 15.0  # at what is wrong for a while
 _MARGIN_S = 60.0  # beyond a time-out: what is not on record as told by then is told again
 _GIVE_UP_S = 3 * 86400.0
 _MOST_FINDINGS = 20  # of one report
+
+_UNREADABLE = (OSError, InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, struct.error)
 
 _log = structlog.get_logger()
 
@@ -139,7 +142,7 @@ class Teller:
     # ------------------------------------------------------------------------------------------------------------ looking
 
     def _turns(self, now: float) -> tuple[list[Message], list[Any], list[str]]:
-        if now - self._looked_at < self._look_every_s:
+        if 0 <= now - self._looked_at < self._look_every_s:
             return [], [], []
         self._looked_at = now
         return turns(self.name, wrong(self._seen(now), self._to), self._store.messages.troubles(self.name), now)
@@ -180,11 +183,11 @@ class Teller:
 
     def _met(self, result: Result, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
-            report = dcmread(self._store.archive.path(result.path))
-        except (OSError, InvalidDicomError):
+            found = tuple(said_in(dcmread(self._store.archive.path(result.path))))
+        except _UNREADABLE:  # a file that was damaged: what else there is to tell does not wait for it
             _log.warning("notify.report_unreadable", to=self.name, job=result.job_id)
             return
-        for said in said_in(report):
+        for said in found:
             if any(meets(said, wanted, model) for wanted in self._to.findings):
                 says = f"{said.concept} {said.value:g} {said.unit}" if said.value is not None else f"{said.concept}: {said.answer}"
                 yield says, {"concept": said.concept, "value": said.value, "unit": said.unit, "answer": said.answer}

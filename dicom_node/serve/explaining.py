@@ -5,7 +5,7 @@ from typing import Any
 
 from dicom_node.assemble.completeness import judge
 from dicom_node.assemble.recognition import recognised, warnings
-from dicom_node.config import Site, rules_from
+from dicom_node.config import Site
 from dicom_node.domain import RECOGNITION_KEYWORDS, Discontinuation, Job, NodeError, Study, fault
 from dicom_node.serve.judging import NOBODY, ask_rules, evidence_of, policy_of, routing_of, with_keywords
 from dicom_node.store import Store
@@ -28,14 +28,8 @@ def explained(site: Site, store: Store, study_instance_uid: str, now: float) -> 
     )
 
 
-def tried(site: Site, store: Store, text: str, studies: int, now: float) -> tuple[Tried, ...]:
-    """Say for the last studies what rules in TOML would make of them, beside what was made.
-
-    Raises
-    ------
-    ConfigError: the text is no TOML, or a rule in it cannot run.
-    """
-    edited = Site(config=rules_from(text, site.config), models=site.models)
+def tried(edited: Site, store: Store, studies: int, now: float) -> tuple[Tried, ...]:
+    """Say for the last studies what edited rules would make of them, beside what was made."""
     return tuple(_tried(edited, store, row, now) for row in store.studies.list(limit=studies))
 
 

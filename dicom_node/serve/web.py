@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from dicom_node.config import Site
 from dicom_node.serve.bringing import bringing
-from dicom_node.serve.explaining import explained, tried
+from dicom_node.serve.explaining import explained
+from dicom_node.serve.trying import tried_apart
 from dicom_node.store import Store
 from dicom_node.web import Context
 
@@ -18,5 +19,5 @@ def context(site: Site, store: Store, clock: Callable[[], float] = time.time) ->
         clock=clock,
         bring=bringing(site, store, clock),
         explain=lambda uid: explained(site, store, uid, clock()),
-        try_rules=lambda text, studies: tried(site, store, text, studies, clock()),
+        try_rules=lambda text, studies: tried_apart(site, text, studies, clock()),
     )

@@ -1,13 +1,14 @@
 """Messages: what is to be told whom, and which troubles somebody was told of. What was decided is told, at least once, whatever ends the process."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping, delete, func, select, update
 
 from dicom_node.domain import MESSAGE_TRANSITIONS, Message, MessageState, Trouble
-from dicom_node.store.database import Database, unless_there
+from dicom_node.store.database import Database, insert_unless_there, unless_there
 from dicom_node.store.journal import Event, note
 from dicom_node.store.reading import begun, pass_on, read_on
 from dicom_node.store.watching import message, trouble
@@ -24,6 +25,10 @@ class Decision:
     ended: tuple[str, ...] = ()  # keys of troubles
     after: int = 0
     upto: int = 0
+
+
+class _Late(Exception):
+    """Another process has decided about the same trouble: nothing of this decision is kept."""
 
 
 class Messages:
@@ -46,18 +51,21 @@ class Messages:
 
     def decide(self, recipient: str, reader: str, decided: Decision, *, now: float) -> bool:
         """Record what is to be told, with how far the journal was read, in one commit; False when another process was first, and nothing changed."""
-        with self._database.write() as connection:
+        with suppress(_Late), self._database.write() as connection:
             if decided.upto != decided.after and not pass_on(connection, reader, after=decided.after, upto=decided.upto):
                 return False
             for one in decided.began:
                 values = {"key": one.key, "about": one.about, "says": one.says, "since": one.since}
-                connection.execute(unless_there(connection, trouble).values(recipient=recipient, **values))
+                if not insert_unless_there(connection, trouble, recipient=recipient, **values):
+                    raise _Late
             for key in decided.ended:
-                connection.execute(delete(trouble).where(trouble.c.recipient == recipient, trouble.c.key == key))
+                if not connection.execute(delete(trouble).where(trouble.c.recipient == recipient, trouble.c.key == key)).rowcount:
+                    raise _Late
             for told in decided.messages:
                 connection.execute(unless_there(connection, message).values(**_row(told)))
             connection.execute(delete(message).where(message.c.ended_at < now - _KEPT_S))
             return True
+        return False
 
     def claim(self, recipient: str, *, now: float, lease_s: float) -> Message | None:
         """Take the message of a recipient that is due, oldest first; exactly one claimant gets each, and another once the lease is over."""

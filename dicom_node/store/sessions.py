@@ -53,8 +53,11 @@ class Sessions:
             note(connection, Event(at=now, study_instance_uid="", kind="logged in", who=name, why="by a browser"))
         return secret
 
-    def find(self, secret: str, *, idle_s: float, now: float) -> Session | None:
-        """Return whose session it is, None when it is nobody's, has ended, or its person is disabled."""
+    def find(self, secret: str, *, idle_s: float, now: float, by_hand: bool = True) -> Session | None:
+        """Return whose session it is, None when it is nobody's, has ended, or its person is disabled.
+
+        by_hand: whether a person asks, which keeps the session going; not a page that looks by itself.
+        """
         key = digest(secret)
         columns = web_session.c.name, web_session.c.role, web_session.c.seen_at, web_session.c.person_id, person.c.role.label("role_now")
         wanted = select(*columns, person.c.disabled).outerjoin(person, person.c.id == web_session.c.person_id).where(web_session.c.digest == key)
@@ -62,7 +65,7 @@ class Sessions:
             row = connection.execute(wanted.where(web_session.c.expires_at > now, web_session.c.seen_at > now - idle_s)).first()
         if row is None or row.disabled:
             return None
-        if now - row.seen_at > min(_SEEN_EVERY_S, idle_s / 4):
+        if by_hand and now - row.seen_at > min(_SEEN_EVERY_S, idle_s / 4):
             with suppress(Transient), self._database.write(relaxed=True) as connection:  # a busy ledger makes it idle for a moment longer, no more
                 connection.execute(update(web_session).where(web_session.c.digest == key).values(seen_at=now))
         return Session(name=row.name, role=row.role_now or row.role, local=row.person_id is not None)

@@ -2,6 +2,7 @@
 
 import structlog
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -10,6 +11,7 @@ from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transie
 from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, viewer
 from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
+from dicom_node.web.numbers import NUMBER  # noqa: F401 - routes name numbers
 
 log = structlog.get_logger()
 
@@ -25,6 +27,7 @@ def build(context: Context) -> FastAPI:
     registry, requests = metrics.registry_of_process()
     app.router.routes.extend(metrics.routes(context, registry))
     app.add_exception_handler(NodeError, _told)
+    app.add_exception_handler(HTTPException, pages.refused.handler(context))
     app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(Gate, context=context, access=Access(context))
     app.add_middleware(metrics.Counted, requests=requests)  # outermost: it counts what the gate refuses, too
@@ -43,7 +46,7 @@ _STATUSES: tuple[tuple[type[NodeError], int], ...] = ((Transient, 503), (Refused
 
 def _unforeseen(request: Request, error: Exception) -> Response:
     """Say that something failed, without its words: the text of an error that nobody foresaw may quote a header."""
-    log.error("web.failed", path=request.url.path, reason=fault(error))
+    log.error("web.failed", path=request.url.path[:200], reason=fault(error))
     said = {"error": fault(error), "hint": "Tell those who maintain the node; its log says where."}
     headers = security(request.url.path, secure=request.url.scheme == "https")  # it is answered outside of the gate
     return JSONResponse(said, status_code=500, headers=dict(headers))

@@ -43,8 +43,8 @@ def routes(context: Context) -> list[BaseRoute]:
         return JSONResponse({"model": request.path_params["name"], "versions": [figures(one) for one in found]})
 
     return [
-        Route("/jobs/{id:int}/feedback", allow(Role.VIEWER, show), methods=["GET"]),
-        Route("/jobs/{id:int}/feedback", allow(Role.VIEWER, hear), methods=["POST"]),
+        Route("/jobs/{id:number}/feedback", allow(Role.VIEWER, show), methods=["GET"]),
+        Route("/jobs/{id:number}/feedback", allow(Role.VIEWER, hear), methods=["POST"]),
         Route("/models/{name}/agreement", allow(Role.VIEWER, agreement), methods=["GET"]),
     ]
 
@@ -79,7 +79,7 @@ def figures(one: Agreement) -> dict[str, Any]:
 
 def _job(context: Context, request: Request) -> int:
     number = int(request.path_params["id"])
-    if number >= 1 << 63 or not context.store.jobs.exists(number):
+    if not context.store.jobs.exists(number):
         raise HTTPException(404, "there is no such job")
     return number
 

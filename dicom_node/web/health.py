@@ -57,10 +57,11 @@ class _Found:
         self._at = float("-inf")
 
     def checks(self) -> tuple[Check, ...]:
-        now = self._context.clock()
         with self._lock:
+            now = self._context.clock()  # here, not before: who waited for a look that took long makes none of its own
             if not self._checks or not 0 <= now - self._at < _FRESH_S:
-                self._checks, self._at = checked(self._context, now), now
+                self._checks = checked(self._context, now)
+                self._at = self._context.clock()
             return self._checks
 
 

@@ -32,6 +32,7 @@ _LOCAL = Person(name="local", role=Role.ADMIN)
 _TOKEN_CHARACTERS = 16_384
 _FORM_BYTES = 1_048_576
 HEALTH, LOGIN = "/health", "/login"
+LOOKS = "x-dicom-node-looks"  # a page looks by itself: nobody did anything, and the session goes on towards its end
 
 
 class Access:
@@ -130,7 +131,8 @@ class Gate:
             found = self._bearer(shown.strip(), now)
             return Asking(person=found or NOBODY, bearer=found is not None, bearer_refused=found is None)
         secret = cookie(headers, session_cookie(secure=seen.secure))
-        session = self._store.sessions.find(secret, idle_s=self._web.session_idle_s, now=now) if secret else None
+        by_hand = LOOKS not in headers
+        session = self._store.sessions.find(secret, idle_s=self._web.session_idle_s, now=now, by_hand=by_hand) if secret else None
         if session and (self._web.local_users if session.local else self._web.oidc):  # else it was begun before the site changed its mind
             return Asking(person=Person(name=session.name, role=Role[session.role.upper()]), secret=secret, logged_in=True)
         return self._without_proof(not is_anonymous(self._web) or self._store.people.any())

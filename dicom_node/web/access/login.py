@@ -13,7 +13,7 @@ import structlog
 from jinja2 import Environment, FileSystemLoader
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import NodeError, Rejected, Transient
@@ -24,6 +24,7 @@ from dicom_node.web.access.provider import Flow, Provider
 from dicom_node.web.access.roles import Role, allow, anyone, person
 from dicom_node.web.access.source import Source
 from dicom_node.web.context import Context
+from dicom_node.web.dress import address
 
 log = structlog.get_logger()
 
@@ -31,6 +32,7 @@ _FORM_BYTES = 16_384
 _FLOW_S = 600
 _HERE = Path(__file__).parents[1]
 _templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=True)
+_templates.globals["static"] = address
 _WRONG = "This name and password do not belong together."
 _ONLY_ON_THE_WAY = ("/login", "/login/provider", "/login/callback", "/logout")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -43,7 +45,6 @@ def routes(context: Context) -> list[BaseRoute]:
     return [
         Route("/login", anyone(door.show), methods=["GET"]),
         Route("/login", anyone(door.log_in), methods=["POST"]),
-        Route("/login/login.css", anyone(_style), methods=["GET"]),
         Route("/login/provider", anyone(door.leave), methods=["GET"]),
         Route("/login/callback", anyone(door.come_back), methods=["GET"]),
         Route("/logout", anyone(door.log_out), methods=["POST"]),
@@ -212,10 +213,6 @@ class _Door:
         answer.set_cookie(name, value, max_age=max_age, path="/", secure=_source(request).secure, httponly=True, samesite=samesite)
 
 
-def _style(_: Request) -> Response:
-    return FileResponse(_HERE / "static" / "login.css", media_type="text/css")
-
-
 def _html(template: str, request: Request, *, status: int = 200, **said: Any) -> Response:
     return HTMLResponse(_templates.get_template(template).render({"csrf": request.state.csrf, "says": ""} | said), status_code=status)
 
@@ -254,7 +251,7 @@ def _form_token(request: Request) -> str:
 def _flow(request: Request) -> tuple[Flow | None, str]:
     try:
         state, nonce, verifier, wanted = json.loads(urlsafe_b64decode(cookie(request.headers, _flow_cookie(request)).encode()))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None, "/"
     if not all(isinstance(one, str) for one in (state, nonce, verifier, wanted)):
         return None, "/"

@@ -168,18 +168,20 @@ class Provider:
         return [made for one in known if (made := _key(one, algorithm)) is not None]
 
     def _documents(self) -> dict[str, Any]:
-        if self._clock() - self._fetched_at > _FRESH_S:
+        if not 0 <= self._clock() - self._fetched_at <= _FRESH_S:  # below 0: the clock was put back
             self._renew(every_s=_AGAIN_S if self._document else 0.0)
         return self._document
 
     def _renew(self, *, every_s: float) -> bool:
         """Fetch the provider's documents; what was known stays where that fails."""
         known = bool(self._document)
-        if not self._lock.acquire(blocking=not known):  # who knows something does not wait for who asks
-            return False
+        if not self._lock.acquire(blocking=False):  # nobody waits for who asks: requests by the dozen would hold every thread of the web
+            if known:
+                return False
+            raise Transient("the identity provider is being asked just now", hint="Try again in a moment.")
         try:
             now = self._clock()
-            if now - self._tried_at <= every_s:
+            if 0 <= now - self._tried_at <= every_s:
                 return False
             self._tried_at = now
             self._document, self._keys = self._fetched()

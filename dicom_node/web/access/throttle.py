@@ -41,7 +41,7 @@ class Throttle:
 
     def _wait(self, key: tuple[str, str], most: int, now: float) -> float:
         tries = self._failures.get(key, deque())
-        while tries and tries[0] <= now - WINDOW_S:
+        while tries and not now - WINDOW_S < tries[0] <= now:  # later than now: the clock was put back
             tries.popleft()
         return tries[-most] + WINDOW_S - now if len(tries) >= most else 0.0
 

@@ -76,7 +76,7 @@ def failed(status: int, said: str, hint: str = "", headers: Any = None) -> JSONR
 def _bound(request: Request) -> None:
     """Refuse a body that is too long, or that does not say how long it is (RFC 9110 15.5.14)."""
     length = request.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdecimal() or int(length) > MOST_BYTES or "transfer-encoding" in request.headers:
+    if not length.isascii() or not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES or "transfer-encoding" in request.headers:
         raise HTTPException(413, "the body is too long, or does not say how long it is")
 
 

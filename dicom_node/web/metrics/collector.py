@@ -40,14 +40,14 @@ class Ledger(Collector):
 
     def collect(self) -> Iterator[Any]:
         """Give the metrics; where the ledger does not answer, that alone."""
-        now = self._context.clock()
         with self._lock:
+            now = self._context.clock()  # here, not before: who waited for a reading that took long makes none of its own
             if not 0 <= now - self._at < _FRESH_S:
                 try:
                     self._told = [*self._read(now), GaugeMetricFamily("dicom_node_ledger_up", "Whether the ledger answers", 1)]
                 except NodeError:
                     self._told = [GaugeMetricFamily("dicom_node_ledger_up", "Whether the ledger answers", 0)]
-                self._at = now
+                self._at = self._context.clock()
             yield from self._told
 
     def _read(self, now: float) -> Iterator[Any]:

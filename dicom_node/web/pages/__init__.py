@@ -3,8 +3,10 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.pages import deliveries, events, front, jobs, models, remotes, retrievals, rules, static, storage, studies
+from dicom_node.web.pages import deliveries, events, front, jobs, models, refused, remotes, retrievals, rules, static, storage, studies
 from dicom_node.web.pages.showing import Pages
+
+__all__ = ["refused", "routes"]
 
 _PARTS = (front, studies, jobs, deliveries, retrievals, models, rules, remotes, storage)
 

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from dicom_node.domain import NodeError
+from dicom_node.domain import NodeError, fault
 from dicom_node.store import Store, Topic
 from dicom_node.web.access import Role, allow
 
@@ -53,6 +53,14 @@ class News:
             self._readers.pop(key, None)
 
     def _run(self) -> None:
+        while self._is_wanted():
+            try:
+                self._hear()
+            except Exception as error:  # the outermost loop of this thread: nobody would be told of anything any more
+                log.error("web.news", reason=fault(error))
+                time.sleep(_EVERY_S)
+
+    def _hear(self) -> None:
         listener, before, told = self._store.bell.listen(*Topic), None, time.monotonic()
         try:
             while self._is_wanted():

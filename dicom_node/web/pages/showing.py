@@ -1,7 +1,6 @@
 """How a page is made and answered: templates that escape everything, who looks, what was just done, and what went wrong in words."""
 
 import base64
-import binascii
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from dicom_node.domain import NodeError, Rejected, Transient, words
 from dicom_node.web.access import Role, allow, person
 from dicom_node.web.access.roles import Endpoint
 from dicom_node.web.context import Context
+from dicom_node.web.dress import address
 from dicom_node.web.pages import static
 
 PAGE_ROWS = 50
@@ -39,7 +39,7 @@ class Pages:
         )
         told = {"moment": words.moment, "ago": words.ago, "span": words.span, "counted": words.counted, "took": words.took, "says": words.says}
         self._templates.filters |= told | {"state_of": words.state_of, "bytes": in_bytes, "name": person_name, "date": dicom_date, "tail": tail}
-        self._templates.globals |= {"link": link, "static": static.address, "version": static.VERSION}
+        self._templates.globals |= {"link": link, "static": address, "version": static.VERSION}
 
     def page(self, request: Request, template: str, title: str, values: Mapping[str, Any], *, status: int = 200) -> Response:
         """Return a page as HTML."""
@@ -100,7 +100,7 @@ def set_theme(theme: str, to: str) -> Response:
 
 
 def _flash_of(request: Request) -> str:
-    with contextlib.suppress(binascii.Error, UnicodeError):
+    with contextlib.suppress(ValueError):
         return base64.urlsafe_b64decode(request.cookies.get(_FLASH, "")).decode()[:_FLASH_CHARACTERS]
     return ""
 

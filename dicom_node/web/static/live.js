@@ -55,7 +55,7 @@
     if (busy) { again = true; return; }
     busy = true;
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store", redirect: "error" });
+      const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store", redirect: "error", headers: { "X-Dicom-Node-Looks": "1" } });
       if (answer.ok) swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
       else if (answer.status === 401 || answer.status === 403) location.reload();
     } catch {
@@ -77,7 +77,8 @@
     events.addEventListener("changed", look);
     events.addEventListener("error", () => {
       heard.hidden = true;
-      if (events && events.readyState === EventSource.CLOSED) { events = null; setTimeout(listen, 5000); }
+      // Too many pages listen, or the session has ended: this page looks once by itself, which leads to the log-in where it may no longer.
+      if (events && events.readyState === EventSource.CLOSED) { events = null; look(); setTimeout(listen, 5000); }
     });
   };
   // A page that nobody sees listens to nothing.

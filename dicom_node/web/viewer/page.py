@@ -18,8 +18,8 @@ from dicom_node.store import Stored
 from dicom_node.web.access import Role, allow
 from dicom_node.web.aside import DRAWING
 from dicom_node.web.context import Context
+from dicom_node.web.dress import address
 from dicom_node.web.ohif import is_here
-from dicom_node.web.pages import static
 from dicom_node.web.pages.showing import person_name
 from dicom_node.web.rendering.asked import window
 from dicom_node.web.rendering.coded import JPEG, PNG, coded
@@ -52,7 +52,7 @@ class Viewer:
         self._context = context
         templates = FileSystemLoader(_HERE / "templates")
         self._templates = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        self._templates.globals["static"] = static.address
+        self._templates.globals["static"] = address
 
     def routes(self) -> list[BaseRoute]:
         """Return the page and what belongs to it."""
@@ -64,8 +64,8 @@ class Viewer:
             seen("/view/{study}", self.page),
             seen("/view/{study}/scene", self.values),
             seen("/view/{study}/thumbnail/{instance}", self.thumbnail),
-            seen("/view/{study}/image/{instance}/{frame:int}", self.image),
-            seen("/view/{study}/overlay/{seg}/{instance}/{frame:int}/{segments}", self.overlay),
+            seen("/view/{study}/image/{instance}/{frame:number}", self.image),
+            seen("/view/{study}/overlay/{seg}/{instance}/{frame:number}/{segments}", self.overlay),
         ]
 
     # ------------------------------------------------------------------------------------------------------------ the page
