@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 
 from dicom_node.config import FindingWanted, Notify, Site, load_site
 from dicom_node.domain import ConfigError, MessageState, PeerUnavailable, Trouble
@@ -408,8 +409,10 @@ def test_a_report_that_was_damaged_keeps_nothing_else_from_being_told(tmp_path: 
     finished(house.store, kinds=("SR",))
     (result,) = house.store.jobs.results(1)
     whole = phantoms.series()[0]
-    whole.save_as(path := house.store.archive.path(result.path), enforce_file_format=True)
-    path.write_bytes(path.read_bytes()[:-1000].replace(b"DICM\x02", b"DICM\xff"))
+    number = Dataset()
+    number.ValueType, number.MeasuredValueSequence = "NUM", [Dataset()]  # its value is lost
+    whole.ContentSequence = [number]
+    whole.save_as(house.store.archive.path(result.path), enforce_file_format=True)
     failed(house.store, study="1.2.3.77")
     turn(teller)
     assert [json.loads(body)["about"] for _, body in hook.posts] == ["job"]
