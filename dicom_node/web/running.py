@@ -37,6 +37,7 @@ def run(context: Context, stop: threading.Event) -> bool:
         access_log=False,  # a query names patients
         server_header=False,
         lifespan="off",
+        http="h11",  # it bounds how long a request's head may be; httptools, which uvicorn takes where it is installed, does not
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
     )
