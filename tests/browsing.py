@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -39,7 +40,7 @@ class Parts:
             )
 
         async def echo(request: Request) -> Response:
-            form = await request.form()
+            form = dict(parse_qsl((await request.body()).decode()))
             return JSONResponse({"said": form.get("said"), "name": person(request).name})
 
         def broken(request: Request) -> Response:
