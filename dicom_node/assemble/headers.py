@@ -6,7 +6,6 @@ Single-frame images and the functional groups of multi-frame ones (PS3.3 C.7.6.1
 import io
 import math
 import os
-import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,32 +16,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node.assemble.elements import PIXELS, Odd, Reader, Short
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
 
 SEND_AGAIN = "Send the series again from the scanner or the PACS."
-
-# What reading bytes that are not what they claim to be raises, in pydicom, its decoders and here.
-UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    InvalidDicomError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 _MAX_INFLATED = 2**30  # bytes of one deflated file, once inflated: a few kilobytes can inflate to a thousand times as much
 _MAX_FRAMES = 65536  # of one image

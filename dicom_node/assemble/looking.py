@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 
 from dicom_node.assemble.evidence import Read, header_evidence
-from dicom_node.assemble.headers import UNREADABLE, Image, functional_group, read
+from dicom_node.assemble.headers import Image, functional_group, read
 from dicom_node.assemble.pixels import check, take_all
 from dicom_node.assemble.recognition import warnings
 from dicom_node.assemble.shape import number, shape_of
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.config import Input, unrecognised
 from dicom_node.domain import DERIVED_MODALITIES, Assembled, Series, Unsuitable
 from dicom_node.methods.glance import body_evidence, spread, text_evidence, volume_evidence

@@ -17,9 +17,10 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame, Image, opened
+from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, opened
 from dicom_node.coding.decoders import DECODERS, Coded, cores
 from dicom_node.coding.frames import PLUGINS, fits
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
 
 _NATIVE = {ImplicitVRLittleEndian: "<", ExplicitVRLittleEndian: "<", DeflatedExplicitVRLittleEndian: "<", ExplicitVRBigEndian: ">"}

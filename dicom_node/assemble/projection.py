@@ -11,9 +11,10 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 
-from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame, Image
+from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image
 from dicom_node.assemble.pixels import check, take_all
 from dicom_node.assemble.values import FLOATS, TOO_WIDE, Scale, noticed, scale_of
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.config import Input
 from dicom_node.domain import PROJECTIONS, Assembled, Unsuitable
 

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
-from dicom_node.assemble.headers import UNREADABLE
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import SEGMENTATIONS, Assembled, Region, Term, Unsuitable, drawn_on
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from pydicom.pixels import apply_modality_lut
 
-from dicom_node.assemble.headers import SEND_AGAIN, UNREADABLE, Frame
+from dicom_node.assemble.headers import SEND_AGAIN, Frame
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.config import Input
 from dicom_node.domain import Unsuitable
 

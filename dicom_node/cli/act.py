@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dicom_node.cli.page import ConfigOption, StorageOption, is_job, log_to_stderr, one_study, person, site_of
-from dicom_node.domain import ConfigError, Refused, Rejected
+from dicom_node.domain import ConfigError, Refused
 
 if TYPE_CHECKING:
     from dicom_node.config import Site
@@ -48,11 +48,9 @@ def retry(
 
 
 def _run_again(site: "Site", store: "Store", number: int, now: float) -> str:
-    old = store.jobs.get(number)
-    model = site.models.get(old.model)
-    if model is None:
-        raise Rejected(f"model {old.model} of job {number} is not configured any more", hint="Add it to [models].")
-    made = store.jobs.again(number, who=person(), now=now, device_uid=model.device_uid, model_version=model.manifest.version)
+    from dicom_node.store.repeating import run_again
+
+    made = run_again(store, site, number, who=person(), now=now)
     return f"job {made.id} runs {made.model} {made.model_version} again after job {number}"
 
 

@@ -25,7 +25,7 @@ from dicom_node.cli.page import (
     table,
     write,
 )
-from dicom_node.domain import DeliveryState, JobState, RetrievalState
+from dicom_node.domain import DeliveryState, Job, JobState, RetrievalState
 from dicom_node.domain.words import answers, counted, says, state_of, took
 
 if TYPE_CHECKING:
@@ -186,6 +186,23 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     job = store.jobs.get(job_id)
     results, sent, told = store.jobs.results(job_id), store.deliveries.list(job_id=job_id), store.announcements.list(job_id=job_id)
     said = store.feedback.of_job(job_id)
+    table(f"job {job.id}", ("", ""), [fact for fact in _facts(store, job) if fact[1] not in ("", None)])
+    if job.picture:
+        show_inline(store.archive.path(job.picture))
+    table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
+    table(
+        "deliveries",
+        ("#", "kind", "to", "state", "status", "says"),
+        [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent],
+    )
+    if told:
+        table("notifications", ("to", "of what is at", "state", "says"), [(one.remote, one.holder, one.state, one.reason) for one in told])
+    if said:
+        spoken = [(moment(o.at), o.verdict, o.display_name, o.verification or "", o.reason) for o in said]
+        table("what readers say", ("at", "verdict", "who", "verified report", "says"), spoken)
+
+
+def _facts(store: "Store", job: Job) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
         ("model", f"{job.model} {job.model_version}"),
         ("study", job.study_instance_uid),
@@ -202,20 +219,7 @@ def _show_job(store: "Store", job_id: int, as_json: bool) -> None:
     facts += [("earlier studies", job.priors.why or job.priors.state)] if job.priors else []
     facts += [("replaces job", job.predecessor_id)] if job.predecessor_id else []
     facts += [("picture", store.archive.path(job.picture))] if job.picture else []
-    table(f"job {job.id}", ("", ""), [fact for fact in facts if fact[1] not in ("", None)])
-    if job.picture:
-        show_inline(store.archive.path(job.picture))
-    table("results", ("kind", "SOP Instance UID", "file", "problem"), [(r.kind, r.sop_instance_uid, r.path, r.problem) for r in results])
-    table(
-        "deliveries",
-        ("#", "kind", "to", "state", "status", "says"),
-        [(d.id, d.result.kind, d.destination, d.state, _status(d.status), d.reason) for d in sent],
-    )
-    if told:
-        table("notifications", ("to", "of what is at", "state", "says"), [(one.remote, one.holder, one.state, one.reason) for one in told])
-    if said:
-        spoken = [(moment(o.at), o.verdict, o.display_name, o.verification or "", o.reason) for o in said]
-        table("what readers say", ("at", "verdict", "who", "verified report", "says"), spoken)
+    return facts
 
 
 def _show_study(store: "Store", uid: str, as_json: bool) -> None:

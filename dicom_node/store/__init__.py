@@ -119,6 +119,7 @@ class Store:
     people: People
     sessions: Sessions
 
+    # Longer than others, for it names every room of rows once.
     @classmethod
     def open(cls, storage: Path, address: str = "") -> "Store":
         """Open the store in a folder, with SQLite inside it unless a database address is given, and bring its tables up to date.

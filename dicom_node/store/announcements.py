@@ -10,6 +10,7 @@ from dicom_node.store.announcing import announce
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import deliveries_of
 from dicom_node.store.journal import Event, note
+from dicom_node.store.lending import lend
 from dicom_node.store.tables import announcement, delivery, job, result
 
 _AT_ONCE = 200  # jobs of one transaction
@@ -41,15 +42,8 @@ class Announcements:
         """
         due = announcement.c.remote == remote, announcement.c.state == AnnouncementState.PENDING, announcement.c.not_before <= now
         wanted = select(announcement.c.id).where(*due, _is_there(committing)).order_by(announcement.c.not_before, announcement.c.id).limit(1)
-        with self._database.read() as connection:  # who finds nothing takes no lock
-            if connection.execute(wanted).first() is None:
-                return None
-        with self._database.write() as connection:
-            key = connection.execute(wanted.with_for_update(skip_locked=True)).scalar()
-            if key is None:
-                return None
-            connection.execute(update(announcement).where(announcement.c.id == key).values(not_before=now + lease_s))
-            return _announcement(connection.execute(select(announcement).where(announcement.c.id == key)).mappings().one())
+        found = lend(self._database, announcement, wanted, until=now + lease_s)
+        return None if found is None else _announcement(found)
 
     def results(self, one: Announcement) -> tuple[Result, ...]:
         """Return the results that an announcement is about."""

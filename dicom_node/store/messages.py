@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, delete, func, select, update
 from dicom_node.domain import MESSAGE_TRANSITIONS, Message, MessageState, Trouble
 from dicom_node.store.database import Database, insert_unless_there, unless_there
 from dicom_node.store.journal import Event, note
+from dicom_node.store.lending import lend
 from dicom_node.store.reading import begun, pass_on, read_on
 from dicom_node.store.watching import message, trouble
 
@@ -71,15 +72,8 @@ class Messages:
         """Take the message of a recipient that is due, oldest first; exactly one claimant gets each, and another once the lease is over."""
         due = message.c.recipient == recipient, message.c.state == MessageState.PENDING, message.c.not_before <= now
         wanted = select(message.c.id).where(*due).order_by(message.c.id).limit(1)
-        with self._database.read() as connection:  # who finds nothing takes no lock
-            if connection.execute(wanted).first() is None:
-                return None
-        with self._database.write() as connection:
-            key = connection.execute(wanted.with_for_update(skip_locked=True)).scalar()
-            if key is None:
-                return None
-            connection.execute(update(message).where(message.c.id == key).values(not_before=now + lease_s))
-            return _message(connection.execute(select(message).where(message.c.id == key)).mappings().one())
+        found = lend(self._database, message, wanted, until=now + lease_s)
+        return None if found is None else _message(found)
 
     def told(self, one: Message, *, now: float) -> bool:
         """Record that the other side took it; False when that was on record."""

@@ -4,7 +4,6 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from dicom_node.domain import Agreement, JobState, Opinion, Verdict
 from dicom_node.web.access import Role, allow, person
 from dicom_node.web.context import Context
+from dicom_node.web.forms import read_form
 
 _FORM_BYTES = 65_536
 _COMMENT, _NAME = 2000, 64  # characters
@@ -34,7 +34,8 @@ def routes(context: Context) -> list[BaseRoute]:
 
     async def hear(request: Request) -> Response:
         number = await run_in_threadpool(_job, context, request)
-        said = await _form(request)
+        form = await read_form(request, most_bytes=_FORM_BYTES, most_fields=_FIELDS)
+        said = {name: values[0] for name, values in form.items()}
         one = await run_in_threadpool(_record, context, request, number, said)
         return JSONResponse(told(one), 201) if _wants_json(request) else RedirectResponse(f"/jobs/{number}", 303)
 
@@ -86,22 +87,6 @@ def _job(context: Context, request: Request) -> int:
 
 def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Return the fields of a form, each once; what is no form, or longer than one is, is refused."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise HTTPException(415, "send a form: application/x-www-form-urlencoded")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_BYTES:
-            raise HTTPException(413, "a form is not so long")
-    try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_FIELDS)
-    except ValueError:
-        raise HTTPException(400, "this is no form") from None
-    return {name: values[0] for name, values in fields.items()}
 
 
 def _record(context: Context, request: Request, job_id: int, said: Mapping[str, str]) -> Opinion:

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from dicom_node.domain import Rejected, is_uid, plain
 from dicom_node.guard import probe
+from dicom_node.store.repeating import run_again
 from dicom_node.web.access import Person, Role
 from dicom_node.web.api import shapes
 from dicom_node.web.api.asked import Key
@@ -43,11 +44,7 @@ def _jobs(router: APIRouter, context: Context) -> None:
     def again(job_id: Key, who: Operator) -> shapes.JobShape:
         """Make a new job of the same inputs with the model's present build; its results name the earlier ones as predecessors."""
         _there(store.jobs.exists(job_id), f"job {job_id}")
-        model = context.site.models.get(store.jobs.get(job_id).model)
-        if model is None:
-            raise Rejected(f"the model of job {job_id} is not configured any more", hint="Add it to [models].")
-        build = {"device_uid": model.device_uid, "model_version": model.manifest.version}
-        return shapes.JobShape(**plain(store.jobs.again(job_id, who=who.name, now=context.clock(), **build)))
+        return shapes.JobShape(**plain(run_again(store, context.site, job_id, who=who.name, now=context.clock())))
 
 
 def _deliveries(router: APIRouter, context: Context) -> None:

@@ -14,7 +14,7 @@ from dicom_node.domain import Unsuitable
 from dicom_node.web.dicomweb.accept import ANY, Choice, MediaType
 from dicom_node.web.dicomweb.elements import ITEM, PIXEL_DATA, SEQUENCE_END, UNDEFINED, Elements, Readable, Unreadable
 from dicom_node.web.dicomweb.objects import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
-from dicom_node.web.dicomweb.parts import AT_ONCE_BYTES
+from dicom_node.web.dicomweb.parts import AT_ONCE_BYTES, Bytes
 
 OCTETS = "application/octet-stream"
 _PLAIN = (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED)
@@ -227,24 +227,7 @@ class Frame:
         yield np.packbits(bits, bitorder="little").tobytes()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """One frame that was decoded."""
-
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """Its length."""
-        return len(self.data)
-
-    @contextmanager
-    def open(self) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Lend its bytes."""
-        yield self.size, iter((self.data,))
-
-
-def decoded(file: Readable, found: Layout, transfer_syntax_uid: str, numbers: Sequence[int]) -> Iterator[Decoded]:
+def decoded(file: Readable, found: Layout, transfer_syntax_uid: str, numbers: Sequence[int]) -> Iterator[Bytes]:
     """Give frames decoded, some at a time.
 
     Raises
@@ -259,7 +242,7 @@ def decoded(file: Readable, found: Layout, transfer_syntax_uid: str, numbers: Se
     at_once = max(1, _DECODED_BYTES // frames.frame_bytes)
     for begin in range(0, len(numbers), at_once):
         coded = [b"".join(part for one in found.ranges(number) for part in value(file, *one)) for number in numbers[begin : begin + at_once]]
-        yield from (Decoded(data=data) for data in frames.values(coded))
+        yield from (Bytes(data=data) for data in frames.values(coded))
 
 
 def value(file: Readable, start: int, length: int) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """What an object says, as the DICOM JSON Model (PS3.18 Annex F): straight from its bytes, as text, without the values that are large.
 
-Text is UTF-8 whatever its character set was; IS and DS are numbers with the digits that were written, or strings where they are none (Table
+Bytes is UTF-8 whatever its character set was; IS and DS are numbers with the digits that were written, or strings where they are none (Table
 F.2.3-1). What of a data set cannot be told apart is left out, and everything behind it.
 """
 

@@ -81,7 +81,7 @@ async def _gone(receive: Receive) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class Bytes:
     """A payload that is at hand."""
 
     data: bytes

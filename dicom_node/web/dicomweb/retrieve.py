@@ -21,7 +21,7 @@ from dicom_node.web.dicomweb.frames import Layout
 from dicom_node.web.dicomweb.metadata import told
 from dicom_node.web.dicomweb.native import native_xml_of
 from dicom_node.web.dicomweb.objects import Lost, Whole, readable, syntax_for
-from dicom_node.web.dicomweb.parts import Part, Streamed, Text, answer
+from dicom_node.web.dicomweb.parts import Bytes, Part, Streamed, answer
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, instance_url, service_url
 from dicom_node.wire import Malformed, StoredFile
 
@@ -117,7 +117,7 @@ def metadata(request: Request, store: Store) -> Response:
     chosen, service = _acceptable(request, _METADATA)[0].media_type, service_url(request)
     models = (_model(one, store, _url(service, one)) for one in found)
     if chosen == _XML:
-        return answer((Part(content_type=_XML.name, body=Text(data=native_xml_of(model))) for model in models), _XML)
+        return answer((Part(content_type=_XML.name, body=Bytes(data=native_xml_of(model))) for model in models), _XML)
     return Streamed(_array(models), content_type=chosen.name, size=None)
 
 

@@ -8,7 +8,8 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import DeliveryState, Rejected
 from dicom_node.web.access import Role, person
-from dicom_node.web.pages.acting import Form, act, field
+from dicom_node.web.forms import Form
+from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, link, number, one_of, page_asked, turned
 
 _QUARANTINED = 200  # the newest, which are listed
@@ -16,6 +17,10 @@ _QUARANTINED = 200  # the newest, which are listed
 
 def routes(pages: Pages) -> list[BaseRoute]:
     """Return the pages of deliveries, and of the quarantine."""
+    return [*_seen(pages), *_done(pages)]
+
+
+def _seen(pages: Pages) -> list[BaseRoute]:
     store = pages.store
 
     def listed(request: Request) -> Response:
@@ -26,6 +31,16 @@ def routes(pages: Pages) -> list[BaseRoute]:
         counts = store.deliveries.counts()
         choices: dict[str, Any] = {"states": list(DeliveryState), "destinations": sorted({*pages.site.config.remotes, *counts}), "counts": counts}
         return pages.page(request, "deliveries.html", "Deliveries", {"rows": rows[:PAGE_ROWS], "query": query} | choices | links)
+
+    def quarantine(request: Request) -> Response:
+        rows = store.instances.quarantined(limit=_QUARANTINED)
+        return pages.page(request, "quarantine.html", "Quarantine", {"rows": rows, "most": _QUARANTINED})
+
+    return [Route("/deliveries", pages.look(listed), methods=["GET"]), Route("/quarantine", pages.look(quarantine), methods=["GET"])]
+
+
+def _done(pages: Pages) -> list[BaseRoute]:
+    store = pages.store
 
     def replay(request: Request, form: Form) -> Response:
         who, now, name = person(request).name, pages.clock(), field(form, "of")
@@ -43,15 +58,9 @@ def routes(pages: Pages) -> list[BaseRoute]:
             store.deliveries.cancel(key, who=person(request).name, now=pages.clock())
         return back(_list(form), f"{len(keys)} deliveries are canceled.")
 
-    def quarantine(request: Request) -> Response:
-        rows = store.instances.quarantined(limit=_QUARANTINED)
-        return pages.page(request, "quarantine.html", "Quarantine", {"rows": rows, "most": _QUARANTINED})
-
     return [
-        Route("/deliveries", pages.look(listed), methods=["GET"]),
         Route("/deliveries/replay", act(pages, Role.OPERATOR, replay), methods=["POST"]),
         Route("/deliveries/cancel", act(pages, Role.OPERATOR, cancel), methods=["POST"]),
-        Route("/quarantine", pages.look(quarantine), methods=["GET"]),
     ]
 
 

@@ -7,14 +7,20 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import Job, JobState, Rejected
+from dicom_node.store.repeating import run_again
 from dicom_node.web.access import Role, person
 from dicom_node.web.feedback import fragment
-from dicom_node.web.pages.acting import Form, act, field
+from dicom_node.web.forms import Form
+from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, number, one_of, page_asked, turned
 
 
 def routes(pages: Pages) -> list[BaseRoute]:
     """Return the pages of jobs."""
+    return [*_seen(pages), *_done(pages)]
+
+
+def _seen(pages: Pages) -> list[BaseRoute]:
     store = pages.store
 
     def listed(request: Request) -> Response:
@@ -39,19 +45,21 @@ def routes(pages: Pages) -> list[BaseRoute]:
         }
         return pages.page(request, "job.html", f"Job {job.id}", values)
 
+    return [Route("/jobs", pages.look(listed), methods=["GET"]), Route("/jobs/{id}", pages.look(one), methods=["GET"])]
+
+
+def _done(pages: Pages) -> list[BaseRoute]:
+    store = pages.store
+
     def cancel(request: Request, form: Form) -> Response:
         key = number(request.path_params["id"])
         state = store.jobs.cancel(key, who=person(request).name, why="a person canceled it", now=pages.clock())
         return back(f"/jobs/{key}", "It is canceled." if state is JobState.CANCELED else "It is asked to stop.")
 
     def again(request: Request, form: Form) -> Response:
-        old = store.jobs.get(number(request.path_params["id"]))
-        model = pages.site.models.get(old.model)
-        if model is None:
-            raise Rejected(f"model {old.model} of job {old.id} is not configured any more", hint="Add it to [models].")
-        who, build = person(request).name, {"device_uid": model.device_uid, "model_version": model.manifest.version}
-        made = store.jobs.again(old.id, who=who, now=pages.clock(), **build)
-        return back(f"/jobs/{made.id}", f"Job {made.id} runs {made.model} {made.model_version} again after job {old.id}.")
+        key = number(request.path_params["id"])
+        made = run_again(store, pages.site, key, who=person(request).name, now=pages.clock())
+        return back(f"/jobs/{made.id}", f"Job {made.id} runs {made.model} {made.model_version} again after job {key}.")
 
     def send(request: Request, form: Form) -> Response:
         job, name = store.jobs.get(number(request.path_params["id"])), field(form, "destination")
@@ -62,8 +70,6 @@ def routes(pages: Pages) -> list[BaseRoute]:
         return back(f"/jobs/{job.id}", f"{count} results are queued for {name}.")
 
     return [
-        Route("/jobs", pages.look(listed), methods=["GET"]),
-        Route("/jobs/{id}", pages.look(one), methods=["GET"]),
         Route("/jobs/{id}/cancel", act(pages, Role.OPERATOR, cancel), methods=["POST"]),
         Route("/jobs/{id}/again", act(pages, Role.OPERATOR, again), methods=["POST"]),
         Route("/jobs/{id}/send", act(pages, Role.OPERATOR, send), methods=["POST"]),

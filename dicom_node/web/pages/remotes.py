@@ -11,7 +11,8 @@ from dicom_node.domain import Rejected
 from dicom_node.guard import probe
 from dicom_node.store import Event
 from dicom_node.web.access import Role, person
-from dicom_node.web.pages.acting import Form, act
+from dicom_node.web.forms import Form
+from dicom_node.web.pages.acting import act
 from dicom_node.web.pages.showing import Pages, back
 
 
@@ -26,19 +27,13 @@ def routes(pages: Pages) -> list[BaseRoute]:
         rows = [told(pages, name, remote, sent.get(name, {}), fetched.get(name, {})) for name, remote in pages.site.config.remotes.items()]
         return pages.page(request, "remotes.html", "Remotes", {"rows": rows, "asked_of": asked_of, "findings": findings})
 
-    def _named(request: Request) -> str:
-        name = str(request.path_params["name"])
-        if name not in pages.site.config.remotes:
-            raise Rejected("there is no such remote", hint="Name it in [remotes].")
-        return name
-
     def echo(request: Request, form: Form) -> Response:
-        name = _named(request)
+        name = _named(pages, request)
         findings = tuple(probe(name, pages.site.config.remotes[name], pages.site.config.node, pages.clock()))
         return _shown(request, asked_of=name, findings=findings)
 
     def try_now(request: Request, form: Form) -> Response:
-        name = _named(request)
+        name = _named(pages, request)
         pages.store.deliveries.try_now(name)
         why = f"what waits for {name} is tried at once"
         pages.store.journal.write(Event(at=pages.clock(), study_instance_uid="", kind="try now", who=person(request).name, why=why))
@@ -49,6 +44,13 @@ def routes(pages: Pages) -> list[BaseRoute]:
         Route("/remotes/{name}/echo", act(pages, Role.OPERATOR, echo), methods=["POST"]),
         Route("/remotes/{name}/try", act(pages, Role.OPERATOR, try_now), methods=["POST"]),
     ]
+
+
+def _named(pages: Pages, request: Request) -> str:
+    name = str(request.path_params["name"])
+    if name not in pages.site.config.remotes:
+        raise Rejected("there is no such remote", hint="Name it in [remotes].")
+    return name
 
 
 def told(pages: Pages, name: str, remote: Remote, sent: dict[str, int], fetched: dict[str, int]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import Rejected, RetrievalState, is_uid
 from dicom_node.web.access import Role, person
-from dicom_node.web.pages.acting import Form, act, field
+from dicom_node.web.forms import Form
+from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import Pages, asked, back, number, one_of
 
 _MOST = 200  # the newest, which are listed

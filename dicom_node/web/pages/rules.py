@@ -11,7 +11,8 @@ from dicom_node.domain import ConfigError, Rejected
 from dicom_node.domain.words import answers
 from dicom_node.web.access import Role
 from dicom_node.web.context import Tried
-from dicom_node.web.pages.acting import Form, act, field
+from dicom_node.web.forms import Form
+from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import Pages, asked
 
 _MOST_STUDIES = 200
@@ -26,18 +27,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
     def _shown(request: Request, *, study: str = "", text: str | None = None, studies: int = 20, status: int = 200, **more: Any) -> Response:
         rules = pages.site.config.rules
         shared = {"rules": rules, "study": study, "studies": studies, "most": _MOST_STUDIES, "text": rules_text(rules) if text is None else text}
-        return pages.page(request, "rules.html", "Rules", shared | _explained(study) | {"tried": None, "problem": ""} | more, status=status)
-
-    def _explained(text: str) -> dict[str, Any]:
-        """Return how the rules of now answer for the study that a person means."""
-        if not text:
-            return {"explanation": None, "rows": [], "uid": ""}
-        found = pages.store.studies.find(text)
-        if len(found) != 1:
-            said = f"{len(found)} studies end" if found else "no study's UID is or ends"
-            raise Rejected(f"{said} with that", hint="Type more of the UID, or copy it from the study's page.")
-        explanation = pages.context.explain(found[0])
-        return {"explanation": explanation, "rows": answers(explanation.rules) if explanation else [], "uid": found[0]}
+        return pages.page(request, "rules.html", "Rules", shared | explained(pages, study) | {"tried": None, "problem": ""} | more, status=status)
 
     def dry_run(request: Request, form: Form) -> Response:
         text, count = next(iter(form.get("rules", ())), ""), field(form, "studies", 4)
@@ -52,6 +42,18 @@ def routes(pages: Pages) -> list[BaseRoute]:
         Route("/rules", pages.look(listed), methods=["GET"]),
         Route("/rules/dry-run", act(pages, Role.OPERATOR, dry_run), methods=["POST"]),
     ]
+
+
+def explained(pages: Pages, text: str) -> dict[str, Any]:
+    """Return how the rules of now answer for the study that a person means."""
+    if not text:
+        return {"explanation": None, "rows": [], "uid": ""}
+    found = pages.store.studies.find(text)
+    if len(found) != 1:
+        said = f"{len(found)} studies end" if found else "no study's UID is or ends"
+        raise Rejected(f"{said} with that", hint="Type more of the UID, or copy it from the study's page.")
+    explanation = pages.context.explain(found[0])
+    return {"explanation": explanation, "rows": answers(explanation.rules) if explanation else [], "uid": found[0]}
 
 
 def summary(tried: tuple[Tried, ...]) -> str:

@@ -13,8 +13,9 @@ from dicom_node.domain import Rejected, StudyState, is_uid
 from dicom_node.domain.words import answers, step_of
 from dicom_node.store import Event, Level, Listing, Step
 from dicom_node.web.access import Role, person
+from dicom_node.web.forms import Form
 from dicom_node.web.ohif import is_here
-from dicom_node.web.pages.acting import Form, act, field
+from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.front import today
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, one_of, page_asked, turned
 
@@ -23,7 +24,10 @@ _FOUND = 200  # studies of a patient that are listed
 
 def routes(pages: Pages) -> list[BaseRoute]:
     """Return the pages of studies."""
+    return [*_lists(pages), *_one(pages)]
 
+
+def _lists(pages: Pages) -> list[BaseRoute]:
     def listed(request: Request) -> Response:
         query = {name: asked(request, name) for name in ("text", "from", "to", "state", "model", "received", "step", "waiting")}
         page = page_asked(request)
@@ -47,6 +51,13 @@ def routes(pages: Pages) -> list[BaseRoute]:
         choices = {"states": list(StudyState), "models": sorted(pages.site.models), "steps": list(Step)}
         return pages.page(request, "studies.html", "Studies", {**values, **choices})
 
+    return [
+        Route("/studies", pages.look(listed), methods=["GET"]),
+        Route("/studies", act(pages, Role.VIEWER, of_patient), methods=["POST"]),
+    ]
+
+
+def _one(pages: Pages) -> list[BaseRoute]:
     def one(request: Request) -> Response:
         uid = known(pages, request)
         return pages.page(request, "study.html", f"Study …{uid[-12:]}", walk_of(pages, uid))
@@ -69,8 +80,6 @@ def routes(pages: Pages) -> list[BaseRoute]:
         return back("/studies", f"The study is removed, {files} files with it.")
 
     return [
-        Route("/studies", pages.look(listed), methods=["GET"]),
-        Route("/studies", act(pages, Role.VIEWER, of_patient), methods=["POST"]),
         Route("/studies/{uid}", pages.look(one), methods=["GET"]),
         Route("/studies/{uid}/judge", act(pages, Role.OPERATOR, judge), methods=["POST"]),
         Route("/studies/{uid}/purge", pages.look(confirm, Role.ADMIN), methods=["GET"]),

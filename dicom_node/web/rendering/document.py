@@ -7,8 +7,8 @@ from typing import Any
 
 from pydicom import Dataset
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
-from dicom_node.web.rendering.source import UNREADABLE
 
 _DEEPEST = 32
 _MOST_ITEMS = 20_000

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
 from dicom_node.web.rendering.colour import from_palette
 from dicom_node.web.rendering.grey import Window, look, shown
 from dicom_node.web.rendering.segments import coloured, is_segmentation, segmentation
-from dicom_node.web.rendering.source import UNREADABLE, Source, stored
+from dicom_node.web.rendering.source import Source, stored
 
 _LONGEST_TEXT = 64
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
 from dicom_node.web.rendering.document import code, coordinates, meaning, number
-from dicom_node.web.rendering.source import UNREADABLE
 
 _GROUP, _EVALUATIONS = "125007", "C0034375"  # Measurement Group; Qualitative Evaluations
 _SITES, _SIDES = ("363698007", "G-C0E3"), ("272741003", "G-C171")  # as SNOMED CT writes them now and SNOMED RT did

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.web.rendering.grey import group
-from dicom_node.web.rendering.source import UNREADABLE
 
 Array = np.ndarray[Any, Any]
 _STRAIGHT = 0.05  # pixels that a row may wander from one side of an image to the other

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import SEGMENTATIONS, Unsuitable
 from dicom_node.web.rendering.colour import PALETTE, Colour, from_lab
 from dicom_node.web.rendering.grey import group
 from dicom_node.web.rendering.place import Plane, moved, plane
-from dicom_node.web.rendering.source import MOST_PIXELS, UNREADABLE, Lately, Source, opened, stored
+from dicom_node.web.rendering.source import MOST_PIXELS, Lately, Source, opened, stored
 
 Array = np.ndarray[Any, Any]
 _MOST_SEGMENTS = 1024  # that are looked at

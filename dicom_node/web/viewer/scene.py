@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.domain import Unsuitable
 from dicom_node.store import Stored
 from dicom_node.web.context import Context
@@ -13,7 +14,7 @@ from dicom_node.web.rendering.findings import Mark, Row, rows
 from dicom_node.web.rendering.grey import automatic, look
 from dicom_node.web.rendering.kinds import kind_of
 from dicom_node.web.rendering.segments import Frame, Segment, Segmentation, segmentation
-from dicom_node.web.rendering.source import UNREADABLE, opened, stored
+from dicom_node.web.rendering.source import opened, stored
 from dicom_node.web.viewer.stack import Listed, Stack, version_of
 
 BANNER = "AI · research use · unverified"

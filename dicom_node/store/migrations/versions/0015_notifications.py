@@ -11,6 +11,7 @@ depends_on = None
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+# Longer than others, for it lists columns, one after another.
 def upgrade() -> None:
     op.create_table("reading", sa.Column("name", sa.String(32), primary_key=True), sa.Column("event_id", sa.BigInteger(), nullable=False))
     op.create_table(

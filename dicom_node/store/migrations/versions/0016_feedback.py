@@ -11,6 +11,7 @@ depends_on = None
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+# Longer than others, for it lists columns, one after another.
 def upgrade() -> None:
     op.create_table(
         "feedback",
