@@ -17,7 +17,7 @@ from dicom_node.store import Store
 log = structlog.get_logger()
 
 _BACKOFF_MAX_S = 3600.0
-_DAY_S = 86400.0
+_DAY_S = 86400.0  # so long a workitem that has ended stays at least (IHE AIW-I 4.85.4.1.3), and an event that nobody took
 
 
 def retry_at(job: Job, work: Work, now: float) -> float | None:
@@ -44,10 +44,12 @@ def retire(store: Store, retain_days: float, now: float, committing: Collection[
 
     committing: destinations of which "delivered" means that they have committed themselves.
     """
-    old = store.studies.older_than(now - retain_days * _DAY_S, committing=committing)
+    old = store.studies.older_than(now - retain_days * _DAY_S, committing=committing, ended_after=now - _DAY_S)
     for study_instance_uid in old:
         files = store.studies.purge(study_instance_uid, who="clock", why=f"older than {retain_days:g} days")
         log.info("study purged", study=study_instance_uid, files=files)
+    store.workitems.prune(before=now - max(retain_days, 1.0) * _DAY_S)
+    store.subscriptions.give_up(before=now - _DAY_S, now=now)
     dropped = store.studies.purge_quarantine(now - retain_days * _DAY_S)
     if dropped:
         log.info("quarantine purged", files=dropped)

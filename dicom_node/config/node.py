@@ -12,7 +12,7 @@ from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.config.notify import Mail, Notify
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
-May = Literal["send", "receive", "query", "move", "commit", "worklist"]
+May = Literal["send", "receive", "query", "move", "commit", "worklist", "watch", "request", "perform"]
 Late = Literal["supersede", "rerun", "ignore"]
 Incomplete = Literal["run", "wait"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
@@ -114,7 +114,8 @@ class Remote(_Part):
     """A remote application entity and what it may do."""
 
     ae: AEAddress
-    may: frozenset[May] = frozenset()  # send: to us; receive: from us; query, move (C-MOVE, C-GET), commit, worklist (MWL, MPPS, IAN): ask us
+    may: frozenset[May] = frozenset()  # send: to us; receive: from us; query, move (C-MOVE, C-GET), commit, worklist (MWL, MPPS, IAN): ask us;
+    # of workitems (UPS) watch: find, read, subscribe; request: create, ask to cancel; perform: claim, change, complete
     storage_commitment: bool = False  # whether it is asked to commit itself to every result that it took
     retrieve: Literal["none", "move", "get"] = "none"  # how studies are fetched from it; none: it is not queried
     retrieves_at_once: int = Field(default=1, ge=1, le=16)
@@ -187,9 +188,11 @@ class Complete(_Part):
 
 
 class Worklists(_Part):
-    """What the node tells modalities that they are to do."""
+    """What the node tells others that is to be done, or is done here."""
 
     folder: Path | None = None  # of worklist files, NAME.wl; none: Modality Worklist is not offered
+    label: str = Field(default="AI", min_length=1, max_length=64)  # Worklist Label of the workitems of this node that have none
+    address: str = ""  # of this node's web as others reach it, https://host: workitems name it; empty: they name none
 
 
 class Work(_Part):

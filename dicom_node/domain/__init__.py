@@ -96,6 +96,7 @@ from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, Retri
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
     JOB_TRANSITIONS,
+    Cause,
     DeliveryState,
     Discontinuation,
     JobState,
@@ -104,8 +105,31 @@ from dicom_node.domain.states import (
 )
 from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
+from dicom_node.domain.workitems import (
+    FILTERED_SUBSCRIPTION,
+    GLOBAL_SUBSCRIPTION,
+    Attributes,
+    Channel,
+    EventReport,
+    Readiness,
+    ReportKind,
+    Subscription,
+    Workitem,
+    state_seen,
+)
 
 __all__ = [
+    "Attributes",
+    "Cause",
+    "FILTERED_SUBSCRIPTION",
+    "GLOBAL_SUBSCRIPTION",
+    "Channel",
+    "EventReport",
+    "Readiness",
+    "ReportKind",
+    "Subscription",
+    "Workitem",
+    "state_seen",
     "PERSON_ROLES",
     "SCOPES",
     "Account",

@@ -37,6 +37,7 @@ class Job:
     note: str = ""  # what it is doing, or what was noticed
     reason: str = ""  # why the last attempt failed, or why it was canceled
     discontinuation: Discontinuation | None = None
+    cause: str = ""  # of a cancellation, a `Cause`; empty: none is known beyond how it ended
     cancel_requested: bool = False
     started_at: float | None = None
     ended_at: float | None = None

@@ -31,6 +31,16 @@ class Discontinuation(StrEnum):
     SUPERSEDED = "superseded"  # the study grew; a newer job takes its place
 
 
+class Cause(StrEnum):
+    """What was in the way of a job that was CANCELED, as the reasons of CID 9300 and 9302 part it (PS3.16)."""
+
+    INCOMPLETE = "incomplete"  # images of the input are missing
+    TYPES = "types"  # the input is of a kind that the analysis does not take
+    FORMAT = "format"  # the input cannot be read
+    RESOURCE = "resource"  # memory, a processor or the disk did not suffice
+    EQUIPMENT = "equipment"  # the program, or the model's own process, failed
+
+
 class DeliveryState(StrEnum):
     """Where one result stands on its way to one destination."""
 

@@ -13,10 +13,11 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from socketserver import BaseServer
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, proxy
 
 import structlog
@@ -97,7 +98,7 @@ class Receiver:
             (evt.EVT_RELEASED, self._on_end, ["released"]),
             (evt.EVT_ABORTED, self._on_end, ["aborted"]),
             (evt.EVT_REJECTED, self._on_end, ["rejected"]),
-            *(handler for service in self._services for handler in service.handlers),
+            *_joined(self._services),
         ]
         server = partial(Server, tls=self._tls, timeout_s=node.network_timeout_s, prepare=self._prepare, shares_port=node.receivers > 1)
         self._window = ThreadPoolExecutor(_WINDOW, thread_name_prefix="window")  # it has threads when an association negotiates a window
@@ -235,6 +236,23 @@ class Receiver:
         visit = self._visits.pop(event.assoc, None)
         if visit is not None:  # else it was told of already
             visit.tell(how)
+
+
+def _joined(services: Sequence[Service]) -> list[evt.EventHandlerType]:
+    """Return the handlers of all services: of requests of one kind each answers those on its own presentation contexts, of notifications all hear."""
+    joined: list[evt.EventHandlerType] = []
+    answering: dict[evt.InterventionEvent, dict[str, Callable[..., Any]]] = {}
+    for service in services:
+        for event, handler in service.handlers:
+            if isinstance(event, evt.InterventionEvent):
+                answering.setdefault(event, {}).update(dict.fromkeys(service.abstract_syntaxes, handler))
+            else:
+                joined.append((event, handler))
+    return [*joined, *((event, _chosen, [by_syntax]) for event, by_syntax in answering.items())]
+
+
+def _chosen(event: evt.Event, by_syntax: Mapping[str, Callable[..., Any]]) -> Any:
+    return by_syntax[str(event.context.abstract_syntax)](event)
 
 
 def _allow_descriptors(needed: int) -> None:

@@ -19,7 +19,7 @@ from dicom_node.query.seeking import Seeking, Suits
 from dicom_node.receive import Door, Promises, Receiver
 from dicom_node.store import Store
 from dicom_node.wire import Service
-from dicom_node.worklist import Worklist
+from dicom_node.worklist import Manager, WorkitemService, Worklist
 
 log = structlog.get_logger()
 
@@ -35,8 +35,14 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Reports(site.config, store, clock).services(),
         *Promises(site.config, store, clock).services(),
         *Worklist(site.config, store, clock, wanted=partial(_wanted, store, clock)).services(),
+        *WorkitemService(site.config, managing(site, store, clock)).services(),
         *query_services(site.config, store, store.holdings, clock),
     )
+
+
+def managing(site: Site, store: Store, clock: Callable[[], float]) -> Manager:
+    """Return what manages the node's workitems, whoever asks by whatever transport."""
+    return Manager(site.config, site.models, store, clock)
 
 
 def _wanted(store: Store, clock: Callable[[], float], remote: str, study_instance_uid: str, why: str) -> None:

@@ -20,10 +20,10 @@ from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.receive import Reporter, recovered
 from dicom_node.schedule import Ticks, retire, take_back
-from dicom_node.serve.joining import receiver, seeking, taking, without_ours
+from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
 from dicom_node.store import Store
-from dicom_node.worklist import Inquirer, Notifier
+from dicom_node.worklist import Inquirer, Notifier, Reporting
 
 log = structlog.get_logger()
 
@@ -72,6 +72,7 @@ class Server:
             Reporter(site.config, store, clock),
             Notifier(site.config, store, clock),
             Inquirer(site.config, store, clock),
+            Reporting(site.config, managing(site, store, clock), store, clock),
             self._fetching,
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),

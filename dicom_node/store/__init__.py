@@ -39,7 +39,9 @@ from dicom_node.store.searches import Page, Searches
 from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
+from dicom_node.store.subscriptions import Subscriptions
 from dicom_node.store.watch import Watch
+from dicom_node.store.workitems import Change, Workitems
 
 __all__ = [
     "ATTRIBUTES",
@@ -48,6 +50,7 @@ __all__ = [
     "Announcements",
     "Archive",
     "Bell",
+    "Change",
     "Commitments",
     "Database",
     "Deliveries",
@@ -81,8 +84,10 @@ __all__ = [
     "Store",
     "Stored",
     "Studies",
+    "Subscriptions",
     "Topic",
     "Watch",
+    "Workitems",
     "instance_name",
     "pour",
     "reports",
@@ -118,6 +123,8 @@ class Store:
     overview: Overview
     people: People
     sessions: Sessions
+    workitems: Workitems
+    subscriptions: Subscriptions
 
     # Longer than others, for it names every room of rows once.
     @classmethod
@@ -164,6 +171,8 @@ class Store:
             overview=Overview(database),
             people=People(database),
             sessions=Sessions(database),
+            workitems=Workitems(database, bell),
+            subscriptions=Subscriptions(database, bell),
         )
 
     @classmethod

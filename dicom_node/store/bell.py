@@ -37,6 +37,7 @@ class Topic(StrEnum):
     JOBS = "jobs"  # a job may be claimed, now or at another time than before
     DELIVERIES = "deliveries"  # a result may be sent, now or at another time than before
     RETRIEVALS = "retrievals"  # a study may be fetched, now or at another time than before, or its retrieval has ended
+    WORKITEMS = "workitems"  # a workitem was asked for or has changed, or there is something to tell those who watch
     FEEDBACK = "feedback"  # a reader has said something: a verified report may be written
 
 

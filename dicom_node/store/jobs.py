@@ -14,19 +14,24 @@ from dicom_node.domain import (
     Priority,
     Priors,
     Rejected,
+    ReportKind,
     Result,
     job_identity,
+    state_seen,
 )
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, insert_unless_there
 from dicom_node.store.indexing import look_again
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
+from dicom_node.store.reporting import born_with, is_watched, report_of_job, state_facts
 from dicom_node.store.results import insert_result, results_before
 from dicom_node.store.tables import job, quarantine, result, worker
 
 # How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.
 HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 24 * 3600.0}
+
+_PROGRESS_TOLD = 0.05  # watchers hear of each further part of the work, and of each new sentence
 
 
 class Jobs:
@@ -53,6 +58,8 @@ class Jobs:
                 return None
             claimed = job_of(row)
             tell_of(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
+            if claimed.attempts == 1:  # a later attempt goes on with what others see in progress
+                report_of_job(connection, claimed.id, ReportKind.STATE, state_facts(claimed), now)
             return claimed
 
     def next_due(self, models: Sequence[str]) -> float | None:
@@ -66,7 +73,10 @@ class Jobs:
         """Renew the lease and report progress; return False to go on, True when the job is to stop, None when the lease is lost."""
         renew = update(job).where(*_held(held)).values(lease_until=now + lease_s, progress=progress, note=note)
         with self._database.write() as connection:
+            before = connection.execute(select(job.c.progress, job.c.note).where(*_held(held))).first()
             asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
+            if before is not None and (note != before.note or progress - before.progress >= _PROGRESS_TOLD) and is_watched(connection, held.id):
+                report_of_job(connection, held.id, ReportKind.PROGRESS, {"progress": progress, "note": note}, now)
             return asked
 
     def complete(
@@ -117,13 +127,13 @@ class Jobs:
             move(connection, current, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.INVALID)
             return True
 
-    def decline(self, held: Job, *, now: float, why: str) -> bool:
+    def decline(self, held: Job, *, now: float, why: str, cause: str = "") -> bool:
         """Record that the analysis declined this input: CANCELED, with its sentence."""
         with self._database.write() as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
-            move(connection, current, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.DECLINED)
+            move(connection, current, JobState.CANCELED, who=held.worker, why=why, now=now, discontinuation=Discontinuation.DECLINED, cause=cause)
             return True
 
     def stop(self, held: Job, *, now: float) -> bool:
@@ -135,13 +145,13 @@ class Jobs:
             _stopped(connection, current, who=held.worker, why="a person asked for it", now=now)
             return True
 
-    def fail(self, held: Job, *, now: float, why: str, retry_at: float | None) -> bool:
+    def fail(self, held: Job, *, now: float, why: str, retry_at: float | None, cause: str = "") -> bool:
         """Record that an attempt failed: scheduled again at `retry_at`, or CANCELED when that is None or somebody asked it to stop."""
         with ringing(self._bell, Topic.JOBS, self._database) as connection:
             current = _still_held(connection, held)
             if current is None:
                 return False
-            _give_back(connection, current, who=held.worker, why=why, now=now, retry_at=retry_at)
+            _give_back(connection, current, who=held.worker, why=why, now=now, retry_at=retry_at, cause=cause)
             return True
 
     def release(self, held: Job, *, now: float, why: str) -> bool:
@@ -195,14 +205,7 @@ class Jobs:
         Rejected: there is no such job, or it has ended.
         """
         with self._database.write() as connection:
-            found = _get(connection, job_id, lock=True)
-            if found.state is JobState.SCHEDULED:
-                move(connection, found, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.STOPPED)
-                return JobState.CANCELED
-            if found.state is not JobState.IN_PROGRESS:
-                raise Rejected(f"job {job_id} is {found.state}: it has ended", hint="Only a job that waits or runs can be canceled.")
-            ask_to_stop(connection, found, Discontinuation.STOPPED, who=who, why=why, now=now)
-            return JobState.IN_PROGRESS
+            return cancel_in(connection, _get(connection, job_id, lock=True), who=who, why=why, now=now)
 
     def again(self, job_id: int, *, who: str, now: float, device_uid: str = "", model_version: str = "") -> Job:
         """Make a new job of the same inputs, with the model's present build; the old one is its predecessor.
@@ -269,6 +272,22 @@ class Jobs:
 # ------------------------------------------------------------------------------------------------- in somebody's transaction
 
 
+def cancel_in(connection: Connection, found: Job, *, who: str, why: str, now: float) -> JobState:
+    """Cancel a job that the caller's transaction has locked, as `Jobs.cancel` does.
+
+    Raises
+    ------
+    Rejected: it has ended.
+    """
+    if found.state is JobState.SCHEDULED:
+        move(connection, found, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.STOPPED)
+        return JobState.CANCELED
+    if found.state is not JobState.IN_PROGRESS:
+        raise Rejected(f"job {found.id} is {found.state}: it has ended", hint="Only a job that waits or runs can be canceled.")
+    ask_to_stop(connection, found, Discontinuation.STOPPED, who=who, why=why, now=now)
+    return JobState.IN_PROGRESS
+
+
 def move(connection: Connection, current: Job, to: JobState, *, who: str, why: str, now: float, **values: Any) -> None:
     """Change a job's state, by the table and in the caller's transaction, and write who and why.
 
@@ -283,10 +302,16 @@ def move(connection: Connection, current: Job, to: JobState, *, who: str, why: s
     connection.execute(update(job).where(job.c.id == current.id).values(state=to, lease_until=None, **reason, **ended, **values))
     how = values.get("discontinuation")
     tell_of(connection, current, f"{to.lower()} ({how})" if how else to.lower(), who, why, now)
+    moved = replace(current, state=to, reason=why, discontinuation=how, cause=values.get("cause", current.cause))
+    if state_seen(moved) is not state_seen(current):
+        report_of_job(connection, current.id, ReportKind.STATE, state_facts(moved), now)
 
 
-def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
-    """Insert a job as SCHEDULED, in the caller's transaction, and return it with its id."""
+def insert_job(connection: Connection, wanted: Job, *, is_born: bool = True, **values: Any) -> Job:
+    """Insert a job as SCHEDULED, in the caller's transaction, and return it with its id.
+
+    is_born: whether its workitem begins with it; else somebody asked for it by one that is there.
+    """
     made = replace(wanted, state=JobState.SCHEDULED, deliver=tuple(dict.fromkeys(wanted.deliver)), **values)
     row = {c.name: getattr(made, c.name) for c in job.columns if c.name not in ("id", "due", "priors_state")}
     row |= {"priors": made.priors.as_row(), "priors_state": made.priors.state} if made.priors else {"priors": null()}
@@ -294,6 +319,8 @@ def insert_job(connection: Connection, wanted: Job, **values: Any) -> Job:
     key = connection.execute(insert(job).values(**row, due=made.created_at + HEAD_START_S[made.priority])).inserted_primary_key
     made = replace(made, id=int(key[0]) if key else 0)
     tell_of(connection, made, "scheduled", "node", made.why, made.created_at)
+    if is_born:
+        born_with(connection, made)
     return made
 
 
@@ -302,15 +329,18 @@ def ask_to_stop(connection: Connection, running: Job, kind: Discontinuation, *, 
     if not running.cancel_requested:
         asked = {"cancel_requested": True, "discontinuation": kind, "reason": why}
         connection.execute(update(job).where(job.c.id == running.id).values(**asked))
+        report_of_job(connection, running.id, ReportKind.CANCEL_REQUESTED, {"requester": who, "reason": why}, now)
     tell_of(connection, running, "cancel requested", who, why, now)
 
 
-def _give_back(connection: Connection, current: Job, *, who: str, why: str, now: float, retry_at: float | None, **values: Any) -> None:
+def _give_back(
+    connection: Connection, current: Job, *, who: str, why: str, now: float, retry_at: float | None, cause: str = "", **values: Any
+) -> None:
     """End an attempt that came to nothing: stopped if that was asked for, else to be claimed again at `retry_at`, else failed for good."""
     if current.cancel_requested:
         _stopped(connection, current, who=who, why=why, now=now)
     elif retry_at is None:
-        move(connection, current, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.FAILED)
+        move(connection, current, JobState.CANCELED, who=who, why=why, now=now, discontinuation=Discontinuation.FAILED, cause=cause)
     else:
         move(connection, current, JobState.SCHEDULED, who=who, why=why, now=now, not_before=retry_at, **values)
 
@@ -320,7 +350,7 @@ def _stopped(connection: Connection, current: Job, *, who: str, why: str, now: f
     move(connection, current, JobState.CANCELED, who=who, why=current.reason or why, now=now, discontinuation=kind)
 
 
-def job_of(row: RowMapping) -> Job:
+def job_of(row: RowMapping | dict[str, Any]) -> Job:
     """Build the noun from its row."""
     values = {column: value for column, value in row.items() if column not in ("due", "priors_state")}
     values["priors"] = Priors.of_row(values["priors"], row["priors_state"]) if values["priors"] else None

@@ -1,19 +1,37 @@
 """The rows of results and of their deliveries, in somebody's transaction."""
 
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from dicom_node.domain import REJECTION, VERIFIED, DeliveryState, JobState, Result
+from dicom_node.store.database import unless_there
 from dicom_node.store.tables import delivery, job, result
 
 
 def insert_result(connection: Connection, one: Result, destinations: Collection[str] = (), *, now: float = 0.0) -> None:
     """Record a result, and that it goes to these destinations."""
     key = connection.execute(insert(result).values(**{c.name: getattr(one, c.name) for c in result.columns if c.name != "id"})).inserted_primary_key
-    fixed = {"state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": "", "created_at": now, "not_before": now}
     for destination in destinations:
-        connection.execute(insert(delivery).values(result_id=int(key[0]) if key else 0, destination=destination, **fixed))
+        connection.execute(insert(delivery).values(_to_send(int(key[0]) if key else 0, destination, now)))
+
+
+def send_also(connection: Connection, job_id: int, destinations: Collection[str], *, now: float) -> None:
+    """Let what a job makes, or has made, go also to these destinations; where it goes already it is not sent again."""
+    row = connection.execute(select(job.c.deliver, job.c.state).where(job.c.id == job_id)).one()
+    more = [name for name in dict.fromkeys(destinations) if name not in row.deliver]
+    if not more:
+        return
+    connection.execute(update(job).where(job.c.id == job_id).values(deliver=[*row.deliver, *more]))
+    valid = result.c.job_id == job_id, result.c.problem == "", result.c.kind != REJECTION
+    for key in connection.execute(select(result.c.id).where(*valid)).scalars().all():
+        connection.execute(unless_there(connection, delivery), [_to_send(key, name, now) for name in more])
+
+
+def _to_send(result_id: int, destination: str, now: float) -> dict[str, Any]:
+    fixed = {"state": DeliveryState.PENDING, "attempts": 0, "sender": "", "reason": "", "created_at": now, "not_before": now}
+    return {"result_id": result_id, "destination": destination} | fixed
 
 
 def results_before(connection: Connection, predecessor_id: int | None) -> tuple[Result, ...]:

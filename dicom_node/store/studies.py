@@ -1,5 +1,6 @@
 """Studies: what was received, seen whole. "The study is complete" and "its jobs exist" are one commit."""
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from dicom_node.store.tables import (
     study_order,
     tombstone,
 )
+from dicom_node.store.workitems import forget_workitems_of_study, kept_by_watchers
 
 _SUPERSEDE: Mapping[str, Late] = {}  # of every job
 
@@ -195,10 +197,11 @@ class Studies:
         with self._database.read() as connection:
             return {state: number for state, number in connection.execute(select(study.c.state, func.count()).group_by(study.c.state))}
 
-    def older_than(self, moment: float, limit: int = 100, committing: Collection[str] = ()) -> tuple[str, ...]:
+    def older_than(self, moment: float, limit: int = 100, committing: Collection[str] = (), *, ended_after: float = math.inf) -> tuple[str, ...]:
         """Return complete studies that received nothing since `moment`, with no job, delivery or verified report still to be done, oldest first.
 
         committing: destinations that are asked to keep what they took: until they have said so, it stays here.
+        ended_after: studies with a job that ended since then stay, whatever their age.
 
         What a person has to look at (a held study, a dead letter) does not go by itself.
         """
@@ -212,8 +215,9 @@ class Studies:
             .where(or_(delivery.c.state.in_([DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.DEAD]), uncommitted))
         )
         old = study.c.last_received_at < moment, study.c.state == StudyState.COMPLETE, ~unfinished.exists(), ~unsent.exists(), ~unwritten(of_study)
+        kept = kept_by_watchers(of_study, ended_after=ended_after)
         with self._database.read() as connection:
-            return tuple(connection.execute(select(of_study).where(*old).order_by(study.c.last_received_at).limit(limit)).scalars())
+            return tuple(connection.execute(select(of_study).where(*old, ~kept).order_by(study.c.last_received_at).limit(limit)).scalars())
 
     def purge(self, study_instance_uid: str, *, who: str, why: str, now: float | None = None) -> int:
         """Remove a study: its rows in one commit, then its files; return how many files. The journal keeps that it was here.
@@ -287,6 +291,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
     if paths:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     forget_of_study(connection, of_study)
+    forget_workitems_of_study(connection, of_study)
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
     for table in (result, job, quarantine, instance, study, procedure_step, notice, study_order, study_entry, series_entry):

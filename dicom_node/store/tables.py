@@ -118,6 +118,7 @@ job = Table(
     Column("note", Sentence, nullable=False),
     Column("reason", Sentence, nullable=False),
     Column("discontinuation", String(16)),
+    Column("cause", String(16), nullable=False, server_default=text("''")),
     Column("cancel_requested", Boolean, nullable=False),
     Column("started_at", Moment),
     Column("ended_at", Moment),

@@ -1,15 +1,14 @@
 """What a modality may ask of a worklist, which entries it means, and what it is answered: decided without a socket or a file (PS3.4 Annex K)."""
 
-from collections.abc import Callable, Collection, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom import DataElement, Dataset
-from pydicom.multival import MultiValue
+from pydicom import Dataset
 
 from dicom_node.domain import Refused
 from dicom_node.store.match import Test, matcher, span_asked
+from dicom_node.worklist.answering import filled, plain
 
 SOP_CLASS = "1.2.840.10008.5.1.4.31"
 STEP = "ScheduledProcedureStepSequence"
@@ -24,7 +23,6 @@ _DATE, _TIME = "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTi
 # The required matching keys of Table K.6-1, of which an entry without a value counts as a match. Patient ID, required too, is not among them: who
 # asks for one patient must not be given another's entries.
 _REQUIRED = frozenset({"ScheduledStationAETitle", _DATE, _TIME, "Modality", "ScheduledPerformingPhysicianName", "PatientName"})
-_TOLD = frozenset({"SpecificCharacterSet", "TimezoneOffsetFromUTC"})  # said of an answer, not matched
 
 # The attributes of Table K.6-1, which are matched and returned whether the files hold them or not.
 _OF_STEP = frozenset(
@@ -77,7 +75,7 @@ class Asked:
 
     def answer(self, entry: Entry) -> tuple[Dataset, bool]:
         """Return what is answered of an entry: every key that was asked for, and whether all of them are supported (PS3.4 K.4.1.1.3.2)."""
-        answer, whole = _filled(self.identifier, entry.dataset, _OF_ENTRY)
+        answer, whole = filled(self.identifier, entry.dataset, known=_OF_ENTRY, of_items={STEP: _OF_STEP})
         if "SpecificCharacterSet" in entry.dataset:
             answer.SpecificCharacterSet = entry.dataset.SpecificCharacterSet
         return answer, whole
@@ -148,42 +146,3 @@ def _within(date: str, time: str) -> Callable[[Mapping[str, Any]], bool] | None:
         return (not last or f"{day[0]}{begin or '000000.000000'}" <= last) and (not first or f"{day[1]}{end or '235960.999999'}" >= first)
 
     return within
-
-
-def plain(dataset: Dataset) -> dict[str, Any]:
-    """Return a data set as `match` takes it: keyword -> text, or a list of texts, or of such mappings."""
-    return {element.keyword: _plain(element) for element in dataset if element.keyword}
-
-
-def _plain(element: DataElement) -> Any:
-    value = element.value
-    if element.VR == "SQ":
-        return [plain(item) for item in value]
-    if isinstance(value, MultiValue | list):
-        return [str(one) for one in value]
-    return "" if value is None else str(value)
-
-
-def _filled(asked: Dataset, held: Dataset, known: Collection[str] | None) -> tuple[Dataset, bool]:
-    """Return the keys that are asked for with what is held of them, empty where there is nothing; known: those that are supported, None: all."""
-    answer, whole = Dataset(), True
-    for element in asked:
-        if element.keyword in _TOLD or element.tag.element == 0:
-            continue
-        if element.tag not in held and known is not None and element.keyword not in known:
-            whole = False
-            continue
-        answer[element.tag], inside = _of(element, held)
-        whole = whole and inside
-    return answer, whole
-
-
-def _of(asked: DataElement, held: Dataset) -> tuple[DataElement, bool]:
-    there = held.get(asked.tag)
-    if there is None:
-        return DataElement(asked.tag, asked.VR, [] if asked.VR == "SQ" else None), True
-    if asked.VR != "SQ" or there.VR != "SQ" or not asked.value or not len(asked.value[0]):
-        return deepcopy(there), True
-    known = _OF_STEP if asked.keyword == STEP else None
-    filled = [_filled(asked.value[0], item, known) for item in there.value]
-    return DataElement(asked.tag, "SQ", [item for item, _ in filled]), all(whole for _, whole in filled)

@@ -12,7 +12,8 @@ from typing import Any
 from pydicom import Dataset
 
 from dicom_node.domain import Order, OrderState, Subject, is_uid
-from dicom_node.worklist.mwl import STEP, plain
+from dicom_node.worklist.answering import plain
+from dicom_node.worklist.mwl import STEP
 
 _WILD = frozenset("*?\\")
 _ID, _TEXT = 16, 64  # characters

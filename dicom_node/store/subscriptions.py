@@ -1,0 +1,194 @@
+"""Who watches which workitems, and what each is still to be told: an outbox of rows, in the order in which things happened."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
+
+from dicom_node.domain import (
+    FILTERED_SUBSCRIPTION,
+    GLOBAL_SUBSCRIPTION,
+    Channel,
+    EventReport,
+    ReportKind,
+    Subscription,
+    Workitem,
+)
+from dicom_node.store.bell import Bell, Topic
+from dicom_node.store.database import Database
+from dicom_node.store.reporting import state_facts
+from dicom_node.store.workitems import all_workitems
+from dicom_node.store.worklists import event_report, subscription, workitem
+
+WORKLISTS = (GLOBAL_SUBSCRIPTION, FILTERED_SUBSCRIPTION)
+_MOST_WAITING = 10_000  # reports of one receiver: beyond them the oldest go, and it is told that its list is not whole
+
+
+class Subscriptions:
+    """The subscriptions of the ledger, and the reports that wait."""
+
+    def __init__(self, database: Database, bell: Bell) -> None:
+        self._database = database
+        self._bell = bell
+
+    def subscribe(self, wanted: Subscription, item: Workitem | None, *, now: float) -> None:
+        """Record that somebody watches a workitem, or all of them; who did so already does so as it says now.
+
+        item: the workitem, where it is one: its present state is the first report (PS3.4 CC.2.3.3).
+        Of a subscription to all, with a deletion lock, every workitem that there is gets its subscription and a first report; without a lock none
+        is told of what there is. Filtered ones are compared by who knows how (`to_compare`, `match`).
+        """
+        with self._database.write() as connection:
+            _put(connection, wanted)
+            if item is not None:
+                _tell(connection, wanted, item, now)
+            elif wanted.workitem_uid == GLOBAL_SUBSCRIPTION:
+                for one in all_workitems(connection, workitem.c.manager == ""):
+                    _watch(connection, wanted, one, now, is_told=wanted.deletion_lock)
+        self._bell.ring(Topic.WORKITEMS)
+
+    def match(self, wanted: Subscription, item: Workitem, *, now: float) -> None:
+        """Record that a workitem is one that a filtered subscription means: its receiver watches it, and is told of it."""
+        with self._database.write() as connection:
+            same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
+            if connection.execute(select(subscription.c.id).where(*same)).first() is not None:  # it has not been ended meanwhile
+                _watch(connection, wanted, item, now, is_told=True)
+        self._bell.ring(Topic.WORKITEMS)
+
+    def unsubscribe(self, receiver: str, uid: str) -> bool:
+        """Record that somebody watches no more: one workitem, or any; False when there was nothing to end."""
+        same = [subscription.c.receiver == receiver]
+        if uid not in WORKLISTS:
+            same.append(subscription.c.workitem_uid == uid)
+        with self._database.write() as connection:
+            ended = connection.execute(delete(subscription).where(*same)).rowcount
+            waiting = event_report.c.receiver == receiver, event_report.c.kind != ReportKind.SCP_STATUS
+            connection.execute(delete(event_report).where(*waiting, *([] if uid in WORKLISTS else [event_report.c.workitem_uid == uid])))
+        return bool(ended)
+
+    def suspend(self, receiver: str) -> bool:
+        """Subscribe somebody to no further workitems; what it watches it goes on watching. False when it was not subscribed to them."""
+        all_of = subscription.c.receiver == receiver, subscription.c.workitem_uid.in_(WORKLISTS)
+        with self._database.write() as connection:
+            return bool(connection.execute(delete(subscription).where(*all_of)).rowcount)
+
+    def list(self, *, receiver: str = "", uid: str = "", limit: int = 1000) -> tuple[Subscription, ...]:
+        """Return subscriptions, oldest first."""
+        conditions = [subscription.c.receiver == receiver] if receiver else []
+        conditions += [subscription.c.workitem_uid == uid] if uid else []
+        with self._database.read() as connection:
+            rows = connection.execute(select(subscription).where(*conditions).order_by(subscription.c.id).limit(limit)).mappings()
+            return tuple(_subscription(row) for row in rows)
+
+    def watched(self) -> dict[tuple[str, str], dict[str, int]]:
+        """Return of each receiver and channel how many workitems it watches, and how many reports wait for it."""
+        found: dict[tuple[str, str], dict[str, int]] = {}
+        with self._database.read() as connection:
+            for name, table in (("workitems", subscription), ("waiting", event_report)):
+                counted = select(table.c.receiver, table.c.channel, func.count()).where(table.c.receiver != "")
+                for receiver, channel, number in connection.execute(counted.group_by(table.c.receiver, table.c.channel)):
+                    found.setdefault((receiver, channel), {"workitems": 0, "waiting": 0})[name] = number
+        return found
+
+    # ----------------------------------------------------------------------------------------------------------- the outbox
+
+    def to_compare(self, *, limit: int = 200) -> tuple[tuple[int, str], ...]:
+        """Return the new workitems that nobody has compared with the filters yet: the report's number, and the workitem's UID."""
+        wanted = select(event_report.c.id, event_report.c.workitem_uid).where(event_report.c.receiver == "")
+        with self._database.read() as connection:
+            return tuple((key, uid) for key, uid in connection.execute(wanted.order_by(event_report.c.id).limit(limit)))
+
+    def receivers(self, channel: Channel, *, now: float) -> tuple[str, ...]:
+        """Return whom something is to be told of by a channel, now."""
+        due = event_report.c.channel == channel, event_report.c.receiver != "", event_report.c.not_before <= now
+        with self._database.read() as connection:
+            return tuple(connection.execute(select(event_report.c.receiver).distinct().where(*due)).scalars())
+
+    def next_due(self, channel: Channel) -> float | None:
+        """Return when somebody is to be told of something by a channel; None when nothing waits."""
+        with self._database.read() as connection:
+            due: float | None = connection.execute(select(func.min(event_report.c.not_before)).where(event_report.c.channel == channel)).scalar()
+            return due
+
+    def waiting(self, receiver: str, channel: Channel, *, after: int = 0, limit: int = 100) -> tuple[EventReport, ...]:
+        """Return what a receiver is to be told of, in the order in which it happened."""
+        wanted = event_report.c.receiver == receiver, event_report.c.channel == channel, event_report.c.id > after
+        with self._database.read() as connection:
+            rows = connection.execute(select(event_report).where(*wanted).order_by(event_report.c.id).limit(limit)).mappings()
+            return tuple(_report_of(row) for row in rows)
+
+    def told(self, ids: Collection[int]) -> None:
+        """Record that reports have reached their receiver, or have been dealt with."""
+        with self._database.write() as connection:
+            connection.execute(delete(event_report).where(event_report.c.id.in_(list(ids))))
+
+    def put_off(self, receiver: str, channel: Channel, *, until: float) -> None:
+        """Tell a receiver that was not reached again later: of everything that waits, so that the order stays."""
+        waiting = event_report.c.receiver == receiver, event_report.c.channel == channel
+        with self._database.write() as connection:
+            connection.execute(update(event_report).where(*waiting).values(not_before=until, attempts=event_report.c.attempts + 1))
+
+    def give_up(self, *, before: float, now: float) -> int:
+        """Drop reports that nobody took for too long, or that are too many; their receiver is told, when it is reached, that its list is not whole.
+
+        That is an SCP Status Change with COLD START of its lists (PS3.4 Table CC.2.4-1). Return how many were dropped.
+        """
+        dropped = 0
+        counted = select(event_report.c.receiver, event_report.c.channel, func.max(event_report.c.id), func.count(), func.min(event_report.c.at))
+        real = event_report.c.receiver != "", event_report.c.kind != ReportKind.SCP_STATUS
+        with self._database.write() as connection:
+            per_receiver = counted.where(*real).group_by(event_report.c.receiver, event_report.c.channel)
+            for receiver, channel, last, number, oldest in connection.execute(per_receiver).all():
+                if oldest >= before and number <= _MOST_WAITING:
+                    continue
+                of = event_report.c.receiver == receiver, event_report.c.channel == channel
+                kept = and_(event_report.c.at >= before, event_report.c.id > last - _MOST_WAITING // 2)
+                dropped += connection.execute(delete(event_report).where(*of, ~kept)).rowcount
+                _status_change(connection, receiver, channel, "COLD START", now)
+        return dropped
+
+    def restarted(self, *, now: float) -> int:
+        """Leave word for everybody who watches that this node began anew, with all that it knew; return for how many (PS3.4 CC.2.4.3)."""
+        with self._database.write() as connection:
+            watching = connection.execute(select(subscription.c.receiver, subscription.c.channel).distinct()).all()
+            connection.execute(
+                delete(event_report).where(event_report.c.kind == ReportKind.SCP_STATUS, event_report.c.facts["status"].as_string() != "")
+            )
+            for receiver, channel in watching:
+                _status_change(connection, receiver, channel, "WARM START", now)
+        self._bell.ring(Topic.WORKITEMS)
+        return len(watching)
+
+
+def _put(connection: Connection, wanted: Subscription) -> None:
+    same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
+    said = {"channel": wanted.channel, "deletion_lock": wanted.deletion_lock, "keys": dict(wanted.keys)}
+    if not connection.execute(update(subscription).where(*same).values(**said)).rowcount:
+        key = {"receiver": wanted.receiver, "workitem_uid": wanted.workitem_uid, "created_at": wanted.created_at}
+        connection.execute(insert(subscription).values(**key, **said))
+
+
+def _watch(connection: Connection, of_all: Subscription, item: Workitem, now: float, *, is_told: bool) -> None:
+    one = Subscription(receiver=of_all.receiver, channel=of_all.channel, workitem_uid=item.uid, deletion_lock=of_all.deletion_lock, created_at=now)
+    _put(connection, one)
+    if is_told:
+        _tell(connection, one, item, now)
+
+
+def _tell(connection: Connection, to: Subscription, item: Workitem, now: float) -> None:
+    said = {"receiver": to.receiver, "channel": to.channel, "workitem_uid": item.uid, "kind": int(ReportKind.STATE), "facts": state_facts(item)}
+    connection.execute(insert(event_report).values(**said, at=now, not_before=0.0))
+
+
+def _status_change(connection: Connection, receiver: str, channel: str, lists: str, now: float) -> None:
+    facts: Mapping[str, Any] = {"status": "RESTARTED", "subscriptions": "WARM START", "workitems": lists}
+    said = {"receiver": receiver, "channel": channel, "workitem_uid": GLOBAL_SUBSCRIPTION, "kind": int(ReportKind.SCP_STATUS), "facts": facts}
+    connection.execute(insert(event_report).values(**said, at=now, not_before=0.0))
+
+
+def _subscription(row: RowMapping) -> Subscription:
+    return Subscription(**{name: value for name, value in row.items() if name not in ("id", "channel")}, channel=Channel(row["channel"]))
+
+
+def _report_of(row: RowMapping) -> EventReport:
+    return EventReport(**dict(row) | {"kind": ReportKind(row["kind"]), "channel": Channel(row["channel"])})

@@ -1,0 +1,321 @@
+"""Workitems: each changed by one caller at a time, in one transaction with what watchers are to be told of it.
+
+Where a job performs a workitem, its state, priority and end are the job's, and are read from there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, Select, and_, case, delete, func, or_, select, update
+
+from dicom_node.domain import (
+    Attributes,
+    Job,
+    JobState,
+    Priority,
+    Readiness,
+    ReportKind,
+    Result,
+    Workitem,
+    job_identity,
+    state_seen,
+)
+from dicom_node.store.bell import Bell, Topic
+from dicom_node.store.database import Database, insert_unless_there
+from dicom_node.store.jobs import HEAD_START_S, cancel_in, insert_job, job_of
+from dicom_node.store.journal import Event, note
+from dicom_node.store.recording import instances_by_id
+from dicom_node.store.reporting import announce, report, state_facts
+from dicom_node.store.results import send_also
+from dicom_node.store.tables import delivery, job, result
+from dicom_node.store.worklists import event_report, subscription, workitem
+
+_begun = and_(job.c.state == JobState.SCHEDULED, job.c.started_at.is_not(None))
+STATE = func.coalesce(case((_begun, JobState.IN_PROGRESS.value), else_=job.c.state), workitem.c.state)  # as others see it
+PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
+_ENDED = (JobState.COMPLETED, JobState.CANCELED)
+_JOINED = workitem.outerjoin(job, workitem.c.job_id == job.c.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What becomes of a workitem; what is None stays.
+
+    reports: what those who watch it are told, in this order.
+    cancel: why its job is to be canceled, in words; for one that a job performs.
+    """
+
+    attributes: Attributes | None = None
+    state: JobState | None = None
+    priority: Priority | None = None
+    transaction_uid: str | None = None
+    performer: str | None = None
+    readiness: Readiness | None = None
+    reason: str | None = None
+    study_instance_uid: str | None = None
+    patient_id: str | None = None
+    reports: Sequence[tuple[ReportKind, Mapping[str, Any]]] = ()
+    cancel: str = ""
+    who: str = ""
+    why: str = ""  # for the journal of the study; empty: nothing is written there
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Workitems:
+    """The workitems of the ledger."""
+
+    def __init__(self, database: Database, bell: Bell) -> None:
+        self._database = database
+        self._bell = bell
+
+    def create(self, item: Workitem, *, now: float, why: str = "") -> bool:
+        """Record a new workitem, and subscribe to it those who watch all; False when there is one of this UID."""
+        said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
+        said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
+        moments = {"not_before": now, "created_at": now, "changed_at": now}
+        with self._database.write() as connection:
+            patient_id = item.patient_id[:64]
+            if not insert_unless_there(connection, workitem, uid=item.uid, patient_id=patient_id, readiness=item.readiness, **said, **moments):
+                return False
+            if not item.manager:
+                announce(connection, item.uid, state_facts(item), now)
+            _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
+        self._ring()
+        return True
+
+    def get(self, uid: str) -> Workitem | None:
+        """Return a workitem; None when there is none of this UID."""
+        with self._database.read() as connection:
+            return _one(connection, workitem.c.uid == uid)
+
+    def of_job(self, job_id: int) -> tuple[Workitem, ...]:
+        """Return the workitems that a job performs."""
+        with self._database.read() as connection:
+            return _all(connection, _select().where(workitem.c.job_id == job_id).order_by(workitem.c.id))
+
+    def change(self, uid: str, decide: Callable[[Workitem], Change], *, now: float) -> Workitem | None:
+        """Let a workitem become what is decided of it as it stands, while nobody else changes it; None when there is none.
+
+        What `decide` raises goes through, and nothing has changed.
+        """
+        with self._database.write() as connection:
+            found = _locked(connection, uid)
+            if found is None:
+                return None
+            _apply(connection, found, decide(found), now)
+            changed = _one(connection, workitem.c.uid == uid)
+        self._ring()
+        return changed
+
+    def page(self, *conditions: Any, after: int = 0, limit: int = 200) -> tuple[tuple[int, Workitem], ...]:
+        """Return the next workitems of this node that meet SQL conditions, with their numbers, in the order in which they came."""
+        wanted = _select().where(workitem.c.id > after, workitem.c.manager == "", *conditions).order_by(workitem.c.id).limit(limit)
+        with self._database.read() as connection:
+            return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
+
+    def newest(self, *, limit: int = 50, before: int = 0, state: JobState | None = None) -> tuple[tuple[int, Workitem], ...]:
+        """Return workitems with their numbers, newest first; before: only those of lower numbers."""
+        wanted = _select().order_by(workitem.c.id.desc()).limit(limit)
+        wanted = wanted.where(workitem.c.id < before) if before else wanted
+        wanted = wanted.where(STATE.in_([state])) if state is not None else wanted
+        with self._database.read() as connection:
+            return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many workitems are in each state."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(STATE, func.count()).select_from(_JOINED).group_by(STATE))
+            return {state: number for state, number in rows}
+
+    # ----------------------------------------------------------------------------------------------- of those performed here
+
+    def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
+        """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
+        unclaimed = workitem.c.state == JobState.SCHEDULED
+        ours = and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")
+        wanted = _select().where(workitem.c.job_id.is_(None), or_(unclaimed, ours), workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        with self._database.read() as connection:
+            return _all(connection, wanted)
+
+    def next_due(self) -> float | None:
+        """Return when the next workitem that nobody has taken up is to be looked at; None when there is none."""
+        due = select(func.min(workitem.c.not_before)).where(
+            workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS])
+        )
+        with self._database.read() as connection:
+            found: float | None = connection.execute(due).scalar()
+            return found
+
+    def put_off(self, uid: str, *, until: float) -> None:
+        """Look at a workitem again later."""
+        with self._database.write() as connection:
+            connection.execute(update(workitem).where(workitem.c.uid == uid).values(not_before=until))
+
+    def take_up(self, uid: str, wanted: Job, *, now: float) -> Job | None:
+        """Let a job perform a workitem, from now on; None when somebody else has taken it meanwhile.
+
+        Where the same analysis of the same inputs is under way, or was done, that job is it, and its results go also where this one's were to go.
+        One that came to nothing is done anew.
+        """
+        with self._database.write() as connection:
+            found = _locked(connection, uid)
+            if found is None or found.job is not None or found.has_ended or (found.is_claimed and not found.manager):
+                return None
+            performs = _existing(connection, wanted) or insert_job(connection, _anew(connection, wanted), is_born=False)
+            send_also(connection, performs.id, wanted.deliver, now=now)
+            connection.execute(
+                update(workitem).where(workitem.c.uid == uid).values(job_id=performs.id, state=None, readiness=Readiness.READY, changed_at=now)
+            )
+            if state_seen(performs) is not JobState.SCHEDULED and not found.manager:
+                report(connection, uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
+            report(connection, uid, ReportKind.STATE, state_facts(performs), now)
+            _note(connection, found, "workitem taken up", "node", f"job {performs.id} performs it", now, performs.id)
+        self._bell.ring(Topic.JOBS)
+        self._ring()
+        return performs
+
+    def mirrored(self) -> tuple[tuple[Workitem, str], ...]:
+        """Return the workitems of other managers that this node has not brought to their end there, each with what was last told."""
+        wanted = _select(workitem.c.performer).where(workitem.c.manager != "", workitem.c.ended_at.is_(None)).order_by(workitem.c.id)
+        with self._database.read() as connection:
+            return tuple((_workitem(row), row["performer"]) for row in connection.execute(wanted).mappings())
+
+    def settle(self, uid: str, *, now: float, reason: str = "") -> None:
+        """Record that a workitem of another manager has come to its end there."""
+        with self._database.write() as connection:
+            values = {"ended_at": now, "changed_at": now, **({"reason": reason} if reason else {})}
+            connection.execute(update(workitem).where(workitem.c.uid == uid).values(**values))
+
+    # ------------------------------------------------------------------------------------------------------------ the clock
+
+    def prune(self, *, before: float) -> int:
+        """Remove workitems without a job that ended before a moment, unless a subscriber locks them (PS3.4 CC.2.3.3); return how many."""
+        locked = select(subscription.c.id).where(subscription.c.workitem_uid == workitem.c.uid, subscription.c.deletion_lock)
+        old = workitem.c.job_id.is_(None), workitem.c.ended_at < before, ~locked.exists()
+        with self._database.write() as connection:
+            uids = list(connection.execute(select(workitem.c.uid).where(*old).limit(500)).scalars())
+            forget_workitems(connection, uids)
+        return len(uids)
+
+    def outputs(self, uid: str) -> tuple[tuple[Result, tuple[str, ...]], ...]:
+        """Return what the job of a workitem made, each with the names of the destinations that it goes to."""
+        wanted = select(result).join(workitem, workitem.c.job_id == result.c.job_id).where(workitem.c.uid == uid).order_by(result.c.id)
+        with self._database.read() as connection:
+            made = [Result(**row) for row in connection.execute(wanted).mappings()]
+            to = (
+                select(delivery.c.result_id, delivery.c.destination).where(delivery.c.result_id.in_([one.id for one in made])).order_by(delivery.c.id)
+            )
+            sent: dict[int, list[str]] = {}
+            for key, destination in connection.execute(to):
+                sent.setdefault(key, []).append(destination)
+        return tuple((one, tuple(sent.get(one.id, ()))) for one in made)
+
+    def _ring(self) -> None:
+        self._bell.ring(Topic.WORKITEMS)
+
+
+def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
+    """Remove workitems with their subscriptions and reports, in the caller's transaction."""
+    for table, column in ((event_report, event_report.c.workitem_uid), (subscription, subscription.c.workitem_uid), (workitem, workitem.c.uid)):
+        connection.execute(delete(table).where(column.in_(uids)))
+
+
+def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -> None:
+    """Remove the workitems that jobs of a study perform, in the caller's transaction."""
+    of_study = select(workitem.c.uid).where(workitem.c.study_instance_uid == study_instance_uid, workitem.c.job_id.is_not(None))
+    forget_workitems(connection, list(connection.execute(of_study).scalars()))
+
+
+def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
+    """Return the condition that workitems of a study must be kept: somebody locks one, or one ended not long ago (IHE AIW-I 4.85.4.1.3)."""
+    locked = select(subscription.c.id).join(workitem, workitem.c.uid == subscription.c.workitem_uid)
+    fresh = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.ended_at > ended_after)
+    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), fresh.exists())
+
+
+def _select(*more: Any) -> Select[Any]:
+    ours = [column.label(f"w_{column.name}") for column in workitem.columns]
+    return select(workitem.c.id.label("number"), *ours, *job.columns, *more).select_from(_JOINED)
+
+
+def all_workitems(connection: Connection, *conditions: Any) -> tuple[Workitem, ...]:
+    """Return every workitem that meets SQL conditions, in the order in which they came, in the caller's transaction."""
+    return _all(connection, _select().where(*conditions).order_by(workitem.c.id))
+
+
+def _all(connection: Connection, wanted: Select[Any]) -> tuple[Workitem, ...]:
+    return tuple(_workitem(row) for row in connection.execute(wanted).mappings())
+
+
+def _one(connection: Connection, *conditions: Any) -> Workitem | None:
+    row = connection.execute(_select().where(*conditions)).mappings().first()
+    return _workitem(row) if row else None
+
+
+def _locked(connection: Connection, uid: str) -> Workitem | None:
+    """Return a workitem whose rows nobody else changes until the commit: the job's first, as everywhere."""
+    job_id = connection.execute(select(workitem.c.job_id).where(workitem.c.uid == uid)).scalar()
+    while True:
+        if job_id is not None:
+            connection.execute(select(job.c.id).where(job.c.id == job_id).with_for_update()).all()
+        row = connection.execute(select(workitem.c.job_id).where(workitem.c.uid == uid).with_for_update()).first()
+        if row is None:
+            return None
+        if row.job_id == job_id:
+            return _one(connection, workitem.c.uid == uid)
+        job_id = row.job_id
+
+
+def _workitem(row: RowMapping) -> Workitem:
+    said = {name.removeprefix("w_"): value for name, value in row.items() if name.startswith("w_")}
+    performs = job_of({c.name: row[c.name] for c in job.columns}) if said["job_id"] is not None else None
+    for name in ("id", "job_id", "not_before"):
+        del said[name]
+    state = state_seen(performs) if performs else JobState(said["state"])
+    priority = performs.priority if performs else Priority(said["priority"])
+    ended_at = said["ended_at"] if performs is None or said["manager"] else performs.ended_at
+    return Workitem(**said | {"state": state, "priority": priority, "job": performs, "ended_at": ended_at, "readiness": Readiness(said["readiness"])})
+
+
+def _apply(connection: Connection, found: Workitem, change: Change, now: float) -> None:
+    names = ("attributes", "transaction_uid", "performer", "readiness", "reason", "study_instance_uid", "patient_id")
+    values = {name: value for name in names if (value := getattr(change, name)) is not None}
+    values |= change.values
+    if found.job is None:
+        values |= {"state": change.state} if change.state is not None else {}
+        values |= {"priority": int(change.priority)} if change.priority is not None else {}
+        values |= {"ended_at": now} if change.state in _ENDED else {}
+        values |= {"not_before": now}
+    elif change.priority is not None and found.job.state is JobState.SCHEDULED:
+        due = found.job.created_at + HEAD_START_S[change.priority]
+        connection.execute(update(job).where(job.c.id == found.job.id).values(priority=int(change.priority), due=due))
+    connection.execute(update(workitem).where(workitem.c.uid == found.uid).values(**values, changed_at=now))
+    for kind, facts in change.reports:
+        report(connection, found.uid, kind, facts, now)
+    if change.cancel and found.job is not None:
+        cancel_in(connection, found.job, who=change.who, why=change.cancel, now=now)
+    if change.why:
+        _note(connection, found, f"workitem {change.state.lower()}" if change.state else "workitem changed", change.who, change.why, now)
+
+
+def _note(connection: Connection, item: Workitem, kind: str, who: str, why: str, now: float, job_id: int | None = None) -> None:
+    job_id = job_id or (item.job.id if item.job else None)
+    detail = {"workitem": item.uid}
+    note(connection, Event(at=now, study_instance_uid=item.study_instance_uid, job_id=job_id, kind=kind, who=who, why=why, detail=detail))
+
+
+def _existing(connection: Connection, wanted: Job) -> Job | None:
+    row = connection.execute(select(job).where(job.c.identity == wanted.identity).with_for_update()).mappings().first()
+    return job_of(row) if row is not None and row["state"] != JobState.CANCELED else None
+
+
+def _anew(connection: Connection, wanted: Job) -> Job:
+    """Return a job of the first repeat that there is no job of."""
+    found = instances_by_id(connection, {i for members in wanted.inputs.values() for i in members})
+    inputs = {name: [found[i] for i in members] for name, members in wanted.inputs.items()}
+    identity, repeat, before = wanted.identity, wanted.repeat, wanted.predecessor_id
+    while (taken := connection.execute(select(job.c.id).where(job.c.identity == identity)).scalar()) is not None:
+        repeat, before = repeat + 1, taken
+        identity = job_identity(inputs, wanted.device_uid, repeat)
+    return replace(wanted, identity=identity, repeat=repeat, predecessor_id=before)

@@ -1,0 +1,262 @@
+"""What a workitem may say and must say: at its creation, when it is changed, and before it ends (PS3.4 Table CC.2.5-3).
+
+Pure: data sets in, data sets out; what is missing or wrong is refused with the status of PS3.7.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydicom import DataElement, Dataset
+from pydicom.tag import Tag
+
+from dicom_node.domain import JobState, Priority, Readiness, Refused, is_uid
+from dicom_node.worklist.attributes import INVALID_VALUE, MISSING_ATTRIBUTE, MISSING_VALUE, items, needed, needed_items, text, uid
+
+SOP_CLASS = "1.2.840.10008.5.1.4.34.6.1"  # of every workitem, whatever context it came by (PS3.4 CC.3.1)
+CREATED_WITH_CHANGES = 0xB300
+_NOT_SCHEDULED = 0xC309
+
+_ITEMS_MAX = 1_000  # of a sequence; a study has fewer series
+_REFERENCES_MAX = 100_000
+_CODE_CHARACTERS = 16  # of a Code Value; a longer one is a Long Code Value (PS3.3 8.1)
+
+# Attributes that are there, with or without a value, when a step is created (types 2 and 2C); the ones that must have none are below.
+_MAY_BE_EMPTY = (
+    *("ScheduledProcessingParametersSequence", "ScheduledStationNameCodeSequence", "ScheduledStationClassCodeSequence"),
+    *("ScheduledStationGeographicLocationCodeSequence", "CommentsOnTheScheduledProcedureStep", "ScheduledWorkitemCodeSequence"),
+    *("InputInformationSequence", "PatientName", "PatientBirthDate", "PatientSex", "AdmissionID", "ReferencedRequestSequence"),
+)
+_MUST_BE_EMPTY = ("TransactionUID", "ProcedureStepProgressInformationSequence", "UnifiedProcedureStepPerformedProcedureSequence")
+# What the manager says and nobody else, or what names the step itself: passed over in an N-SET.
+_NOT_SET = frozenset(
+    {
+        *("TransactionUID", "SOPClassUID", "SOPInstanceUID", "ProcedureStepState", "ScheduledProcedureStepModificationDateTime"),
+        *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "AdmissionID"),
+    }
+)
+HIDDEN = Tag("TransactionUID")
+
+
+def created(said: Dataset, *, uid_given: str, now: float, worklist_label: str) -> tuple[Dataset, bool]:
+    """Return a new step as the manager keeps it, and whether it filled in or left out anything (B300).
+
+    Raises
+    ------
+    Refused: what must be there is missing, empty or wrong.
+    """
+    if "ProcedureStepState" in said and text(said, "ProcedureStepState") not in ("", JobState.SCHEDULED):
+        raise Refused("a step begins SCHEDULED", status=_NOT_SCHEDULED)
+    needed(said, "ProcedureStepState")
+    priority_of(said)
+    needed(said, "ProcedureStepLabel")
+    start_of(said)
+    readiness_of(said)
+    for keyword in _MUST_BE_EMPTY:
+        if said.get(keyword):
+            raise Refused(f"{keyword} has a value before anybody performs the step", status=INVALID_VALUE)
+    _check_sequences(said)
+    kept = Dataset()
+    kept.update({element.tag: element for element in said if element.tag.group > 0x0002 and element.tag != HIDDEN})
+    changed = _fill(kept, worklist_label)
+    kept.SOPClassUID, kept.SOPInstanceUID, kept.ProcedureStepState = SOP_CLASS, uid_given, JobState.SCHEDULED.value
+    kept.ScheduledProcedureStepModificationDateTime = moment(now)
+    return kept, changed
+
+
+def _fill(kept: Dataset, worklist_label: str) -> bool:
+    """Put in what the requester left out and the manager may fill (types 2 of Table CC.2.5-3); say whether anything was."""
+    missing = [keyword for keyword in (*_MAY_BE_EMPTY, *_MUST_BE_EMPTY[1:]) if keyword not in kept]
+    for keyword in missing:
+        setattr(kept, keyword, [] if keyword.endswith("Sequence") else "")
+    if not kept.get("WorklistLabel"):
+        kept.WorklistLabel = worklist_label
+        return True
+    return bool(missing)
+
+
+def changed(held: Dataset, said: Dataset, now: float) -> Dataset:
+    """Return a step as an N-SET leaves it: attributes and whole sequences are replaced (PS3.4 CC.2.6).
+
+    Raises
+    ------
+    Refused: it changes the state, or a value is wrong.
+    """
+    if "ProcedureStepState" in said:
+        raise Refused("the state is changed by an action, not by N-SET", status=INVALID_VALUE)
+    for keyword, check in (
+        ("ScheduledProcedureStepPriority", priority_of),
+        ("InputReadinessState", readiness_of),
+        ("ScheduledProcedureStepStartDateTime", start_of),
+    ):
+        if keyword in said:
+            check(said)
+    _check_sequences(said)
+    merged = Dataset()
+    merged.update({element.tag: element for element in held})
+    merged.update({element.tag: element for element in said if element.tag.group > 0x0002 and element.keyword not in _NOT_SET})
+    merged.ScheduledProcedureStepModificationDateTime = moment(now)
+    return merged
+
+
+def unfinished(held: Dataset, to: JobState, now: float) -> tuple[str, ...]:
+    """Return what a final state requires and the step does not say, as names of attributes; what the manager fills is filled."""
+    if to is JobState.CANCELED:
+        progress = held.get("ProcedureStepProgressInformationSequence") or []
+        if not progress:
+            progress = held.ProcedureStepProgressInformationSequence = [Dataset()]
+        if not progress[0].get("ProcedureStepCancellationDateTime"):
+            progress[0].ProcedureStepCancellationDateTime = moment(now)
+        return () if progress[0].get("ProcedureStepDiscontinuationReasonCodeSequence") else ("ProcedureStepDiscontinuationReasonCodeSequence",)
+    performed = held.get("UnifiedProcedureStepPerformedProcedureSequence") or []
+    if not performed:
+        return ("UnifiedProcedureStepPerformedProcedureSequence",)
+    wanted = ("PerformedStationNameCodeSequence", "PerformedProcedureStepStartDateTime", "PerformedWorkitemCodeSequence")
+    missing = [keyword for keyword in (*wanted, "PerformedProcedureStepEndDateTime") if not performed[0].get(keyword)]
+    return (*missing, *(() if "OutputInformationSequence" in performed[0] else ("OutputInformationSequence",)))
+
+
+def priority_of(said: Dataset) -> Priority:
+    """Return how urgent a step is.
+
+    Raises
+    ------
+    Refused: it does not say, or says what is none.
+    """
+    named = needed(said, "ScheduledProcedureStepPriority")
+    if named not in Priority.__members__:
+        raise Refused("ScheduledProcedureStepPriority is none of HIGH, MEDIUM, LOW", status=INVALID_VALUE)
+    return Priority[named]
+
+
+def readiness_of(said: Dataset) -> Readiness:
+    """Return whether a step's inputs are there.
+
+    Raises
+    ------
+    Refused: it does not say, or says what is none.
+    """
+    named = needed(said, "InputReadinessState")
+    if named not in tuple(Readiness):
+        raise Refused("InputReadinessState is none of INCOMPLETE, UNAVAILABLE, READY", status=INVALID_VALUE)
+    return Readiness(named)
+
+
+def start_of(said: Dataset) -> float:
+    """Return when a step is to start, in seconds since the epoch.
+
+    Raises
+    ------
+    Refused: it does not say, or it is no moment.
+    """
+    named = needed(said, "ScheduledProcedureStepStartDateTime")
+    for form in ("%Y%m%d%H%M%S.%f%z", "%Y%m%d%H%M%S%z", "%Y%m%d%H%M%S.%f", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d"):
+        try:
+            return datetime.strptime(named, form).timestamp()
+        except (ValueError, OverflowError, OSError):
+            continue
+    raise Refused("ScheduledProcedureStepStartDateTime is no moment", status=INVALID_VALUE)
+
+
+def moment(at: float) -> str:
+    """Write a moment as DT, with its offset from UTC (PS3.5 6.2)."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y%m%d%H%M%S.%f%z")
+
+
+def code(item: Dataset) -> tuple[str, str, str]:
+    """Return a coded term of an item: value, scheme designator, meaning; empty texts where it has none."""
+    value = str(item.get("CodeValue") or item.get("LongCodeValue") or item.get("URNCodeValue") or "")
+    return value, str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or "")
+
+
+def coded(value: str, scheme: str, meaning: str) -> Dataset:
+    """Return a coded term as an item (PS3.3 §8)."""
+    item = Dataset()
+    if len(value) > _CODE_CHARACTERS:
+        item.LongCodeValue = value
+    else:
+        item.CodeValue = value
+    item.CodingSchemeDesignator, item.CodeMeaning = scheme, meaning[:64]
+    return item
+
+
+def codes_of(said: Dataset, keyword: str) -> tuple[tuple[str, str, str], ...]:
+    """Return the coded terms of a sequence."""
+    return tuple(code(item) for item in said.get(keyword) or ())
+
+
+def inputs_of(said: Dataset) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return the inputs of a step: study → series → instances; a series that names none means all of it, and a study without series too."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for item in said.get("InputInformationSequence") or ():
+        study = str(item.get("StudyInstanceUID") or "")
+        if not is_uid(study):
+            continue
+        series = found.setdefault(study, {})
+        if key := str(item.get("SeriesInstanceUID") or ""):
+            named = (str(one.get("ReferencedSOPInstanceUID") or "") for one in item.get("ReferencedSOPSequence") or ())
+            series[key] = (*series.get(key, ()), *(one for one in named if is_uid(one)))
+    return found
+
+
+def study_of(said: Dataset) -> str:
+    """Return the study that a step is about; empty where it does not say, or names several."""
+    named = str(said.get("StudyInstanceUID") or "")
+    of_inputs = list(inputs_of(said))
+    of_requests = [str(item.get("StudyInstanceUID") or "") for item in said.get("ReferencedRequestSequence") or ()]
+    candidates: Iterable[str] = dict.fromkeys(one for one in ([named] if named else of_inputs or of_requests) if is_uid(one))
+    only = list(candidates)
+    return only[0] if len(only) == 1 else ""
+
+
+def _check_sequences(said: Dataset) -> None:
+    """Raise Refused where a sequence is out of bounds, or its items lack what they must have (Tables CC.2.5-2b to 2d)."""
+    for element in said:
+        if element.VR == "SQ" and len(element.value or ()) > _ITEMS_MAX:
+            raise Refused(f"{element.keyword or element.tag} has more than {_ITEMS_MAX} items", status=INVALID_VALUE)
+    for keyword in ("ScheduledWorkitemCodeSequence", "ScheduledStationNameCodeSequence", "ScheduledStationClassCodeSequence"):
+        for item in items(said, keyword) or ():
+            if not all(code(item)[:2]):
+                raise Refused(f"an item of {keyword} has no code", status=MISSING_VALUE)
+    count = 0
+    for item in items(said, "InputInformationSequence") or ():
+        _check_input(item)
+        count += len(item.get("ReferencedSOPSequence") or ())
+    if count > _REFERENCES_MAX:
+        raise Refused(f"the inputs name more than {_REFERENCES_MAX} instances", status=INVALID_VALUE)
+
+
+def _check_input(item: Dataset) -> None:
+    """Raise Refused where an item of the inputs lacks what Table CC.2.5-2c demands."""
+    needed(item, "TypeOfInstances")
+    if text(item, "TypeOfInstances") == "DICOM":
+        uid(item, "StudyInstanceUID")
+        if "SeriesInstanceUID" in item:
+            uid(item, "SeriesInstanceUID")
+    for one in needed_items(item, "ReferencedSOPSequence"):
+        uid(one, "ReferencedSOPClassUID")
+        uid(one, "ReferencedSOPInstanceUID")
+    ways = ("DICOMRetrievalSequence", "DICOMMediaRetrievalSequence", "WADORetrievalSequence", "XDSRetrievalSequence", "WADORSRetrievalSequence")
+    if not any(items(item, keyword) for keyword in ways):
+        raise Refused("an input does not say from where it is to be had", status=MISSING_ATTRIBUTE)
+
+
+def hidden(said: Dataset) -> Dataset:
+    """Return a step without what is shown to nobody: the Transaction UID, at any depth (PS3.4 CC.2.7)."""
+    shown = Dataset()
+    for element in said:
+        if element.VR == "SQ" and element.value:
+            shown[element.tag] = DataElement(element.tag, "SQ", [hidden(item) for item in element.value])
+        elif element.tag != HIDDEN:
+            shown[element.tag] = element
+    return shown
+
+
+def model_of(said: Dataset) -> Mapping[str, Any]:
+    """Return a data set in the DICOM JSON Model, as the ledger keeps it."""
+    return dict(said.to_json_dict())
+
+
+def dataset_of(model: Mapping[str, Any]) -> Dataset:
+    """Return the data set of a model that this node wrote."""
+    return Dataset.from_json(dict(model))
