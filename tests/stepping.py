@@ -109,7 +109,7 @@ class Watcher:
         time.sleep(self.slow_s)
         said = event.event_information
         unspoken([said], self.secrets)
-        assert str(event.request.AffectedSOPClassUID) == EVENT
+        assert str(event.request.AffectedSOPClassUID) == PUSH  # of every step (PS3.4 CC.3.1)
         self.told.append((str(event.request.AffectedSOPInstanceUID), int(event.request.EventTypeID), said))
         return self.status, None
 
@@ -117,7 +117,7 @@ class Watcher:
         """Return what it was told of a step: the event, and the state or the per cent that it tells."""
         return [(kind, _gist(kind, said)) for of, kind, said in self.told if of == uid]
 
-    def waits_for(self, uid: str, number: int, *, timeout_s: float = 20.0) -> list[tuple[int, str]]:
+    def waits_for(self, uid: str, number: int, *, timeout_s: float = 8.0) -> list[tuple[int, str]]:
         """Wait until it was told so often of a step."""
         eventually(lambda: len(self.of(uid)) >= number, timeout_s)
         return self.of(uid)
