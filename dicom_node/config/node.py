@@ -151,6 +151,7 @@ class ModelChoice(_Part):
     device: str = "cpu"
     timeout_s: float | None = Field(default=None, gt=0)  # none: the manifest's
     memory_mb: int | None = Field(default=None, ge=64)
+    workitem_codes: tuple[tuple[str, str], ...] = ()  # value and scheme of codes by which others ask for it, beside its name
 
 
 class PriorsWanted(_Part):
@@ -193,6 +194,7 @@ class Worklists(_Part):
     folder: Path | None = None  # of worklist files, NAME.wl; none: Modality Worklist is not offered
     label: str = Field(default="AI", min_length=1, max_length=64)  # Worklist Label of the workitems of this node that have none
     address: str = ""  # of this node's web as others reach it, https://host: workitems name it; empty: they name none
+    wait_for_inputs_s: float = Field(default=86400.0, gt=0)  # that a workitem waits for images which nobody can be asked for
 
 
 class Work(_Part):
