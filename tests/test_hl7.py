@@ -335,6 +335,8 @@ HEADER = {
     "PatientBirthDate": "19430721",
     "PatientSex": "F",
     "AccessionNumber": "ACC1",
+    "StudyDate": "20261127",
+    "StudyTime": "101500.25",
 }
 
 
@@ -362,6 +364,7 @@ def test_a_finding_becomes_a_preliminary_result() -> None:
         ("NM", "118565006", "0.00000072", "ml", "A", "P"),
         ("CWE", "27925004", "52101004", "", "A", "P"),
     ]
+    assert {obr.value(7), *(one.value(14) for one in obx)} == {"20261127101500"}
     assert head_of(data).value(10) == control_id(FOUND) == "0123456789abcdef0123"
 
 

@@ -3,6 +3,7 @@
 It goes to the one system that the site names, which knows the patient: it is the one message that must name whose result it is.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -40,7 +41,7 @@ def result(one: Message, whose: Whose, *, node: str, application: str, facility:
     requested = _request(whose, at)
     of_order.add(segment("ORC", {1: "RE", 2: requested[2], 3: requested[3]}))
     of_order.add(segment("OBR", requested))
-    for number, fields in enumerate(_observations(facts, at), 1):
+    for number, fields in enumerate(_observations(facts, requested[7], at), 1):
         of_order.add_group("ORU_R01_OBSERVATION").add(segment("OBX", {1: str(number), **fields}))
     return written(made)
 
@@ -81,11 +82,22 @@ def _request(whose: Whose, at: float) -> dict[int, str]:
     accession = (order.accession_number if order else "") or _text(whose.header.get("AccessionNumber"))
     code = order.requested_procedure_code if order and order.requested_procedure_code else _REPORT
     fields = {1: "1", 2: escaped(order.placer_order_number) if order else "", 3: escaped((order.filler_order_number if order else "") or accession)}
-    fields |= {4: _coded(code), 7: moment(at), 18: escaped(accession), 19: escaped(order.requested_procedure_id) if order else ""}
+    fields |= {
+        4: _coded(code),
+        7: _taken_at(whose.header) or moment(at),
+        18: escaped(accession),
+        19: escaped(order.requested_procedure_id) if order else "",
+    }
     return fields | {22: moment(at), 25: _PRELIMINARY}
 
 
-def _observations(facts: Mapping[str, Any], at: float) -> list[dict[int, str]]:
+def _taken_at(header: Mapping[str, Any]) -> str:
+    """Return when the study was taken, as far as it says so."""
+    day, clock = _text(header.get("StudyDate")), _text(header.get("StudyTime")).partition(".")[0]
+    return (day + (clock if re.fullmatch(r"(\d\d){2,3}", clock) else "")) if re.fullmatch(r"\d{8}", day) else ""
+
+
+def _observations(facts: Mapping[str, Any], taken_at: str, at: float) -> list[dict[int, str]]:
     """Return OBX: what it is, whose study, what was found in words, and each finding coded."""
     uid, says = str(facts.get("study_instance_uid") or ""), str(facts.get("says") or "")
     found = [{2: "TX", 3: _coded(_COMMENT), 5: escaped(UNVERIFIED)}]
@@ -93,7 +105,7 @@ def _observations(facts: Mapping[str, Any], at: float) -> list[dict[int, str]]:
     found += [{2: "TX", 3: _coded(_FINDING), 4: "0", 5: escaped(says), 8: _ABNORMAL}]
     found += [_finding(one, number) for number, one in enumerate(facts.get("findings") or (), 1)]
     method = joined("", str(facts.get("model") or ""))
-    return [{**one, 11: _PRELIMINARY, 14: moment(at), 17: method} for one in found]
+    return [{**one, 11: _PRELIMINARY, 14: taken_at, 17: method, 19: moment(at)} for one in found]
 
 
 def _finding(one: Mapping[str, Any], number: int) -> dict[int, str]:

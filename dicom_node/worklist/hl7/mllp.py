@@ -78,18 +78,17 @@ class Listener:
         if self._server is None or self._thread is None:
             return
         until = time.monotonic() + patience_s
+        _shut(self._server, socket.SHUT_RDWR)  # where the system lets that wake who accepts; elsewhere it looks by itself
         self._thread.join(patience_s)
         self._server.close()
         with self._lock:
             still_open = dict(self._open)
         for line in still_open.values():
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RD)
+            _shut(line, socket.SHUT_RD)
         for thread, line in still_open.items():
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                with contextlib.suppress(OSError):
-                    line.shutdown(socket.SHUT_RDWR)
+                _shut(line, socket.SHUT_RDWR)
 
     def _accept(self, server: socket.socket) -> None:
         while not self._stopping.is_set():
@@ -97,7 +96,9 @@ class Listener:
                 line, address = server.accept()
             except TimeoutError:
                 continue
-            except OSError as error:  # too many open files, or the caller has gone
+            except OSError as error:  # it ends; or too many files are open, or the caller has gone
+                if self._stopping.is_set():
+                    return
                 _log.warning("hl7.not_accepted", why=error.strerror or type(error).__name__)
                 self._stopping.wait(_LOOK_EVERY_S)
                 continue
@@ -106,7 +107,6 @@ class Listener:
                 _log.warning("hl7.connection_refused", source=source, why=why)
                 line.close()
                 continue
-            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             thread = threading.Thread(target=self._serve, args=(line, source), name=f"hl7 {source}", daemon=True)
             with self._lock:
                 self._open[thread] = line
@@ -124,6 +124,7 @@ class Listener:
         """Answer what comes over one connection until it ends."""
         try:
             with line:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that has vanished is noticed
                 line.settimeout(self._config.timeout_s)
                 if self._tls is None:
                     self._converse(line)
@@ -158,3 +159,9 @@ class Listener:
                 return
             line.settimeout(self._config.timeout_s)
             line.sendall(framed(answered))
+
+
+def _shut(line: socket.socket, how: int) -> None:
+    """Shut a line whose thread may be using it; that of TLS by the socket below it, for its own way would send the answer in the clear."""
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(line, how)
