@@ -106,7 +106,7 @@ def test_a_workitem_is_performed_and_its_results_go_where_it_says(house, tmp_pat
     assert titles == {"DICOM_NODE", "PACS"} and job.priority.name == "HIGH" and "asked for by WATCHER" in job.why
     assert performed.PerformedWorkitemCodeSequence[0].CodeValue == "marker" and performed.PerformedProcedureStepEndDateTime
     house.node.settled(made[0].StudyInstanceUID)
-    assert outputs <= set(house.pacs.instances)
+    assert outputs <= set(house.pacs.instances())
     assert "workitem taken up" in house.node.kinds(made[0].StudyInstanceUID)
 
 
