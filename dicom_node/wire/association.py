@@ -86,10 +86,12 @@ def judge_by_artim(association: Association) -> None:
 
 
 def _receive(dul: DULServiceProvider, receive: Any, wait: bool = False, timeout: float | None = None) -> Any:
-    """Return what the upper layer says next; none: it has ended, or says so."""
+    """Return what the upper layer says next; of the request, none: it has ended, or says so."""
+    if not wait or dul.assoc.requestor.primitive is not None:
+        return receive(wait, timeout)
     news = dul.to_user_queue.not_empty
     with news:
-        while wait and dul.is_alive() and not dul.to_user_queue.queue:
+        while dul.is_alive() and not dul.to_user_queue.queue:
             news.wait(_TURN_S)
     return receive(wait=False)
 
