@@ -33,6 +33,7 @@ from dicom_node.domain.errors import (
     Rejected,
     Transient,
     Unsuitable,
+    cause_of,
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
@@ -219,6 +220,7 @@ __all__ = [
     "Transient",
     "Trouble",
     "Unsuitable",
+    "cause_of",
     "derived_uid",
     "drawn_on",
     "fault",

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, null, selec
 
 from dicom_node.domain import (
     JOB_TRANSITIONS,
+    Cause,
     Discontinuation,
     Job,
     JobState,
@@ -192,7 +193,7 @@ class Jobs:
             current = _still_held(connection, silent)
             if current is None or (current.lease_until or 0.0) >= now:
                 return False
-            _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at)
+            _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at, cause=Cause.EQUIPMENT)
             return True
 
     # ---------------------------------------------------------------------------------------------------------- by people
