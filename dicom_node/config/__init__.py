@@ -16,7 +16,23 @@ from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
+from dicom_node.config.node import (
+    Deliver,
+    Encoding,
+    Hl7,
+    Late,
+    ModelChoice,
+    Node,
+    NodeConfig,
+    PriorsWanted,
+    Remote,
+    RemoteTls,
+    Rule,
+    Tls,
+    User,
+    Web,
+    Work,
+)
 from dicom_node.config.notify import About, FindingWanted, Mail, Notify
 from dicom_node.config.outputs import (
     PALETTE,
@@ -50,6 +66,7 @@ __all__ = [
     "Evaluation",
     "FindingWanted",
     "FoundSegments",
+    "Hl7",
     "Input",
     "KeyImages",
     "Mail",

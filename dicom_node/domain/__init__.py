@@ -10,6 +10,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     │   └── PeerUnavailable   a remote application entity does not answer
     ├── Canceled          a person asked for the job to stop
     ├── Rejected          a person must look: the same attempt would fail again
+    │   └── Unacceptable      another system's message is not taken as it is
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
@@ -32,6 +33,7 @@ from dicom_node.domain.errors import (
     Refused,
     Rejected,
     Transient,
+    Unacceptable,
     Unsuitable,
     cause_of,
     fault,
@@ -93,6 +95,7 @@ from dicom_node.domain.received import (
     Study,
     drawn_on,
 )
+from dicom_node.domain.requests import Asked, OrderAct
 from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, RetrievalState
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
@@ -148,6 +151,7 @@ __all__ = [
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",
     "AnnouncementState",
+    "Asked",
     "Assembled",
     "Availability",
     "Available",
@@ -188,6 +192,7 @@ __all__ = [
     "Notice",
     "Notification",
     "Order",
+    "OrderAct",
     "OrderState",
     "PROJECTIONS",
     "PeerUnavailable",
@@ -219,6 +224,7 @@ __all__ = [
     "Term",
     "Transient",
     "Trouble",
+    "Unacceptable",
     "Unsuitable",
     "cause_of",
     "derived_uid",

@@ -49,6 +49,19 @@ class Rejected(NodeError):
     """Raised when the same attempt would fail again: a person must look."""
 
 
+class Unacceptable(Rejected):
+    """Raised when a message of another system is not taken as it is.
+
+    code: how it is acknowledged, AE for its content, AR for what it is (HL7 table 0008); condition: what is wrong (table 0357); field: where.
+    """
+
+    def __init__(self, message: str, *, field: str, condition: int, code: str = "AE", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+        self.condition = condition
+        self.code = code
+
+
 class ModelFailed(NodeError):
     """Raised when a model's process raised, hung, overran its memory or died."""
 

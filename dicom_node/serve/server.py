@@ -22,6 +22,7 @@ from dicom_node.receive import Reporter, recovered
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
+from dicom_node.serve.performing import Performing
 from dicom_node.store import Store
 from dicom_node.worklist import Inquirer, Notifier, Reporting
 
@@ -64,6 +65,7 @@ class Server:
         self._clock = clock
         self._receiver = receiver(site, store, clock)
         self._counting = Counting(without_ours(count, store), clock) if count is not None else None
+        manager = managing(site, store, clock)
         self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
         self._going: tuple[_Going, ...] = (
             Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence)),
@@ -72,7 +74,8 @@ class Server:
             Reporter(site.config, store, clock),
             Notifier(site.config, store, clock),
             Inquirer(site.config, store, clock),
-            Reporting(site.config, managing(site, store, clock), store, clock),
+            Reporting(site.config, manager, store, clock),
+            Performing(site, store, manager, clock),
             self._fetching,
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),

@@ -35,6 +35,13 @@ _begun = and_(job.c.state == JobState.SCHEDULED, job.c.started_at.is_not(None))
 STATE = func.coalesce(case((_begun, JobState.IN_PROGRESS.value), else_=job.c.state), workitem.c.state)  # as others see it
 PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
+_TO_TAKE_UP = (  # of this node's own what nobody has claimed, of another manager's what was claimed there
+    workitem.c.job_id.is_(None),
+    or_(
+        and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == ""),
+        and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != ""),
+    ),
+)
 _JOINED = workitem.outerjoin(job, workitem.c.job_id == job.c.id)
 
 
@@ -132,17 +139,13 @@ class Workitems:
 
     def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
         """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
-        unclaimed = workitem.c.state == JobState.SCHEDULED
-        ours = and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")
-        wanted = _select().where(workitem.c.job_id.is_(None), or_(unclaimed, ours), workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        wanted = _select().where(*_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
         with self._database.read() as connection:
             return _all(connection, wanted)
 
     def next_due(self) -> float | None:
         """Return when the next workitem that nobody has taken up is to be looked at; None when there is none."""
-        due = select(func.min(workitem.c.not_before)).where(
-            workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS])
-        )
+        due = select(func.min(workitem.c.not_before)).where(*_TO_TAKE_UP)
         with self._database.read() as connection:
             found: float | None = connection.execute(due).scalar()
             return found
@@ -167,9 +170,7 @@ class Workitems:
             connection.execute(
                 update(workitem).where(workitem.c.uid == uid).values(job_id=performs.id, state=None, readiness=Readiness.READY, changed_at=now)
             )
-            if state_seen(performs) is not JobState.SCHEDULED and not found.manager:
-                report(connection, uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
-            report(connection, uid, ReportKind.STATE, state_facts(performs), now)
+            _report_taken_up(connection, found, performs, now)
             _note(connection, found, "workitem taken up", "node", f"job {performs.id} performs it", now, performs.id)
         self._bell.ring(Topic.JOBS)
         self._ring()
@@ -297,6 +298,16 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         cancel_in(connection, found.job, who=change.who, why=change.cancel, now=now)
     if change.why:
         _note(connection, found, f"workitem {change.state.lower()}" if change.state else "workitem changed", change.who, change.why, now)
+
+
+def _report_taken_up(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
+    """Tell watchers where a workitem stands now that a job performs it, through every state that it passes."""
+    seen = state_seen(performs)
+    if seen is JobState.SCHEDULED and found.readiness is Readiness.READY:
+        return
+    if seen in _ENDED:
+        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
+    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
 
 
 def _note(connection: Connection, item: Workitem, kind: str, who: str, why: str, now: float, job_id: int | None = None) -> None:

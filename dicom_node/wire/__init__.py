@@ -1,7 +1,7 @@
 """DICOM messages on a connection, for those who own its socket: P-DATA and command sets as bytes, and a pynetdicom association that never sleeps.
 
 The rooms that speak to peers move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
-`peer` is the association that such a room requests.
+`peer` is the association that such a room requests. `hl7` and `mllp` are messages of HL7 v2 and how they are framed.
 """
 
 from dicom_node.wire.association import Gate, WokenDUL, is_known_library

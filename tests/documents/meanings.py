@@ -106,6 +106,15 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "
         "C-FIND. Files are read again when they change. Without it Modality Worklist is not offered.",
     },
+    "[hl7]": {
+        "port": "Where orders are taken by HL7 v2 over MLLP (OMI^O23, ORM^O01); 0: any free one, which the log tells. Without it nothing listens.",
+        "host": "The address it listens on.",
+        "from_addresses": "Addresses or networks that may send. A connection from elsewhere is closed at once.",
+        "tls": "With it MLLP is spoken over TLS alone; the keys are those of `node.tls`.",
+        "connections": "At most so many at once; more are closed.",
+        "timeout_s": "How long a message may take from its first byte to its last, and its answer until it is taken.",
+        "idle_s": "A connection on which nothing comes for so long is closed.",
+    },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",
         "at_once": "Analyses at the same time in one process; one model runs one at a time.",
@@ -173,7 +182,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[[notify]]": {
         "name": "A name for people; two may not have the same.",
-        "to": "An address that is posted to (`https://…`, or `http://…`), or a mail address, which needs `[mail]`.",
+        "to": "An address that is posted to (`https://…`, or `http://…`), a mail address, which needs `[mail]`, or "
+        "where HL7 v2 is taken (`mllp://HOST:PORT`, over TLS `mllps://…`), which is told findings alone.",
         "about": "What it is told of: a `job` that failed for good, a `delivery` that was given up, a `destination` that is not reached, a `disk` "
         "below its reserve, no `worker`, what came into `quarantine`.",
         "findings": "Results that it is told of.",
@@ -181,7 +191,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "subject": "A template of the subject of mail.",
         "body": "A template of the text of mail.",
         "down_after_s": "A destination that was not reached for so long, while something waits for it, is told of.",
-        "patient_identity": "Whether the patient's name and ID are told, where it is about one; over https or by mail alone.",
+        "patient_identity": "Whether the patient's name and ID are told, where it is about one; over https or by mail alone. A result by HL7 v2 "
+        "names its patient, and needs it.",
+        "application": "Receiving Application (MSH-5) of what is told by HL7 v2.",
+        "facility": "Receiving Facility (MSH-6) of what is told by HL7 v2.",
+        "authorities": "PEM of those who signed its certificate, over https and mllps; none: those that the system knows.",
         "timeout_s": "How long an answer to a post is waited for.",
     },
     "[[notify.findings]]": {

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "deliver": {"backoff_s": 0.2, "backoff_max_s": 1.0, "poll_s": 0.05},
     "web": {"start": False},
     "feedback": {},
+    "worklist": {},
 }
 
 
