@@ -109,6 +109,7 @@ from dicom_node.domain.states import (
 )
 from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
+from dicom_node.domain.triage import Raising
 from dicom_node.domain.workitems import (
     FILTERED_SUBSCRIPTION,
     GLOBAL_SUBSCRIPTION,
@@ -129,6 +130,7 @@ __all__ = [
     "GLOBAL_SUBSCRIPTION",
     "Channel",
     "EventReport",
+    "Raising",
     "Readiness",
     "ReportKind",
     "Subscription",

@@ -15,7 +15,7 @@ import structlog
 
 from dicom_node.config import Site
 from dicom_node.deliver import Committer, Deliverer
-from dicom_node.notify import Tellers
+from dicom_node.notify import Raiser, Tellers
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.receive import Reporter, recovered
@@ -78,6 +78,7 @@ class Server:
             Performing(site, store, manager, clock),
             self._fetching,
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
+            *([Raiser(site.config, store, manager.reading, clock)] if site.config.triage else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),
         )
         self._ticks = Ticks()
