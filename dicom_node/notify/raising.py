@@ -19,7 +19,7 @@ Step = Callable[[Raising], Workitem]  # the reader's step for what is raised; of
 
 
 class Raiser:
-    """Raises the studies in which something was found that [[triage]] asks for."""
+    """Raises the studies in which something was found that [[triage]] asks for; a rule that is new, what is found once this is built."""
 
     def __init__(self, config: NodeConfig, store: Store, step: Step, clock: Callable[[], float] = time.time) -> None:
         self._config = config
@@ -29,6 +29,8 @@ class Raiser:
         self._stopping = threading.Event()
         self._listener = store.bell.listen(Topic.DELIVERIES)  # it rings when a job is completed
         self._thread = threading.Thread(target=self._run, name="triage", daemon=True)
+        for rule in config.triage:  # a new rule begins here, before anything more is completed
+            store.triage.news(_reader(rule), limit=0)
 
     def start(self) -> None:
         """Start raising."""
@@ -67,7 +69,7 @@ class Raiser:
 
     def _look(self, rule: Triage) -> bool:
         """Look at the next events for one rule; say whether there were any."""
-        reader = f"triage {sha256(rule.name.encode()).hexdigest()[:24]}"
+        reader = _reader(rule)
         after, events = self._store.triage.news(reader)
         if not events:
             return False
@@ -102,3 +104,7 @@ class Raiser:
                 _log.warning("triage.report_unreadable", rule=rule.name, job=one.job_id)
             said += found or ()
         return raising(rule, event, said, results, f"{job.model} {job.model_version}", now)
+
+
+def _reader(rule: Triage) -> str:
+    return f"triage {sha256(rule.name.encode()).hexdigest()[:24]}"
