@@ -18,7 +18,7 @@ from dicom_node.serve.judging import with_keywords
 from dicom_node.store import Change, Store, Topic, Watch
 from dicom_node.worklist.ups import Manager, attributes
 from dicom_node.worklist.ups.ours import Errand, errand
-from dicom_node.worklist.ups.reasons import EQUIPMENT, OF_CAUSE, REJECTED, Code
+from dicom_node.worklist.ups.reasons import EQUIPMENT, OF_CAUSE, REJECTED, WRONG_ENTRY, Code
 
 _LOOK_EVERY_S = 2.0  # at a workitem whose inputs are on their way
 _NOT_OURS_S = 86400.0  # before one that is for others is looked at again; a change of it is looked at at once
@@ -101,7 +101,8 @@ class Performing(Watch):
         if item.scheduled_at > now:
             return item.scheduled_at
         deliver = self._deliver(asked)
-        study = self._inputs(item, asked, now)
+        uid = asked.study_instance_uid or self._study_of_order(asked)
+        study = self._inputs(item, replace(asked, study_instance_uid=uid), now)
         if study is None:
             return now + _LOOK_EVERY_S
         for job in self._jobs(item, asked, study, deliver, now):
@@ -121,6 +122,19 @@ class Performing(Watch):
                 raise Unperformable(f"its results are to go to {title}, which is no remote that may receive", REJECTED)
         return tuple(known[title] for title in asked.destinations)
 
+    def _study_of_order(self, asked: Errand) -> str:
+        """Return the study of an order, by its accession number; empty while there is none.
+
+        Raises
+        ------
+        Unperformable: there are several.
+        """
+        found = list(self._store.holdings.find("STUDY", {"AccessionNumber": asked.accession_number}, limit=2))
+        exact = [str(one["StudyInstanceUID"]) for one in found if str(one.get("AccessionNumber") or "").strip() == asked.accession_number]
+        if len(exact) > 1:
+            raise Unperformable("several studies have its accession number", WRONG_ENTRY)
+        return exact[0] if exact else ""
+
     def _inputs(self, item: Workitem, asked: Errand, now: float) -> Study | None:
         """Return the study with what the workitem names of it; None while it is on its way.
 
@@ -130,6 +144,8 @@ class Performing(Watch):
         """
         uid = asked.study_instance_uid
         study, state = self._store.studies.view(uid), self._store.studies.state(uid)
+        if study is not None and asked.patient_id and {patient for patient, _ in study.patients} - {asked.patient_id}:
+            raise Unperformable("its study is another patient's", WRONG_ENTRY)
         absent = self._store.notices.absent(uid, asked.named)
         if study is not None and study.instances and not absent and (asked.named or state is StudyState.COMPLETE):
             return _part(study, asked.series)
@@ -151,7 +167,7 @@ class Performing(Watch):
         tried = {one.remote: one for one in self._store.retrievals.list(study_instance_uid=uid, limit=100) if one.requested_at >= item.created_at}
         if any(not one.state.has_ended for one in tried.values()):
             return
-        untried = [name for name in remotes if name not in tried]
+        untried = [name for name in remotes if uid and name not in tried]
         if untried:
             why = f"workitem {item.uid} asks for {asked.model}"
             self._store.retrievals.ask(untried[0], uid, who="node", why=why, now=now, wanted_for=uid)

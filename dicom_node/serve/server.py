@@ -23,8 +23,9 @@ from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
 from dicom_node.serve.performing import Performing
+from dicom_node.serve.requesting import Requesting
 from dicom_node.store import Store
-from dicom_node.worklist import Inquirer, Notifier, Reporting
+from dicom_node.worklist import Hl7Listener, Inquirer, Notifier, Reporting
 
 log = structlog.get_logger()
 
@@ -77,6 +78,7 @@ class Server:
             Reporting(site.config, manager, store, clock),
             Performing(site, store, manager, clock),
             self._fetching,
+            *([Hl7Listener(site.config, Requesting(manager, store, clock).request, clock)] if site.config.hl7.port is not None else []),
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
             *([Raiser(site.config, store, manager.reading, clock)] if site.config.triage else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),

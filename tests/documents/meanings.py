@@ -35,7 +35,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "ae": "Its address.",
         "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: ask it for "
         "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query`: ask what "
-        "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE).",
+        "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE). Of workitems "
+        "(UPS) `watch`: find, read, and be told of them; `request`: create them, and ask for them to be canceled; `perform`: claim, change and "
+        "complete those that are for others.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "How studies are fetched from it: `move` (C-MOVE to the node's own port; it must know the node as a move destination, and may "
         "`send`), `get` (C-GET, over the association that asks). Such a remote is queried, too; with `none` it is neither.",
@@ -68,6 +70,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "passcode_file": "A file whose first line is the passcode; over TLS alone. Without it the name is all.",
     },
     "[models.NAME]": {
+        "workitem_codes": "Codes, each its value and its scheme, by which workitems and orders ask for it, beside its name in the scheme "
+        "`99DICOMNODE`.",
         "folder": "The model's folder: beside node.toml, or by its last name one that comes with the program.",
         "device": "Where it runs: `cpu`, or `cuda:0` and so on.",
         "timeout_s": "Instead of the model's own.",
@@ -105,6 +109,10 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[worklist]": {
         "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "
         "C-FIND. Files are read again when they change. Without it Modality Worklist is not offered.",
+        "label": "The Worklist Label of workitems that come without one.",
+        "address": "The address of the node's web as others reach it. Workitems then say where their inputs and results are to be had by "
+        "WADO-RS, and which page tells of them.",
+        "wait_for_inputs_s": "How long a workitem waits for images of which the node can ask nobody, before it is canceled.",
     },
     "[hl7]": {
         "port": "Where orders are taken by HL7 v2 over MLLP (OMI^O23, ORM^O01); 0: any free one, which the log tells. Without it nothing listens.",

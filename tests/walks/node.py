@@ -31,6 +31,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "web": {"start": False},
     "feedback": {},
     "worklist": {},
+    "hl7": {},
 }
 
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hl7
 import pytest
+from hl7.client import MLLPClient
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 
-from dicom_node.domain import Discontinuation, Job
+from dicom_node.domain import Discontinuation, Job, JobState
 from dicom_node.simulate.pacs import Pacs
 from tests import phantoms
 from tests.dcmtk import dcmqrscp
+from tests.hl7v2 import OMI, changed, message
 from tests.orthanc import free_ports
 from tests.walks.node import Node, serving, wait_for
 from tests.walks.upsing import GLOBAL, QUERY, Watcher, code, step, watcher
@@ -31,6 +34,7 @@ class House:
     pacs: Pacs
     far: Sequence[Dataset]
     watcher: Watcher
+    mllp: int
 
 
 def images(seed: str, **said: Any) -> list[Dataset]:
@@ -40,7 +44,7 @@ def images(seed: str, **said: Any) -> list[Dataset]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    far, (port,) = images("far"), free_ports(1)
+    far, (port, mllp) = images("far"), free_ports(2)
     (folder / "far").mkdir()
     with (
         Pacs(folder / "pacs", ae_title="PACS") as pacs,
@@ -55,11 +59,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         }
         models = {"marker": HERE / "models" / "marker", "waits": HERE / "models" / "waits", "declines": FAKES / "declines"}
         rules = [{"name": "pelves wait", "when": {"BodyPartExamined": "PELVIS"}, "analyse": ["waits"]}]
-        patient = {"wait_for_inputs_s": 3.0}
-        with serving(folder / "node", remotes=remotes, rules=rules, models=models, port=port, worklist=patient) as node:
+        sections = {"worklist": {"wait_for_inputs_s": 3.0}, "hl7": {"port": mllp}}
+        with serving(folder / "node", remotes=remotes, rules=rules, models=models, port=port, **sections) as node:
             with hears.asking(node.ae) as asking:
                 assert asking.subscribe(GLOBAL, "WATCHER") == 0
-            yield House(node, pacs, far, hears)
+            yield House(node, pacs, far, hears, mllp)
             assert "PHANTOM" not in node.log.upper()
 
 
@@ -204,3 +208,33 @@ def test_the_jobs_of_rules_are_workitems_too_and_nobody_else_claims_them(house, 
     assert house.watcher.states(found.SOPInstanceUID) == ["SCHEDULED", "IN PROGRESS", "COMPLETED"]
     assert item.InputInformationSequence[0].SeriesInstanceUID == made[0].SeriesInstanceUID and len(job.inputs["ct"]) == 6
     assert item.PatientID == made[0].PatientID and item.ScheduledStationNameCodeSequence[0].CodeValue == "DICOM_NODE"
+
+
+def ordered(house: House, lines: Sequence[str]) -> str:
+    """Send an order, and return how it is acknowledged."""
+    with MLLPClient("127.0.0.1", house.mllp) as client:
+        return str(hl7.parse(client.send_message(message(lines)).strip(b"\x0b\x1c\r").decode()).segment("MSA")[1])
+
+
+def test_an_order_by_hl7_waits_for_its_images_and_is_performed(house, tmp_path):
+    """The order is there before the images; sent twice it is one workitem; that of another patient is not performed."""
+    made = images("ordered", AccessionNumber="ORDER1")
+    order = changed(OMI, OBR_4="marker^Marker^L", IPC_1="ORDER1^RIS", IPC_3="", PID_3=f"{made[0].PatientID}^^^HOSPITAL^MR")
+    assert ordered(house, order) == ordered(house, order) == "AA"
+    other = changed(order, ORC_2="PL2^RIS", OBR_2="PL2^RIS", PID_3="SOMEBODY^^^HOSPITAL^MR", MSH_10="M9")
+    assert ordered(house, other) == "AA" and ordered(house, changed(OMI, ORC_2="PL3^RIS", OBR_2="PL3^RIS")) == "AA"
+    items = [one for _, one in house.node.store.workitems.newest() if one.requester == "HL7 RIS@HOSPITAL"]
+    assert len(items) == 2, "what no model does is not for us"
+    house.node.send(phantoms.write(made, tmp_path))
+    assert {ended(house, one.uid).ProcedureStepState for one in items} == {"COMPLETED", "CANCELED"}
+    (job,) = house.node.jobs(made[0].StudyInstanceUID)
+    assert job.priority.name == "HIGH" and job.state is JobState.COMPLETED
+    assert {house.watcher.states(one.uid)[0] for one in items} == {"SCHEDULED"}
+
+
+def test_an_order_is_canceled(house):
+    order = changed(OMI, OBR_4="marker^Marker^L", ORC_2="PL7^RIS", OBR_2="PL7^RIS")
+    assert ordered(house, order) == "AA"
+    (uid,) = [one.uid for _, one in house.node.store.workitems.newest(limit=1)]
+    assert ordered(house, changed(order, ORC_1="CA", MSH_10="M10")) == "AA"
+    assert ended(house, uid).ProcedureStepState == "CANCELED"

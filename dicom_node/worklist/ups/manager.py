@@ -43,6 +43,7 @@ from dicom_node.worklist.ups.attributes import (
     study_of,
     unfinished,
 )
+from dicom_node.worklist.ups.ours import asked_model
 from dicom_node.worklist.ups.presented import INPUTS, Evidence, Station, presented
 from dicom_node.worklist.ups.reading import reading_step
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
@@ -92,6 +93,10 @@ class Manager:
             retrieve_url=f"{web}/dicom-web" if web else "",
             contact_url=f"{web}/jobs/" if web else "",
         )
+
+    def model_of(self, said: Dataset) -> str | None:
+        """Return the model of this node that a step asks for, by its Scheduled Workitem Code; None: it asks for none."""
+        return asked_model(said, self._config)
 
     # --------------------------------------------------------------------------------------------------------- one workitem
 

@@ -1,7 +1,7 @@
 """Which workitems this node performs: those that name one of its models, and no other station. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom import Dataset
 
@@ -17,7 +17,9 @@ class Errand:
     """What a workitem asks of this node."""
 
     model: str
-    study_instance_uid: str
+    study_instance_uid: str  # empty where it names the order alone
+    accession_number: str = field(repr=False)
+    patient_id: str = field(repr=False)
     series: Mapping[str, tuple[str, ...]]  # series → instances, all where it names none; empty: the whole study
     retrieve_aes: tuple[str, ...]  # titles of those who are said to have the inputs
     destinations: tuple[str, ...] | None  # titles of those who are to have the results; None: it does not say
@@ -31,16 +33,18 @@ class Errand:
 
 def errand(said: Dataset, config: NodeConfig) -> Errand | str:
     """Return what a workitem asks of this node, or why it is not for this node (IHE AIW-I 4.82.4.1.1)."""
-    model = model_of(said, config)
+    model = asked_model(said, config)
     if model is None:
         return "its Scheduled Workitem Code is none of this node's models"
     if elsewhere := for_others(said, config):
         return elsewhere
-    inputs, study = inputs_of(said), study_of(said)
-    problem = "" if study else "it does not name one study as its input"
+    inputs, study, accession = inputs_of(said), study_of(said), _accession(said)
+    problem = "" if study or accession else "it does not name one study as its input"
     return Errand(
         model=model,
         study_instance_uid=study,
+        accession_number=accession,
+        patient_id=str(said.get("PatientID") or "").strip(),
         series=inputs.get(study, {}),
         retrieve_aes=_retrieve_aes(said),
         destinations=_destinations(said),
@@ -48,7 +52,7 @@ def errand(said: Dataset, config: NodeConfig) -> Errand | str:
     )
 
 
-def model_of(said: Dataset, config: NodeConfig) -> str | None:
+def asked_model(said: Dataset, config: NodeConfig) -> str | None:
     """Return the model that a Scheduled Workitem Code names: by its own name, or by a code that the site gave it."""
     known = {(value, scheme): name for name, choice in config.models.items() for value, scheme in choice.workitem_codes}
     for value, scheme, _ in codes_of(said, "ScheduledWorkitemCodeSequence"):
@@ -69,6 +73,12 @@ def for_others(said: Dataset, config: NodeConfig) -> str:
     if said.get("ScheduledHumanPerformersSequence"):
         return "it names a person who is to perform it"
     return ""
+
+
+def _accession(said: Dataset) -> str:
+    """Return the accession number of a workitem's only request; empty where there is none, or several."""
+    found = {str(item.get("AccessionNumber") or "").strip() for item in said.get("ReferencedRequestSequence") or ()}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _retrieve_aes(said: Dataset) -> tuple[str, ...]:
