@@ -49,6 +49,7 @@ from dicom_node.config.outputs import (
     unit_code,
 )
 from dicom_node.config.rules import rules_from, rules_text
+from dicom_node.config.triage import Triage
 from dicom_node.domain import ConfigError
 
 __all__ = [
@@ -88,6 +89,7 @@ __all__ = [
     "Segment",
     "Site",
     "Tls",
+    "Triage",
     "User",
     "Web",
     "WebTls",

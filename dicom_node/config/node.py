@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from dicom_node.config.access import Host, Network, Oidc, Origin, WebTls, askers_unknown, is_loopback
 from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.config.notify import Mail, Notify
+from dicom_node.config.triage import Triage, objection
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist", "watch", "request", "perform"]
@@ -291,6 +292,7 @@ class NodeConfig(_Part):
     feedback: Feedback = Feedback()
     mail: Mail = Mail()
     notify: tuple[Notify, ...] = ()
+    triage: tuple[Triage, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -326,6 +328,17 @@ class NodeConfig(_Part):
         for one in self.notify:
             if one.is_mail and not self.mail.host:
                 raise ValueError(f"notify '{one.name}' is told by mail: name the server, mail.host")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_raised(self) -> Self:
+        names = [one.name for one in self.triage]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of [[triage]] have the name '{next(n for n in names if names.count(n) > 1)}'")
+        codes = {code for choice in self.models.values() for code in choice.workitem_codes}
+        for one in self.triage:
+            if missing := objection(one, self.models, codes, has_worklist=self.worklist.folder is not None):
+                raise ValueError(f"triage '{one.name}' {missing}")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ from dicom_node.domain.errors import (
     Transient,
     Unacceptable,
     Unsuitable,
+    cause_of,
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
@@ -108,6 +109,7 @@ from dicom_node.domain.states import (
 )
 from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
+from dicom_node.domain.triage import Raising
 from dicom_node.domain.workitems import (
     FILTERED_SUBSCRIPTION,
     GLOBAL_SUBSCRIPTION,
@@ -128,6 +130,7 @@ __all__ = [
     "GLOBAL_SUBSCRIPTION",
     "Channel",
     "EventReport",
+    "Raising",
     "Readiness",
     "ReportKind",
     "Subscription",
@@ -225,6 +228,7 @@ __all__ = [
     "Trouble",
     "Unacceptable",
     "Unsuitable",
+    "cause_of",
     "derived_uid",
     "drawn_on",
     "fault",

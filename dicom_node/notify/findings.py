@@ -1,14 +1,18 @@
 """What a report says that somebody wants to be told of: numbers within bounds, and answers (PS3.16 TID 1500)."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from dicom_node.config import FindingWanted
 from dicom_node.domain import Term
 
 _IMAGE_LIBRARY = "111028"
+_UNREADABLE = (OSError, InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,15 @@ class Said:
     def words(self) -> str:
         """What it says, as a person reads it."""
         return f"{self.concept} {self.value:g} {self.unit}" if self.value is not None else f"{self.concept}: {self.answer}"
+
+
+def found_in(report: Path, wanted: Sequence[FindingWanted], model: str) -> tuple[Said, ...] | None:
+    """Return what a model's report says that somebody wants to know; None when the file cannot be read."""
+    try:
+        found = tuple(said_in(dcmread(report)))
+    except _UNREADABLE:
+        return None
+    return tuple(said for said in found if any(meets(said, one, model) for one in wanted))
 
 
 def said_in(report: Dataset) -> Iterator[Said]:

@@ -1,6 +1,5 @@
 """The threads that tell: one for each recipient, so that one that is slow keeps nobody waiting."""
 
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,13 +7,11 @@ from hashlib import sha256
 from typing import Any
 
 import structlog
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicom_node.config import NodeConfig, Notify
 from dicom_node.domain import ConfigError, Message, NodeError, PeerUnavailable, Rejected, Result, fault
 from dicom_node.notify.decisions import BURST_S, Seen, failures, later_s, message, turns, wrong
-from dicom_node.notify.findings import Said, meets, said_in
+from dicom_node.notify.findings import Said, found_in
 from dicom_node.notify.results import Whose
 from dicom_node.notify.sending import send
 from dicom_node.store import Event, Store
@@ -25,8 +22,6 @@ _LOOK_EVERY_S = 15.0  # at what is wrong for a while
 _MARGIN_S = 60.0  # beyond a time-out: what is not on record as told by then is told again
 _GIVE_UP_S = 3 * 86400.0
 _MOST_FINDINGS = 20  # of one report
-
-_UNREADABLE = (OSError, InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, struct.error)
 
 _log = structlog.get_logger()
 
@@ -185,13 +180,11 @@ class Teller:
                 more = {"concept": said.concept, "value": said.value, "unit": said.unit, "answer": said.answer}
                 yield message(self.name, "finding", f"{key} {number}", facts | {"says": f"{model} found: {said.words}", **more}, now)
 
-    def _met(self, result: Result, model: str) -> list[Said]:
-        try:
-            found = tuple(said_in(dcmread(self._store.archive.path(result.path))))
-        except _UNREADABLE:  # a file that was damaged: what else there is to tell does not wait for it
+    def _met(self, result: Result, model: str) -> Sequence[Said]:
+        found = found_in(self._store.archive.path(result.path), self._to.findings, model)
+        if found is None:  # a file that was damaged: what else there is to tell does not wait for it
             _log.warning("notify.report_unreadable", to=self.name, job=result.job_id)
-            return []
-        return [said for said in found if any(meets(said, wanted, model) for wanted in self._to.findings)]
+        return found or ()
 
     def _whose(self, one: Message) -> Whose | None:
         """Return of whom and of which order a result by HL7 v2 is; None when the study is not here any more."""

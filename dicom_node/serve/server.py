@@ -15,7 +15,7 @@ import structlog
 
 from dicom_node.config import Site
 from dicom_node.deliver import Committer, Deliverer
-from dicom_node.notify import Tellers
+from dicom_node.notify import Raiser, Tellers
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.receive import Reporter, recovered
@@ -80,6 +80,7 @@ class Server:
             self._fetching,
             *([Hl7Listener(site.config, Requesting(manager, store, clock).request, clock)] if site.config.hl7.port is not None else []),
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
+            *([Raiser(site.config, store, manager.reading, clock)] if site.config.triage else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),
         )
         self._ticks = Ticks()

@@ -23,7 +23,7 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.jobs import HEAD_START_S, cancel_in, insert_job, job_of
+from dicom_node.store.jobs import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import announce, report, state_facts
@@ -78,16 +78,9 @@ class Workitems:
 
     def create(self, item: Workitem, *, now: float, why: str = "") -> bool:
         """Record a new workitem, and subscribe to it those who watch all; False when there is one of this UID."""
-        said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
-        said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
-        moments = {"not_before": now, "created_at": now, "changed_at": now}
         with self._database.write() as connection:
-            patient_id = item.patient_id[:64]
-            if not insert_unless_there(connection, workitem, uid=item.uid, patient_id=patient_id, readiness=item.readiness, **said, **moments):
+            if not create_in(connection, item, now=now, why=why):
                 return False
-            if not item.manager:
-                announce(connection, item.uid, state_facts(item), now)
-            _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
         self._ring()
         return True
 
@@ -107,11 +100,9 @@ class Workitems:
         What `decide` raises goes through, and nothing has changed.
         """
         with self._database.write() as connection:
-            found = _locked(connection, uid)
-            if found is None:
-                return None
-            _apply(connection, found, decide(found), now)
-            changed = _one(connection, workitem.c.uid == uid)
+            changed = change_in(connection, uid, decide, now=now)
+        if changed is None:
+            return None
         self._ring()
         return changed
 
@@ -216,6 +207,31 @@ class Workitems:
         self._bell.ring(Topic.WORKITEMS)
 
 
+def create_in(connection: Connection, item: Workitem, *, now: float, why: str = "") -> bool:
+    """Record a new workitem in the caller's transaction, as `Workitems.create` does."""
+    said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
+    said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
+    said |= {"patient_id": item.patient_id[:64], "readiness": item.readiness, "not_before": now, "created_at": now, "changed_at": now}
+    if not insert_unless_there(connection, workitem, uid=item.uid, **said):
+        return False
+    if not item.manager:
+        announce(connection, item.uid, state_facts(item), now)
+    _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
+    return True
+
+
+def change_in(connection: Connection, uid: str, decide: Callable[[Workitem], Change | None], *, now: float) -> Workitem | None:
+    """Change a workitem in the caller's transaction, as `Workitems.change` does; what is decided to be None changes nothing."""
+    found = _locked(connection, uid)
+    if found is None:
+        return None
+    change = decide(found)
+    if change is None:
+        return found
+    _apply(connection, found, change, now)
+    return _one(connection, workitem.c.uid == uid)
+
+
 def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
     """Remove workitems with their subscriptions and reports, in the caller's transaction."""
     for table, column in ((event_report, event_report.c.workitem_uid), (subscription, subscription.c.workitem_uid), (workitem, workitem.c.uid)):
@@ -289,8 +305,7 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         values |= {"ended_at": now} if change.state in _ENDED else {}
         values |= {"not_before": now}
     elif change.priority is not None and found.job.state is JobState.SCHEDULED:
-        due = found.job.created_at + HEAD_START_S[change.priority]
-        connection.execute(update(job).where(job.c.id == found.job.id).values(priority=int(change.priority), due=due))
+        hurry(connection, found.job, change.priority, now)
     connection.execute(update(workitem).where(workitem.c.uid == found.uid).values(**values, changed_at=now))
     for kind, facts in change.reports:
         report(connection, found.uid, kind, facts, now)

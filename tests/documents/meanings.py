@@ -213,6 +213,23 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "max": "The largest number.",
         "answer": "The answer of an evaluation: its code's meaning or value; empty: any.",
     },
+    "[[triage]]": {
+        "name": "A name for people, which the reader's step has as its label; two may not have the same.",
+        "findings": "Results of which any one raises the study.",
+        "priority": "What it is raised to: `HIGH` or `MEDIUM`. What is higher stays.",
+        "workitem": "The code (value, scheme, meaning) of the step that a reader finds on the node's worklist (UPS), one for each study and rule. "
+        "Without it there is none. It is none that asks for a model.",
+        "jobs": "Whether jobs of the study that still wait go first.",
+        "worklist_comment": "Text before the Requested Procedure Comments of its entries in Modality Worklist; these get the Reporting "
+        "Priority, too. Needs `worklist.folder`, whose files are not written.",
+    },
+    "[[triage.findings]]": {
+        "concept": "As in `[[notify.findings]]`.",
+        "model": "As there.",
+        "min": "As there.",
+        "max": "As there.",
+        "answer": "As there.",
+    },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",
         "version": "The version that results name.",
