@@ -148,14 +148,19 @@ class Subscriptions:
         return dropped
 
     def restarted(self, *, now: float) -> int:
-        """Leave word for everybody who watches that this node began anew, with all that it knew; return for how many (PS3.4 CC.2.4.3)."""
+        """Leave word for everybody who watches that this node began anew, with all that it knew; return for how many (PS3.4 CC.2.4.3).
+
+        Who is still to hear that its list is not whole hears that, and nothing that would make it think otherwise.
+        """
+        word = event_report.c.kind == ReportKind.SCP_STATUS
         with self._database.write() as connection:
             watching = connection.execute(select(subscription.c.receiver, subscription.c.channel).distinct()).all()
-            connection.execute(
-                delete(event_report).where(event_report.c.kind == ReportKind.SCP_STATUS, event_report.c.facts["status"].as_string() != "")
-            )
+            connection.execute(delete(event_report).where(word, event_report.c.facts["workitems"].as_string() != "COLD START"))
+            still = select(event_report.c.receiver, event_report.c.channel).where(word).distinct()
+            warned = {(receiver, channel) for receiver, channel in connection.execute(still)}
             for receiver, channel in watching:
-                _status_change(connection, receiver, channel, "WARM START", now)
+                if (receiver, channel) not in warned:
+                    _status_change(connection, receiver, channel, "WARM START", now)
         self._bell.ring(Topic.WORKITEMS)
         return len(watching)
 

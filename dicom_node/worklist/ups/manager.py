@@ -349,7 +349,7 @@ class Manager:
             after = page[-1][0]
             items = [item for _, item in page]
             for item, whole in zip(items, self._presented(items, with_inputs=asked.with_inputs), strict=True):
-                if asked.matches(whole):
+                if asked.matches(hidden(whole)):
                     yield item, whole
 
     def _presented(self, items: Sequence[Workitem], *, with_inputs: bool = True) -> list[Dataset]:
@@ -428,7 +428,7 @@ class Manager:
             item = self._store.workitems.get(uid)
             for one in filters if item is not None and not item.manager else ():
                 asked = search.asked(dataset_of(one.keys))
-                if item is not None and asked is not None and asked.matches(self._presented([item])[0]):
+                if item is not None and asked is not None and asked.matches(hidden(self._presented([item])[0])):
                     self._store.subscriptions.match(one, item, now=self._clock())
         self._store.subscriptions.told([key for key, _ in new])
         return len(new)
@@ -456,7 +456,7 @@ def _reports_of(item: Workitem, said: Dataset) -> list[tuple[ReportKind, dict[st
     assigned = Dataset()
     assigned.update({element.tag: element for element in said if element.keyword in _ASSIGNING})
     if len(assigned):
-        reports.append((ReportKind.ASSIGNED, {"attributes": model_of(assigned)}))
+        reports.append((ReportKind.ASSIGNED, {"attributes": model_of(hidden(assigned))}))
     return reports
 
 
