@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import structlog
 from pydicom import Dataset
@@ -128,18 +129,23 @@ class Teller:
 
     async def run(self) -> int | None:
         """Tell what there is to tell, and return why that ends, as a close code; None: the subscriber has gone."""
-        tasks = [asyncio.create_task(one) for one in (self._hear(), self._tell(), self._line.replaced.wait())]
-        await asyncio.wait(tasks, timeout=_LASTS_S, return_when=asyncio.FIRST_COMPLETED)
-        ended = [task.done() for task in tasks]
-        for task in tasks:
-            task.cancel()
-        hear, tell, _ = await asyncio.gather(*tasks, return_exceptions=True)
-        if ended[0] or isinstance(tell, WebSocketDisconnect | OSError):
+        tasks: list[asyncio.Task[Any]]
+        hear, tell, replaced = tasks = [asyncio.create_task(one) for one in (self._hear(), self._tell(), self._line.replaced.wait())]
+        try:
+            ended, _ = await asyncio.wait(tasks, timeout=_LASTS_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        await asyncio.wait(tasks)
+        _, error, _ = (None if task.cancelled() else task.exception() for task in tasks)
+        if hear in ended:
             return None
-        if ended[1]:
-            log.error("channel.failed", to=self._line.receiver, reason=fault(tell) if isinstance(tell, BaseException) else "")
+        if tell in ended:
+            if isinstance(error, WebSocketDisconnect | OSError):
+                return None
+            log.error("channel.failed", to=self._line.receiver, reason=fault(error) if error else "")
             return _FAILED
-        return _REPLACED if ended[2] else _GOING_AWAY
+        return _REPLACED if replaced in ended else _GOING_AWAY
 
     async def _hear(self) -> None:
         """Return when the subscriber has gone; what it says is not read."""
