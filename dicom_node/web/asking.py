@@ -13,7 +13,8 @@ from dicom_node.web.context import Context
 SCHEME = "99DICOMNODE"  # of the codes that name this node's analyses and stations
 
 _OF_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
-_CODES = "00404018"  # Scheduled Workitem Code Sequence
+_LABEL, _CODES = "00741204", "00404018"  # Procedure Step Label, Scheduled Workitem Code Sequence
+TOLD = (_LABEL, _CODES)  # tags of the attributes by which a list tells one workitem from another
 _CODE_CHARACTERS = 16  # of a Code Value; a longer one is a Long Code Value (PS3.3 8.1)
 _EMPTY = (
     *("ScheduledProcessingParametersSequence", "ScheduledStationClassCodeSequence", "ScheduledStationGeographicLocationCodeSequence"),
@@ -62,18 +63,22 @@ def workitem_for(study: Study, model: Model, name: str, ae_title: str, priority:
     return one
 
 
+def label_of(item: Workitem) -> str:
+    """Return how a workitem is called."""
+    return _first(item.attributes, _LABEL) or (f"{item.job.model} {item.job.model_version}" if item.job else "")
+
+
 def code_of(item: Workitem) -> tuple[str, str]:
     """Return which kind of work a workitem is, as a code and in words; empty where it does not say."""
     if _CODES not in item.attributes and item.job is not None:
         return item.job.model, item.job.model
     for code in item.attributes.get(_CODES, {}).get("Value", ())[:1]:
-        value = first_text(code, "00080100") or first_text(code, "00080119") or first_text(code, "00080120")
-        return value, first_text(code, "00080104") or value
+        value = _first(code, "00080100") or _first(code, "00080119") or _first(code, "00080120")
+        return value, _first(code, "00080104") or value
     return "", ""
 
 
-def first_text(attributes: Mapping[str, Any], tag: str) -> str:
-    """Return the first value of an attribute of the DICOM JSON Model; empty where that is no text."""
+def _first(attributes: Mapping[str, Any], tag: str) -> str:
     values: Sequence[Any] = attributes.get(tag, {}).get("Value", ())
     return str(values[0]) if values and isinstance(values[0], str) else ""
 

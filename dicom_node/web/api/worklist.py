@@ -11,7 +11,7 @@ from dicom_node.web.api import shapes
 from dicom_node.web.api.asked import Cursor, Limit, Uid, number
 from dicom_node.web.api.guard import ACT, FAILURES, READ, GuardedRoute, needs
 from dicom_node.web.api.shapes import Page
-from dicom_node.web.asking import ask, code_of
+from dicom_node.web.asking import TOLD, ask, code_of
 from dicom_node.web.context import Context
 
 _operator = needs(Role.OPERATOR, ACT)
@@ -26,7 +26,7 @@ def routers_of(context: Context) -> tuple[APIRouter, APIRouter]:
     @looking.get("/workitems", operation_id="workitems", tags=["worklist"])
     def workitems(state: JobState | None = None, limit: Limit = 50, cursor: Cursor = "") -> Page[shapes.WorkitemShape]:
         """List workitems, newest first: what was asked for, by whom, and who performs it."""
-        found = context.store.workitems.newest(limit=limit + 1, before=number(cursor), state=state)
+        found = context.store.workitems.newest(limit=limit + 1, before=number(cursor), state=state, tags=TOLD)
         shown = found[:limit]
         return Page(items=[shape_of(item) for _, item in shown], next=str(shown[-1][0]) if len(found) > limit else None)
 

@@ -10,12 +10,10 @@ from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION, JobState, Priority, Rejected, Workitem, is_ae_title, is_uid
 from dicom_node.web.access import Role, person
-from dicom_node.web.asking import ask, code_of, first_text
+from dicom_node.web.asking import TOLD, ask, code_of, label_of
 from dicom_node.web.forms import Form
 from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, link, number, one_of
-
-_LABEL = "00741204"  # Procedure Step Label
 
 
 def routes(pages: Pages) -> list[BaseRoute]:
@@ -29,7 +27,7 @@ def _listed(pages: Pages) -> Any:
     def listed(request: Request) -> Response:
         before = asked(request, "before", 16)
         state = one_of(JobState, asked(request, "state"))
-        found = store.workitems.newest(limit=PAGE_ROWS + 1, before=number(before) if before else 0, state=state)
+        found = store.workitems.newest(limit=PAGE_ROWS + 1, before=number(before) if before else 0, state=state, tags=TOLD)
         shown = found[:PAGE_ROWS]
         values = {
             "rows": [row_of(item) for _, item in shown],
@@ -51,7 +49,7 @@ def row_of(item: Workitem) -> Mapping[str, Any]:
     since = item.changed_at if job is None else job.ended_at or job.started_at or item.created_at
     return {
         "item": item,
-        "label": first_text(item.attributes, _LABEL) or (f"{job.model} {job.model_version}" if job else ""),
+        "label": label_of(item),
         "code": code_of(item)[1],
         "since": since,
     }
