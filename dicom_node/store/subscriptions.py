@@ -81,13 +81,13 @@ class Subscriptions:
             return tuple(_subscription(row) for row in rows)
 
     def watched(self) -> dict[tuple[str, str], dict[str, int]]:
-        """Return of each receiver and channel how many workitems it watches, and how many reports wait for it."""
+        """Return of each receiver and channel how many workitems it watches, how many of them it locks, and how many reports wait for it."""
         found: dict[tuple[str, str], dict[str, int]] = {}
         with self._database.read() as connection:
-            for name, table in (("workitems", subscription), ("waiting", event_report)):
-                counted = select(table.c.receiver, table.c.channel, func.count()).where(table.c.receiver != "")
+            for name, table, *only in (("workitems", subscription), ("locks", subscription, subscription.c.deletion_lock), ("waiting", event_report)):
+                counted = select(table.c.receiver, table.c.channel, func.count()).where(table.c.receiver != "", *only)
                 for receiver, channel, number in connection.execute(counted.group_by(table.c.receiver, table.c.channel)):
-                    found.setdefault((receiver, channel), {"workitems": 0, "waiting": 0})[name] = number
+                    found.setdefault((receiver, channel), {"workitems": 0, "locks": 0, "waiting": 0})[name] = number
         return found
 
     # ----------------------------------------------------------------------------------------------------------- the outbox

@@ -112,13 +112,18 @@ class Workitems:
         with self._database.read() as connection:
             return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
 
-    def newest(self, *, limit: int = 50, before: int = 0, state: JobState | None = None) -> tuple[tuple[int, Workitem], ...]:
-        """Return workitems with their numbers, newest first; before: only those of lower numbers."""
-        wanted = _select().order_by(workitem.c.id.desc()).limit(limit)
+    def newest(
+        self, *, limit: int = 50, before: int = 0, state: JobState | None = None, tags: Sequence[str] = ()
+    ) -> tuple[tuple[int, Workitem], ...]:
+        """Return workitems with their numbers, newest first; before: only those of lower numbers.
+
+        tags: of the attributes that come with them; others, such as inputs that name thousands of instances, stay where they are.
+        """
+        wanted = _select_some(tags).order_by(workitem.c.id.desc()).limit(limit)
         wanted = wanted.where(workitem.c.id < before) if before else wanted
         wanted = wanted.where(STATE.in_([state])) if state is not None else wanted
         with self._database.read() as connection:
-            return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
+            return tuple((row["number"], _workitem(_with_some(row, tags))) for row in connection.execute(wanted).mappings())
 
     def counts(self) -> dict[str, int]:
         """Return how many workitems are in each state."""
@@ -256,6 +261,17 @@ def _select(*more: Any) -> Select[Any]:
     return select(workitem.c.id.label("number"), *ours, *job.columns, *more).select_from(_JOINED)
 
 
+def _select_some(tags: Sequence[str]) -> Select[Any]:
+    """Select workitems with only some of their attributes, which the database takes out of the rest."""
+    ours = [column.label(f"w_{column.name}") for column in workitem.columns if column is not workitem.c.attributes]
+    some = [workitem.c.attributes[tag].label(f"t_{tag}") for tag in tags]
+    return select(workitem.c.id.label("number"), *ours, *some, *job.columns).select_from(_JOINED)
+
+
+def _with_some(row: RowMapping, tags: Sequence[str]) -> Mapping[Any, Any]:
+    return {**row, "w_attributes": {tag: row[f"t_{tag}"] for tag in tags if row[f"t_{tag}"] is not None}}
+
+
 def all_workitems(connection: Connection, *conditions: Any) -> tuple[Workitem, ...]:
     """Return every workitem that meets SQL conditions, in the order in which they came, in the caller's transaction."""
     return _all(connection, _select().where(*conditions).order_by(workitem.c.id))
@@ -284,7 +300,7 @@ def _locked(connection: Connection, uid: str) -> Workitem | None:
         job_id = row.job_id
 
 
-def _workitem(row: RowMapping) -> Workitem:
+def _workitem(row: Mapping[Any, Any]) -> Workitem:
     said = {name.removeprefix("w_"): value for name, value in row.items() if name.startswith("w_")}
     performs = job_of({c.name: row[c.name] for c in job.columns}) if said["job_id"] is not None else None
     for name in ("id", "job_id", "not_before"):
