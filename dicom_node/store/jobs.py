@@ -51,16 +51,16 @@ class Jobs:
         with self._database.read() as connection:  # who finds nothing takes no lock
             if connection.execute(waiting).first() is None:
                 return None
-        chosen = waiting.order_by(job.c.due, job.c.id).with_for_update(skip_locked=True).scalar_subquery()
+        chosen = waiting.add_columns(job.c.started_at).order_by(job.c.due, job.c.id).with_for_update(skip_locked=True)
         taken = {"state": JobState.IN_PROGRESS, "worker": who, "lease_until": now + lease_s, "attempts": job.c.attempts + 1, "progress": 0.0}
-        claim = update(job).where(job.c.id == chosen).values(**taken, started_at=now, note="", reason="").returning(*job.columns)
+        claim = update(job).values(**taken, started_at=now, note="", reason="").returning(*job.columns)
         with self._database.write() as connection:
-            row = connection.execute(claim).mappings().first()
-            if row is None:
+            found = connection.execute(chosen).first()
+            if found is None:
                 return None
-            claimed = job_of(row)
+            claimed = job_of(connection.execute(claim.where(job.c.id == found.id)).mappings().one())
             tell_of(connection, claimed, "claimed", who, f"attempt {claimed.attempts}", now)
-            if claimed.attempts == 1:  # a later attempt goes on with what others see in progress
+            if found.started_at is None:  # a later attempt goes on with what others see in progress
                 report_of_job(connection, claimed.id, ReportKind.STATE, state_facts(claimed), now)
             return claimed
 
@@ -77,7 +77,8 @@ class Jobs:
         with self._database.write() as connection:
             before = connection.execute(select(job.c.progress, job.c.note).where(*_held(held))).first()
             asked: bool | None = connection.execute(renew.returning(job.c.cancel_requested)).scalar()
-            if before is not None and (note != before.note or progress - before.progress >= _PROGRESS_TOLD) and is_watched(connection, held.id):
+            is_news = before is not None and (note != before.note or int(progress / _PROGRESS_TOLD) > int(before.progress / _PROGRESS_TOLD))
+            if is_news and is_watched(connection, held.id):
                 report_of_job(connection, held.id, ReportKind.PROGRESS, {"progress": progress, "note": note}, now)
             return asked
 

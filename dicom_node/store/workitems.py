@@ -163,10 +163,10 @@ class Workitems:
                 return None
             performs = _existing(connection, wanted) or insert_job(connection, _anew(connection, wanted), is_born=False)
             send_also(connection, performs.id, wanted.deliver, now=now)
-            connection.execute(
-                update(workitem).where(workitem.c.uid == uid).values(job_id=performs.id, state=None, readiness=Readiness.READY, changed_at=now)
-            )
-            _report_taken_up(connection, found, performs, now)
+            # It is kept as long as the study that its job is of, whatever other studies it names.
+            joined = {"job_id": performs.id, "state": None, "readiness": Readiness.READY, "study_instance_uid": performs.study_instance_uid}
+            connection.execute(update(workitem).where(workitem.c.uid == uid).values(**joined, changed_at=now))
+            _report_joined(connection, found, performs, now)
             _note(connection, found, "workitem taken up", "node", f"job {performs.id} performs it", now, performs.id)
         self._bell.ring(Topic.JOBS)
         self._ring()
@@ -245,7 +245,7 @@ def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
 
 def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -> None:
     """Remove the workitems that jobs of a study perform, in the caller's transaction."""
-    of_study = select(workitem.c.uid).where(workitem.c.study_instance_uid == study_instance_uid, workitem.c.job_id.is_not(None))
+    of_study = select(workitem.c.uid).join(job, workitem.c.job_id == job.c.id).where(job.c.study_instance_uid == study_instance_uid)
     forget_workitems(connection, list(connection.execute(of_study).scalars()))
 
 
@@ -331,20 +331,20 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         _note(connection, found, f"workitem {change.state.lower()}" if change.state else "workitem changed", change.who, change.why, now)
 
 
-def _report_taken_up(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
-    """Tell watchers where a workitem stands now that a job performs it, through every state that it passes."""
-    seen = state_seen(performs)
-    if seen is JobState.SCHEDULED and found.readiness is Readiness.READY:
-        return
-    if seen in _ENDED:
-        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
-    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
-
-
 def _note(connection: Connection, item: Workitem, kind: str, who: str, why: str, now: float, job_id: int | None = None) -> None:
     job_id = job_id or (item.job.id if item.job else None)
     detail = {"workitem": item.uid}
     note(connection, Event(at=now, study_instance_uid=item.study_instance_uid, job_id=job_id, kind=kind, who=who, why=why, detail=detail))
+
+
+def _report_joined(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
+    """Tell watchers what has changed with the job that performs a workitem from now on: its readiness, and each state up to the job's."""
+    state = state_seen(performs)
+    if found.has_ended or (state is found.state and found.readiness is Readiness.READY):
+        return
+    if found.state is JobState.SCHEDULED and state in _ENDED:
+        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
+    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
 
 
 def _existing(connection: Connection, wanted: Job) -> Job | None:

@@ -3,6 +3,7 @@
 Pure: data sets in, data sets out; what is missing or wrong is refused with the status of PS3.7.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
@@ -278,7 +279,10 @@ def model_of(said: Dataset) -> Mapping[str, Any]:
     """
     try:
         model = dict(said.to_json_dict())
+        json.dumps(model, allow_nan=False)
         dataset_of(model).save_as(BytesIO(), implicit_vr=False, little_endian=True)
+        if any("\0" in str(element.value) for element in said.iterall() if element.VR != "SQ"):
+            raise ValueError("PostgreSQL takes no text with a NUL in it")
     except Exception as error:  # whatever pydicom raises on what anybody may send
         raise Refused("a value cannot be kept", status=INVALID_VALUE) from error
     return model

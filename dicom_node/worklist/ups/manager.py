@@ -260,6 +260,7 @@ class Manager:
         ------
         Refused: there is none, or it is completed.
         """
+        model_of(said)  # what cannot be kept is refused
         reason = str(said.get("ReasonForCancellation") or "").strip()[:_REASON_CHARACTERS]
         given = codes_of(said, "ProcedureStepDiscontinuationReasonCodeSequence")
         code = given[0] if given and all(given[0][:2]) else UNSPECIFIED
@@ -310,11 +311,11 @@ class Manager:
                 raise _refused(NO_SUCH_WORKITEM)
             return decided(item)
 
-        if self._store.workitems.change(uid, of_ours, now=self._clock()) is None:
+        if not is_uid(uid) or self._store.workitems.change(uid, of_ours, now=self._clock()) is None:
             raise _refused(NO_SUCH_WORKITEM)
 
     def _found(self, uid: str) -> Workitem:
-        item = self._store.workitems.get(uid)
+        item = self._store.workitems.get(uid) if is_uid(uid) else None
         if item is None or item.manager:  # another manager's is to be asked for there
             raise _refused(NO_SUCH_WORKITEM)
         return item
