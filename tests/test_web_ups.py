@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 from dicom_node.config import load_site
 from dicom_node.domain import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION, Channel, JobState
+from dicom_node.serve.joining import managing
 from dicom_node.serve.web import context
 from dicom_node.store import Store
 from dicom_node.web import Context, build
@@ -389,6 +391,44 @@ def test_xml_makes_no_more_of_itself(document: bytes) -> None:
     """No document type, no entity, no depth."""
     with pytest.raises(NotNative):
         model_of_xml(document)
+
+
+_NAMES = st.sampled_from(
+    [
+        *("PatientName", "PatientID", "PatientBirthDate", "ProcedureStepState", "ScheduledProcedureStepStartDateTime", "SOPInstanceUID", "Rows"),
+        *("ScheduledStationNameCodeSequence.CodeValue", "ScheduledStationNameCodeSequence", "00741204", "InputInformationSequence.StudyInstanceUID"),
+        *(
+            "PatientWeight",
+            "SeriesNumber",
+            "PixelData",
+            "FrameIncrementPointer",
+            "00091001",
+            "limit",
+            "offset",
+            "includefield",
+            "x.y",
+            "00100010.00080100",
+        ),
+    ]
+)
+_WISHES = st.text(max_size=20) | st.sampled_from(
+    ["*", "?", "a*b", "20260101-", "-", "1,2", "\\", "1.2.3\\x", "9" * 300, "=", "a=b", "\x00", "nan", "1e999"]
+)
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(wishes=st.lists(st.tuples(_NAMES, _WISHES), max_size=3))
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydicom, which the program has silenced: they quote values
+def test_an_address_of_any_kind_is_a_search_or_refused(client: Client, web: Context, wishes: list[tuple[str, str]]) -> None:
+    """Also as the filter of a subscription, which is then kept and compared."""
+    query = urlencode(wishes, errors="replace")
+    assert client.ask("GET", f"/workitems?{query}&PatientID=nobody").status_code in (200, 204, 206, 400)
+    said = urlencode({"filter": ",".join(f"{name}={value}" for name, value in wishes)}, errors="replace")
+    address = f"/workitems/{FILTERED_SUBSCRIPTION}/subscribers/ANY"
+    assert client.ask("POST", f"{address}?{said}").status_code in (201, 400)
+    assert client.ask("POST", "/workitems", whole()).status_code == 201
+    assert managing(web.site, web.store, time.time).compare() <= 1
+    assert client.ask("DELETE", address).status_code == 200
 
 
 def test_a_body_is_bounded(client: Client) -> None:

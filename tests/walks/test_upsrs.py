@@ -6,6 +6,7 @@ import os
 import signal
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_a_web_that_is_killed_loses_no_event(tmp_path: Path) -> None:
                 while True:
                     told += heard(channel, 1)
         left = len(first.store.subscriptions.waiting("ME", Channel.WEB, limit=1000))
-    with web(tmp_path) as second, client_of(second.url) as client:
+    with contextlib.ExitStack() as after, web(tmp_path) as second, client_of(second.url) as client:
         with connect(f"ws://{second.url.removeprefix('http://')}/dicom-web/subscribers/ME") as channel:
             told += heard(channel, left)
             assert client.update(uids[0], progressed(10)).status_code == 200
@@ -115,4 +116,16 @@ def test_a_web_that_is_killed_loses_no_event(tmp_path: Path) -> None:
         ):
             pass
         assert refused.value.response.status_code == 403
+        after.enter_context(connect(f"ws://{second.url.removeprefix('http://')}/dicom-web/subscribers/ME"))  # and the web stops nevertheless
         assert "MARKED" not in second.log.upper()
+
+
+def test_of_many_who_claim_a_step_at_once_one_has_it(tmp_path: Path) -> None:
+    """PS3.4 CC.1.1: each with a Transaction UID of its own; the others are told that theirs is not the one."""
+    with web(tmp_path) as node, client_of(node.url) as client, ThreadPoolExecutor(25) as pool:
+        for _ in range(3):
+            uid = client.create()
+            answers = list(pool.map(lambda number, uid=uid: client.state(uid, "IN PROGRESS", f"2.25.{number}"), range(1, 26)))
+            assert sorted(one.status_code for one in answers) == [200, *[400] * 24]
+            winner = 1 + next(number for number, one in enumerate(answers) if one.status_code == 200)
+            assert client.update(uid, progressed(1), f"2.25.{winner}").status_code == 200

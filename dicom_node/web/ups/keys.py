@@ -81,7 +81,10 @@ def filter_of(texts: Sequence[str]) -> Dataset:
     keys, ignored = _keys([(path_of(name.strip()), value) for name, _, value in pairs])
     if ignored or not len(keys):
         raise Malformed("a filter names attributes that can be matched, with their values")
-    return keys
+    try:
+        return Dataset.from_json(keys.to_json_dict())  # as the ledger keeps it
+    except Exception as error:  # whatever pydicom raises of values that anybody may ask for
+        raise Malformed("a filter has a value that is none of its kind") from error
 
 
 def _keys(attributes: Sequence[tuple[list[str], str]]) -> tuple[Dataset, list[str]]:

@@ -70,7 +70,7 @@ def _watching(context: Context, asked: Asked, doing: Doing) -> Callable[[Request
         uid, receiver = named(request), str(request.path_params["aet"]).strip(" ")
         if not is_ae_title(receiver):
             raise HTTPException(400, "the address has something that is no AE title")
-        if any(one.channel is Channel.DIMSE for one in context.store.subscriptions.list(receiver=receiver, limit=1)):
+        if any(one.channel is Channel.DIMSE for one in context.store.subscriptions.list(receiver=receiver)):
             return refused(request, Outcome(409), _BY_DIMSE)
         try:
             return doing(request, uid, receiver)
