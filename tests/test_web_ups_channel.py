@@ -67,7 +67,7 @@ def test_every_event_is_told_in_order(http: TestClient, web: Context) -> None:
         client.update(uid, progressed(30))
         client.ask("POST", f"/workitems/{uid}/cancelrequest")
         assert heard(session, 2) == [(3, ""), (2, "")]
-            assert eventually(lambda: web.store.subscriptions.waiting("ME", Channel.WEB) == ())
+        assert eventually(lambda: web.store.subscriptions.waiting("ME", Channel.WEB) == ())
 
 
 def test_an_event_is_a_data_set(web: Context) -> None:
