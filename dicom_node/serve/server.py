@@ -23,7 +23,7 @@ from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
 from dicom_node.store import Store
-from dicom_node.worklist import Inquirer, Notifier, Reporting
+from dicom_node.worklist import Inquirer, Notifier, Pulling, Reporting
 
 log = structlog.get_logger()
 
@@ -73,6 +73,7 @@ class Server:
             Notifier(site.config, store, clock),
             Inquirer(site.config, store, clock),
             Reporting(site.config, managing(site, store, clock), store, clock),
+            Pulling(site.config, managing(site, store, clock), store, clock),
             self._fetching,
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, case, delete, func,
 
 from dicom_node.domain import (
     Attributes,
+    DeliveryState,
     Job,
     JobState,
     Priority,
@@ -35,6 +36,9 @@ _begun = and_(job.c.state == JobState.SCHEDULED, job.c.started_at.is_not(None))
 STATE = func.coalesce(case((_begun, JobState.IN_PROGRESS.value), else_=job.c.state), workitem.c.state)  # as others see it
 PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
+_OPEN = workitem.c.job_id.is_(None), workitem.c.ended_at.is_(None)
+_UNCLAIMED = and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == "")
+_TO_TAKE_UP = and_(*_OPEN, or_(_UNCLAIMED, and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")))
 _JOINED = workitem.outerjoin(job, workitem.c.job_id == job.c.id)
 
 
@@ -132,17 +136,13 @@ class Workitems:
 
     def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
         """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
-        unclaimed = workitem.c.state == JobState.SCHEDULED
-        ours = and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")
-        wanted = _select().where(workitem.c.job_id.is_(None), or_(unclaimed, ours), workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        wanted = _select().where(_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
         with self._database.read() as connection:
             return _all(connection, wanted)
 
     def next_due(self) -> float | None:
         """Return when the next workitem that nobody has taken up is to be looked at; None when there is none."""
-        due = select(func.min(workitem.c.not_before)).where(
-            workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS])
-        )
+        due = select(func.min(workitem.c.not_before)).where(_TO_TAKE_UP)
         with self._database.read() as connection:
             found: float | None = connection.execute(due).scalar()
             return found
@@ -182,10 +182,17 @@ class Workitems:
             return tuple((_workitem(row), row["performer"]) for row in connection.execute(wanted).mappings())
 
     def settle(self, uid: str, *, now: float, reason: str = "") -> None:
-        """Record that a workitem of another manager has come to its end there."""
+        """Record that a workitem of another manager has come to its end there; reason: why it came to nothing here."""
         with self._database.write() as connection:
-            values = {"ended_at": now, "changed_at": now, **({"reason": reason} if reason else {})}
+            found = _locked(connection, uid)
+            if found is None or found.ended_at is not None:
+                return
+            # One that no job performs any more, and that did not end by this node, has come to nothing here.
+            open_states = and_(workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
+            state = case((open_states, JobState.CANCELED.value), else_=workitem.c.state)
+            values = {"ended_at": now, "changed_at": now, "state": state, **({"reason": reason} if reason else {})}
             connection.execute(update(workitem).where(workitem.c.uid == uid).values(**values))
+            _note(connection, found, "workitem settled", "node", reason or f"{found.manager} knows how it ended", now)
 
     # ------------------------------------------------------------------------------------------------------------ the clock
 
@@ -200,16 +207,22 @@ class Workitems:
 
     def outputs(self, uid: str) -> tuple[tuple[Result, tuple[str, ...]], ...]:
         """Return what the job of a workitem made, each with the names of the destinations that it goes to."""
+        return tuple((one, tuple(to)) for one, to in self.whereabouts(uid))
+
+    def whereabouts(self, uid: str) -> tuple[tuple[Result, Mapping[str, DeliveryState]], ...]:
+        """Return what the job of a workitem made, each with the destinations that it goes to, and how far it came."""
         wanted = select(result).join(workitem, workitem.c.job_id == result.c.job_id).where(workitem.c.uid == uid).order_by(result.c.id)
         with self._database.read() as connection:
             made = [Result(**row) for row in connection.execute(wanted).mappings()]
             to = (
-                select(delivery.c.result_id, delivery.c.destination).where(delivery.c.result_id.in_([one.id for one in made])).order_by(delivery.c.id)
+                select(delivery.c.result_id, delivery.c.destination, delivery.c.state)
+                .where(delivery.c.result_id.in_([one.id for one in made]))
+                .order_by(delivery.c.id)
             )
-            sent: dict[int, list[str]] = {}
-            for key, destination in connection.execute(to):
-                sent.setdefault(key, []).append(destination)
-        return tuple((one, tuple(sent.get(one.id, ()))) for one in made)
+            sent: dict[int, dict[str, DeliveryState]] = {}
+            for key, destination, state in connection.execute(to):
+                sent.setdefault(key, {})[destination] = DeliveryState(state)
+        return tuple((one, sent.get(one.id, {})) for one in made)
 
     def _ring(self) -> None:
         self._bell.ring(Topic.WORKITEMS)
@@ -228,10 +241,14 @@ def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -
 
 
 def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
-    """Return the condition that workitems of a study must be kept: somebody locks one, or one ended not long ago (IHE AIW-I 4.85.4.1.3)."""
+    """Return the condition that workitems of a study must be kept.
+
+    Somebody locks one, another manager is still to be told of one, or one ended not long ago (IHE AIW-I 4.85.4.1.3).
+    """
     locked = select(subscription.c.id).join(workitem, workitem.c.uid == subscription.c.workitem_uid)
+    untold = select(workitem.c.id).where(workitem.c.study_instance_uid == of_study, workitem.c.manager != "", workitem.c.ended_at.is_(None))
     fresh = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.ended_at > ended_after)
-    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), fresh.exists())
+    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), untold.exists(), fresh.exists())
 
 
 def _select(*more: Any) -> Select[Any]:
@@ -285,7 +302,7 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
     if found.job is None:
         values |= {"state": change.state} if change.state is not None else {}
         values |= {"priority": int(change.priority)} if change.priority is not None else {}
-        values |= {"ended_at": now} if change.state in _ENDED else {}
+        values |= {"ended_at": now} if change.state in _ENDED and not found.manager else {}  # another manager's ends when that was told
         values |= {"not_before": now}
     elif change.priority is not None and found.job.state is JobState.SCHEDULED:
         due = found.job.created_at + HEAD_START_S[change.priority]
