@@ -22,6 +22,7 @@ from dicom_node.simulate.pacs import Pacs
 from dicom_node.store import Store
 from dicom_node.worklist import Hearing, Manager, Pulling
 from tests import phantoms
+from tests.archives import archive
 from tests.contracts.arrange import LEASE_S, STUDY, arrive, job_of, result_of
 from tests.orthanc import free_ports
 from tests.walks.managing import GLOBAL, PROGRESS, SCP_STATUS, STATE, Board, code, dimse, send_event, step, web
@@ -145,7 +146,7 @@ def test_a_step_is_pulled_performed_and_completed(house: House) -> None:
         assert (row.manager, row.requester, row.performer, row.study_instance_uid) == ("tasks", "tasks", "DICOM_NODE", STUDY)
         assert row.transaction_uid == house.board.locks[uid]
         job = taken_up(house.store, uid, "pacs")
-        house.store.jobs.beat(job, now=time.time(), lease_s=LEASE_S, progress=0.4, note="segmenting the lungs")
+        house.store.jobs.beat(job, now=time.time(), lease_s=LEASE_S, progress=0.4, note="die Lungen, groß: 12 μL")
         made = [result_of(house.store, job, kind) for kind in ("SEG", "SR")]
         assert house.store.jobs.complete(job, made, now=time.time(), why="made it")
         time.sleep(0.4)
@@ -289,11 +290,14 @@ def test_who_has_begun_anew_is_subscribed_to_again(tmp_path: Path, transport: st
             if transport == "dimse":
                 said = Dataset()
                 said.SCPStatus, said.SubscriptionListStatus, said.UnifiedProcedureStepListStatus = "RESTARTED", "COLD START", "WARM START"
+                time.sleep(0.4)  # until all was searched through
                 unheard = house.board.add(asked_for(), quiet=True)
-                time.sleep(0.3)
                 house.board.tell(GLOBAL, SCP_STATUS, said)
                 house.claimed(unheard)
                 assert house.board.count("subscribe", GLOBAL) == 2
+            else:
+                time.sleep(0.4)  # until all was searched through, and the channel is open
+                house.claimed(house.board.add(asked_for()))
         before = house.board.count("subscribe", GLOBAL)
         missed = house.board.add(asked_for())
         if transport == "web":  # over DIMSE who asks nothing does not learn that a manager was away
@@ -414,12 +418,6 @@ def test_a_node_that_is_killed_while_it_completes_completes_once(house: House, w
 MODELS = {"waits": Path(__file__).parent / "models" / "waits"}
 
 
-def _images(folder: Path, title: str) -> list[Dataset]:
-    images = phantoms.series(seed=title, BodyPartExamined="CHEST")
-    phantoms.write(images, folder)
-    return images
-
-
 def _of(images: list[Dataset], **more: Any) -> Dataset:
     first, named = images[0], [(str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in images]
     more = {"ScheduledWorkitemCodeSequence": [code("waits")], "PatientID": first.PatientID, **more}
@@ -451,12 +449,15 @@ def test_a_node_takes_work_from_four_managers_at_once(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with managers(port) as four:
         remotes = {name.replace(" ", "-"): said for name, (_, said) in four.items()}
-        remotes["archive"] = {"ae": "ARCHIVE@127.0.0.1:1", "may": ["send"], "retrieve": "get"}
+        remotes |= {
+            "scanner": {"ae": "SCANNER@127.0.0.1:1", "may": ["send"]},
+            "archive": {"ae": "ARCHIVE@127.0.0.1:1", "may": ["send"], "retrieve": "get"},
+        }
         with serving(tmp_path / "node", remotes=remotes, rules=[], models=MODELS, port=port, work={"start": False, "at_once": 2}) as node:
             for name, (board, said) in four.items():
                 if said["tasks"] == "triggered":
                     wait_for(lambda board=board: board.count("subscribe"), says=lambda: node.log[-3000:])
-                uid = board.add(_of(_images(tmp_path / name, name)))
+                uid = board.add(_of(phantoms.series(seed=name)))
                 wait_for(lambda board=board, uid=uid: board.state(uid) == "IN PROGRESS", says=lambda: node.log[-3000:])
                 row = wait_for(lambda uid=uid: (one := node.store.workitems.get(uid)) is not None and one.performer and one)
                 assert (row.manager, row.transaction_uid) == (name.replace(" ", "-"), board.locks[uid])
@@ -464,26 +465,26 @@ def test_a_node_takes_work_from_four_managers_at_once(tmp_path: Path) -> None:
             assert [mark for mark in ("MARKED", *keys) if mark in node.log] == []
 
 
-@pytest.mark.skipif(
-    find_spec("dicom_node.serve.performing") is None, reason="what fetches the inputs of a claimed step and makes its job is not there"
-)
+@pytest.mark.skipif(find_spec("dicom_node.serve.performing") is None, reason="nothing here fetches the inputs of a claimed step and makes its job")
 @pytest.mark.parametrize("name", ["dimse pull", "dimse triggered", "web pull", "web triggered"])
 def test_a_step_comes_back_completed_with_its_results_where_they_were_to_go(tmp_path: Path, name: str) -> None:
     """The whole of IHE AIW-I 50.4.2: claimed, fetched from the archive that the step names, analysed, stored, listed, completed."""
     (port,) = free_ports(1)
-    images = _images(tmp_path / "images", name)
-    with (
-        managers(port) as four,
-        Pacs(tmp_path / "archive", ae_title="ARCHIVE", holds=sorted((tmp_path / "images").iterdir())) as archive,
-        Pacs(tmp_path / "pacs", ae_title="PACS") as pacs,
-    ):
+    images = phantoms.series(seed=name, BodyPartExamined="CHEST")
+    with managers(port) as four, archive(images) as (from_, _), Pacs(tmp_path / "pacs", ae_title="PACS") as pacs:
         board, said = four[name]
-        remotes = {"tasks": said, "archive": {"ae": str(archive.ae), "may": ["send"], "retrieve": "get"}}
-        remotes["pacs"] = {"ae": str(pacs.ae), "may": ["receive"]}
+        remotes = {
+            "scanner": {"ae": "SCANNER@127.0.0.1:1", "may": ["send"]},
+            "tasks": said,
+            "archive": {"ae": str(from_), "may": ["send"], "retrieve": "get"},
+            "pacs": {"ae": str(pacs.ae), "may": ["receive"]},
+        }
         with serving(tmp_path / "node", remotes=remotes, rules=[], models=MODELS, port=port) as node:
             uid = board.add(_of(images, destination="PACS"))
             wait_for(lambda: board.state(uid) == "COMPLETED", says=lambda: node.log[-4000:])
     (performed,) = board.steps[uid].UnifiedProcedureStepPerformedProcedureSequence
-    named = {str(one.ReferencedSOPInstanceUID) for item in performed.OutputInformationSequence for one in item.ReferencedSOPSequence}
-    assert named
-    assert named <= {path.stem for path in (tmp_path / "pacs").rglob("*") if path.is_file()} | {path.name for path in (tmp_path / "pacs").rglob("*")}
+    items = performed.OutputInformationSequence
+    named = {str(one.ReferencedSOPInstanceUID) for item in items for one in item.ReferencedSOPSequence}
+    assert named == {path.stem for path in (tmp_path / "pacs").rglob("*.dcm")} != set()
+    assert all("PACS" in [way.RetrieveAETitle for way in item.DICOMRetrievalSequence] for item in items)
+    assert board.count("IN PROGRESS", uid) == 1

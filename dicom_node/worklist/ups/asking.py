@@ -124,7 +124,7 @@ class DimseManager:
             return None
         if said is None:
             raise PeerUnavailable(f"{self._name} answered {status:04X} when it was asked for a step", hint="Look at its own log.")
-        return readable(said, self._name)
+        return readable(said, self._name, is_encoded=True)
 
     def update(self, uid: str, transaction_uid: str, said: Dataset) -> Answer:
         """Ask for it by N-SET."""
@@ -225,7 +225,7 @@ class DimseManager:
                 with contextlib.suppress(RuntimeError):  # the peer has ended the association, which the next response tells
                     association.send_c_cancel(number, query_model=PULL)
             if answer is not None and final in _PENDING and answers <= ANSWERS_MAX:
-                yield readable(answer, self._name)
+                yield readable(answer, self._name, is_encoded=True)
         if final not in (0x0000, _CANCELED):
             what = "did not answer" if final is None else f"answered {final:04X}"
             raise PeerUnavailable(f"{self._name} {what} when it was asked for its worklist", hint="Look at its own log.")
@@ -244,15 +244,16 @@ def keys(value: str, scheme: str) -> Dataset:
     return said
 
 
-def readable(said: Dataset, name: str) -> Dataset:
-    """Return a data set every value of which can be read.
+def readable(said: Dataset, name: str, *, is_encoded: bool = False) -> Dataset:
+    """Return a data set every value of which can be read; is_encoded: its texts are still bytes, as DIMSE carries them.
 
     Raises
     ------
     PeerUnavailable: it cannot: the manager has to be looked at.
     """
     try:
-        said.decode()
+        if is_encoded:
+            said.decode()
         for element in said.iterall():
             _ = element.value
     except Exception as error:  # whatever pydicom raises on bytes that anybody may send: they are no data set

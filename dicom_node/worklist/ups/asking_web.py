@@ -1,6 +1,6 @@
 """What this node asks of another Task Manager over HTTP (UPS-RS, PS3.18 chapter 11), and the channel by which it is told (8.10.4).
 
-Redirections are not followed, and the bearer token goes to nobody but the host that the site names.
+Redirections of a request are not followed, and the bearer token goes to nobody but the host that the site names.
 """
 
 import contextlib
@@ -221,29 +221,31 @@ class WebManager:
         if self._address.scheme == "https" and there.scheme == "ws":
             raise Rejected(f"{self._name} is asked over https, and names a websocket without TLS", hint="Correct the address that it gives.")
         token = self._token() if there.hostname == self._address.hostname else {}
-        tls = self._tls() if there.scheme == "wss" else None
-        patience_s = self._remote.timeout_s
+        opening = connect(
+            where,
+            ssl=self._tls() if there.scheme == "wss" else None,
+            additional_headers=token,
+            user_agent_header="dicom-node",
+            open_timeout=self._remote.timeout_s,
+            close_timeout=1.0,
+            max_size=_MESSAGE_BYTES,
+            proxy=None,
+            legacy=False,
+        )
+        held = contextlib.ExitStack()
         try:
-            line = connect(
-                where,
-                ssl=tls,
-                additional_headers=token,
-                user_agent_header="dicom-node",
-                open_timeout=patience_s,
-                close_timeout=1.0,
-                max_size=_MESSAGE_BYTES,
-                proxy=None,
-            )
+            line = held.enter_context(opening)
         except (OSError, WebSocketException, ValueError) as error:
             raise PeerUnavailable(f"{self._name} does not open its websocket: {type(error).__name__}", hint="Look at its own log.") from error
-        return _Channel(self._name, line, self._hear, self._lost)
+        return _Channel(self._name, held, line, self._hear, self._lost)
 
 
 class _Channel:
     """An open websocket, and the thread that reads it."""
 
-    def __init__(self, name: str, line: ClientConnection, hear: Hear, lost: Callable[[], None]) -> None:
+    def __init__(self, name: str, held: contextlib.ExitStack, line: ClientConnection, hear: Hear, lost: Callable[[], None]) -> None:
         self._name = name
+        self._held = held  # what closes it
         self._line = line
         self._hear = hear
         self._lost = lost
@@ -258,7 +260,7 @@ class _Channel:
     def close(self) -> None:
         self._is_open = False
         with contextlib.suppress(OSError, WebSocketException):
-            self._line.close()
+            self._line.close()  # so that the thread reads no more
         self._thread.join()
 
     def _run(self) -> None:
@@ -267,6 +269,8 @@ class _Channel:
                 self._take(message)
         except Exception as error:  # the outermost frame of this thread: what it misses a search finds
             _log.warning("tasks.channel_lost", of=self._name, why=fault(error))
+        with contextlib.suppress(OSError, WebSocketException):
+            self._held.close()
         if self._is_open:
             self._is_open = False
             self._lost()
