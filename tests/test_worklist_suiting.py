@@ -12,7 +12,7 @@ from dicom_node.worklist.ups.accounting import awaited, canceled, completed, pro
 from dicom_node.worklist.ups.asking_web import event_of
 from dicom_node.worklist.ups.attributes import model_of
 from dicom_node.worklist.ups.presented import Station
-from dicom_node.worklist.ups.suiting import Abilities, declined, destinations, model_for, sources
+from dicom_node.worklist.ups.suiting import codes, declined, destinations, may_be_new, uids
 
 CONFIG = {
     "remotes": {
@@ -22,7 +22,7 @@ CONFIG = {
     },
     "models": {"lung-ct": {"folder": "lung_ct", "workitem_codes": [["LUNGVOL", "99HOSPITAL"]]}, "brain-mr": {"folder": "brain_mr"}},
 }
-ABLE = Abilities.of(NodeConfig.model_validate(CONFIG))
+SITE = NodeConfig.model_validate(CONFIG)
 STATION = Station(ae_title="DICOM_NODE", worklist_label="AI", contact_url="https://node.example/jobs/")
 NOW = 1_800_000_000.0
 
@@ -55,7 +55,7 @@ def step(**changed: Any) -> Dataset:
         "ProcedureStepState": "SCHEDULED",
         "InputReadinessState": "READY",
         "ScheduledProcedureStepPriority": "HIGH",
-        "ScheduledProcedureStepStartDateTime": "20270115080000+0000",
+        "ScheduledProcedureStepStartDateTime": "20270110080000+0000",
         "ScheduledWorkitemCodeSequence": [code("lung-ct")],
         "ScheduledStationNameCodeSequence": [],
         "InputInformationSequence": inputs(),
@@ -75,13 +75,13 @@ def stored(*titles: str) -> list[Dataset]:
         {"ScheduledStationNameCodeSequence": [code("OTHER"), code("DICOM_NODE", "99SITE")]},
         {"ScheduledWorkitemCodeSequence": [code("LUNGVOL", "99HOSPITAL")]},
         {"ScheduledWorkitemCodeSequence": [code("mammography"), code("brain-mr")]},
-        {"OutputDestinationSequence": stored("PACS", "DICOM_NODE")},
+        {"OutputDestinationSequence": stored("PACS")},
         {"InputInformationSequence": inputs("NOBODY", DICOMRetrievalSequence=[item(RetrieveAETitle="NOBODY"), item(RetrieveAETitle="ARCHIVE")])},
     ],
 )
 def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
     """IHE AIW-I 4.82.4.1.1."""
-    assert declined(step(**changed), ABLE, lambda _: frozenset()) == ""
+    assert declined(step(**changed), SITE, lambda _: frozenset(), NOW) == ""
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,17 @@ def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
         ({"InputReadinessState": None}, "not ready"),
         ({"ScheduledProcedureStepPriority": "URGENT"}, "none of HIGH"),
         ({"ScheduledProcedureStepStartDateTime": "2027"}, "no moment"),
-        ({"ScheduledWorkitemCodeSequence": [code("lung-ct", "99OTHER")]}, "no model here"),
-        ({"ScheduledWorkitemCodeSequence": None}, "no model here"),
+        ({"ScheduledProcedureStepStartDateTime": "20270210080000+0000"}, "to begin later"),
+        ({"ScheduledWorkitemCodeSequence": [code("lung-ct", "99OTHER")]}, "none of this node's models"),
+        ({"ScheduledWorkitemCodeSequence": None}, "none of this node's models"),
         ({"ScheduledStationNameCodeSequence": [code("OTHER")]}, "another station"),
         ({"ScheduledStationClassCodeSequence": [code("AI")]}, "a class of stations"),
         ({"ScheduledStationGeographicLocationCodeSequence": [code("EAST")]}, "a place"),
         ({"ScheduledHumanPerformersSequence": [item(HumanPerformerOrganization="X")]}, "a person"),
         ({"OutputDestinationSequence": stored("PACS", "CT")}, "no remote with `receive`"),
         ({"OutputDestinationSequence": [item(STOWRSStorageSequence=[item(StorageURL="https://x.example")])]}, "elsewhere"),
-        ({"InputInformationSequence": []}, "no inputs"),
+        ({"InputInformationSequence": []}, "not name one study"),
+        ({"InputInformationSequence": [], "StudyInstanceUID": "1.2"}, "no inputs"),
         ({"InputInformationSequence": inputs(TypeOfInstances="CDA")}, "no DICOM object"),
         ({"InputInformationSequence": inputs("PACS")}, "no remote with `retrieve`"),
         (
@@ -112,23 +114,38 @@ def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
 def test_what_is_not_is_left_to_others(changed: dict[str, Any], why: str) -> None:
     """IHE AIW-I 4.82.4.1.1: another station or person, inputs that are not there; and what this node could not finish."""
     said = step(PatientName="MARKED", **changed)
-    assert why in declined(said, ABLE, lambda _: frozenset())
-    assert "MARKED" not in declined(said, ABLE, lambda _: frozenset())
+    assert why in declined(said, SITE, lambda _: frozenset(), NOW)
+    assert "MARKED" not in declined(said, SITE, lambda _: frozenset(), NOW)
 
 
 def test_what_is_here_need_not_be_fetched() -> None:
     """Every instance that the step names is held; one that names none must be fetched, for nobody knows what it is."""
-    assert declined(step(InputInformationSequence=inputs("PACS")), ABLE, lambda study: frozenset({"1.2.1.1"} if study == "1.2" else ())) == ""
-    assert declined(step(InputInformationSequence=inputs("PACS", ReferencedSOPSequence=[])), ABLE, lambda _: frozenset({"1.2.1.1"}))
+    assert declined(step(InputInformationSequence=inputs("PACS")), SITE, lambda study: frozenset({"1.2.1.1"} if study == "1.2" else ()), NOW) == ""
+    assert declined(step(InputInformationSequence=inputs("PACS", ReferencedSOPSequence=[])), SITE, lambda _: frozenset({"1.2.1.1"}), NOW)
 
 
-def test_codes_places_and_ways_are_told_by_their_remotes() -> None:
-    """What performs a step asks here, too."""
-    assert model_for(step(ScheduledWorkitemCodeSequence=[code("LUNGVOL", "99HOSPITAL")]), ABLE) == "lung-ct"
-    assert destinations(step(OutputDestinationSequence=stored("PACS", "DICOM_NODE", "PACS")), ABLE) == ("pacs",)
-    assert sources(inputs()[0], ABLE) == ("archive",)
+def test_codes_and_places_are_the_sites() -> None:
+    """What is searched for, and where results are awaited."""
+    assert codes(SITE) == (("lung-ct", "99DICOMNODE"), ("brain-mr", "99DICOMNODE"), ("LUNGVOL", "99HOSPITAL"))
+    assert destinations(step(OutputDestinationSequence=stored("PACS", "PACS")), SITE) == ("pacs",)
+    assert destinations(step(), SITE) == ()
     with pytest.raises(Refused):
-        destinations(step(OutputDestinationSequence=stored("NOBODY")), ABLE)
+        destinations(step(OutputDestinationSequence=stored("NOBODY")), SITE)
+
+
+def test_who_is_in_a_hurry_goes_first() -> None:
+    """Then who was to begin first; what says neither goes last."""
+    said = [("LOW", "20270101"), ("HIGH", "20270102"), ("", ""), ("HIGH", "20270101")]
+    of = [item(SOPInstanceUID=f"1.{n}", ScheduledProcedureStepPriority=p, ScheduledProcedureStepStartDateTime=at) for n, (p, at) in enumerate(said)]
+    assert uids(of) == ["1.3", "1.1", "1.0", "1.2"]
+    assert [
+        may_be_new(facts) for facts in ({}, {"state": "SCHEDULED", "readiness": "READY"}, {"state": "COMPLETED"}, {"readiness": "INCOMPLETE"})
+    ] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def a_job(**more: Any) -> Job:
@@ -159,9 +176,9 @@ def test_progress_is_said_in_the_characters_of_the_step() -> None:
 
 def test_before_a_step_is_canceled_it_says_when_and_why() -> None:
     """PS3.4 Table CC.2.5-3, final state X: by the job's own cause, or by what was said when it was given up."""
-    (of_job,) = canceled(row(a_job(state=JobState.CANCELED, reason="no lungs", cause="types", discontinuation=Discontinuation.DECLINED, ended_at=NOW)), STATION, NOW)[
-        "ProcedureStepProgressInformationSequence"
-    ].value
+    (of_job,) = canceled(
+        row(a_job(state=JobState.CANCELED, reason="no lungs", cause="types", discontinuation=Discontinuation.DECLINED, ended_at=NOW)), STATION, NOW
+    )["ProcedureStepProgressInformationSequence"].value
     assert of_job.ProcedureStepDiscontinuationReasonCodeSequence[0].CodeValue == "110522"
     given_up = step(ProcedureStepProgressInformationSequence=[item(ProcedureStepDiscontinuationReasonCodeSequence=[code("110523", "DCM")])])
     for said, value in ((given_up, "110523"), (step(), "110513")):

@@ -39,7 +39,7 @@ from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.receive.visit import Visit
 from dicom_node.store import Store
-from dicom_node.wire import Connection, Service, StoreRequest, is_known_library
+from dicom_node.wire import Connection, Service, StoreRequest, is_known_library, judge_by_artim
 
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
@@ -177,6 +177,8 @@ class Receiver:
             transport.recv = partial(_whole, connection)
             StoreDUL(association, visit.begin, connection, self._window)
             negotiate_window(association, _WINDOW)
+        if is_known_library():
+            judge_by_artim(association)
         for service in self._services:
             if service.prepare is not None:
                 service.prepare(association)

@@ -24,7 +24,7 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.jobs import HEAD_START_S, cancel_in, insert_job, job_of
+from dicom_node.store.jobs import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import announce, report, state_facts
@@ -36,9 +36,14 @@ _begun = and_(job.c.state == JobState.SCHEDULED, job.c.started_at.is_not(None))
 STATE = func.coalesce(case((_begun, JobState.IN_PROGRESS.value), else_=job.c.state), workitem.c.state)  # as others see it
 PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
-_OPEN = workitem.c.job_id.is_(None), workitem.c.ended_at.is_(None)
-_UNCLAIMED = and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == "")
-_TO_TAKE_UP = and_(*_OPEN, or_(_UNCLAIMED, and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")))
+_TO_TAKE_UP = (  # of this node's own what nobody has claimed, of another manager's what was claimed there
+    workitem.c.job_id.is_(None),
+    workitem.c.ended_at.is_(None),
+    or_(
+        and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == ""),
+        and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != ""),
+    ),
+)
 _JOINED = workitem.outerjoin(job, workitem.c.job_id == job.c.id)
 
 
@@ -75,16 +80,9 @@ class Workitems:
 
     def create(self, item: Workitem, *, now: float, why: str = "") -> bool:
         """Record a new workitem, and subscribe to it those who watch all; False when there is one of this UID."""
-        said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
-        said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
-        moments = {"not_before": now, "created_at": now, "changed_at": now}
         with self._database.write() as connection:
-            patient_id = item.patient_id[:64]
-            if not insert_unless_there(connection, workitem, uid=item.uid, patient_id=patient_id, readiness=item.readiness, **said, **moments):
+            if not create_in(connection, item, now=now, why=why):
                 return False
-            if not item.manager:
-                announce(connection, item.uid, state_facts(item), now)
-            _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
         self._ring()
         return True
 
@@ -104,11 +102,9 @@ class Workitems:
         What `decide` raises goes through, and nothing has changed.
         """
         with self._database.write() as connection:
-            found = _locked(connection, uid)
-            if found is None:
-                return None
-            _apply(connection, found, decide(found), now)
-            changed = _one(connection, workitem.c.uid == uid)
+            changed = change_in(connection, uid, decide, now=now)
+        if changed is None:
+            return None
         self._ring()
         return changed
 
@@ -136,13 +132,13 @@ class Workitems:
 
     def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
         """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
-        wanted = _select().where(_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        wanted = _select().where(*_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
         with self._database.read() as connection:
             return _all(connection, wanted)
 
     def next_due(self) -> float | None:
         """Return when the next workitem that nobody has taken up is to be looked at; None when there is none."""
-        due = select(func.min(workitem.c.not_before)).where(_TO_TAKE_UP)
+        due = select(func.min(workitem.c.not_before)).where(*_TO_TAKE_UP)
         with self._database.read() as connection:
             found: float | None = connection.execute(due).scalar()
             return found
@@ -167,9 +163,7 @@ class Workitems:
             connection.execute(
                 update(workitem).where(workitem.c.uid == uid).values(job_id=performs.id, state=None, readiness=Readiness.READY, changed_at=now)
             )
-            if state_seen(performs) is not JobState.SCHEDULED and not found.manager:
-                report(connection, uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
-            report(connection, uid, ReportKind.STATE, state_facts(performs), now)
+            _report_taken_up(connection, found, performs, now)
             _note(connection, found, "workitem taken up", "node", f"job {performs.id} performs it", now, performs.id)
         self._bell.ring(Topic.JOBS)
         self._ring()
@@ -226,6 +220,31 @@ class Workitems:
 
     def _ring(self) -> None:
         self._bell.ring(Topic.WORKITEMS)
+
+
+def create_in(connection: Connection, item: Workitem, *, now: float, why: str = "") -> bool:
+    """Record a new workitem in the caller's transaction, as `Workitems.create` does."""
+    said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
+    said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
+    said |= {"patient_id": item.patient_id[:64], "readiness": item.readiness, "not_before": now, "created_at": now, "changed_at": now}
+    if not insert_unless_there(connection, workitem, uid=item.uid, **said):
+        return False
+    if not item.manager:
+        announce(connection, item.uid, state_facts(item), now)
+    _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
+    return True
+
+
+def change_in(connection: Connection, uid: str, decide: Callable[[Workitem], Change | None], *, now: float) -> Workitem | None:
+    """Change a workitem in the caller's transaction, as `Workitems.change` does; what is decided to be None changes nothing."""
+    found = _locked(connection, uid)
+    if found is None:
+        return None
+    change = decide(found)
+    if change is None:
+        return found
+    _apply(connection, found, change, now)
+    return _one(connection, workitem.c.uid == uid)
 
 
 def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
@@ -305,8 +324,7 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         values |= {"ended_at": now} if change.state in _ENDED and not found.manager else {}  # another manager's ends when that was told
         values |= {"not_before": now}
     elif change.priority is not None and found.job.state is JobState.SCHEDULED:
-        due = found.job.created_at + HEAD_START_S[change.priority]
-        connection.execute(update(job).where(job.c.id == found.job.id).values(priority=int(change.priority), due=due))
+        hurry(connection, found.job, change.priority, now)
     connection.execute(update(workitem).where(workitem.c.uid == found.uid).values(**values, changed_at=now))
     for kind, facts in change.reports:
         report(connection, found.uid, kind, facts, now)
@@ -314,6 +332,16 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         cancel_in(connection, found.job, who=change.who, why=change.cancel, now=now)
     if change.why:
         _note(connection, found, f"workitem {change.state.lower()}" if change.state else "workitem changed", change.who, change.why, now)
+
+
+def _report_taken_up(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
+    """Tell watchers where a workitem stands now that a job performs it, through every state that it passes."""
+    seen = state_seen(performs)
+    if seen is JobState.SCHEDULED and found.readiness is Readiness.READY:
+        return
+    if seen in _ENDED:
+        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
+    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
 
 
 def _note(connection: Connection, item: Workitem, kind: str, who: str, why: str, now: float, job_id: int | None = None) -> None:

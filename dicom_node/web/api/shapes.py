@@ -84,6 +84,7 @@ class JobShape(Shape):
     note: str
     reason: str
     discontinuation: Discontinuation | None
+    cause: str
     cancel_requested: bool
     started_at: float | None
     ended_at: float | None

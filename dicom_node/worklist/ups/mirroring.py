@@ -19,7 +19,7 @@ from dicom_node.worklist.ups.asking import Answer, ForeignManager, Verdict
 from dicom_node.worklist.ups.attributes import dataset_of
 from dicom_node.worklist.ups.manager import Manager
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
-from dicom_node.worklist.ups.suiting import Abilities, destinations
+from dicom_node.worklist.ups.suiting import destinations
 from dicom_node.worklist.waits import later_s
 
 PROGRESS_EVERY_S = 10.0  # at most so often a manager is told how far one step is
@@ -40,7 +40,6 @@ class Mirror:
         self._store = store
         self._theirs = theirs
         self._clock = clock
-        self._able = Abilities.of(config)
         self._told: dict[str, tuple[str, float]] = {}  # of a step: what was told of its progress last, and when
         self._waits: dict[str, tuple[int, float]] = {}  # of a step: refusals in a row, and until when it is left alone
 
@@ -165,7 +164,7 @@ class Mirror:
             self._resolve(item, None, answer)
 
     def _is_awaited(self, item: Workitem) -> bool:
-        wanted = destinations(dataset_of(item.attributes), self._able) if item.attributes else ()
+        wanted = destinations(dataset_of(item.attributes), self._config)
         return awaited(self._store.workitems.whereabouts(item.uid), wanted)
 
     def _end(self, item: Workitem, to: JobState, said: Dataset) -> None:

@@ -14,15 +14,14 @@ import structlog
 from pydicom import Dataset
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.domain import Channel, EventReport, JobState, PeerUnavailable, Readiness, Refused, Rejected, ReportKind, Workitem, fault
+from dicom_node.domain import Channel, EventReport, JobState, PeerUnavailable, Rejected, ReportKind, Workitem, fault
 from dicom_node.store import Listener, Store, Topic
-from dicom_node.worklist.attributes import text
 from dicom_node.worklist.ups.asking import DimseManager, ForeignManager
 from dicom_node.worklist.ups.asking_web import WebManager
 from dicom_node.worklist.ups.attributes import hidden, model_of, priority_of, readiness_of, start_of, study_of
 from dicom_node.worklist.ups.manager import Manager
 from dicom_node.worklist.ups.mirroring import Mirror
-from dicom_node.worklist.ups.suiting import Abilities, declined
+from dicom_node.worklist.ups.suiting import codes, declined, may_be_new, uids
 from dicom_node.worklist.waits import unreached_s
 
 _LOOK_S = 0.1  # at least, between two looks: the bell rings for every change of a workitem
@@ -94,7 +93,7 @@ class _Puller:
         self._store = store
         self._clock = clock
         self._stopping = stopping
-        self._able = Abilities.of(config)
+        self._codes = codes(config)
         self._theirs = self._manager()
         self._mirror = Mirror(name, config, ours, store, self._theirs, clock)
         self._listener: Listener | None = None
@@ -208,7 +207,7 @@ class _Puller:
             self._mirror.stop(one.workitem_uid, f"{self.name} asks for it" + (f": {reason}" if reason else ""))
         elif one.kind is ReportKind.SCP_STATUS:
             self._subscribe_at = self._search_at = 0.0
-        elif one.kind is not ReportKind.PROGRESS and (_may_be_new(one.facts) or self._store.workitems.get(one.workitem_uid) is not None):
+        elif one.kind is not ReportKind.PROGRESS and (may_be_new(one.facts) or self._store.workitems.get(one.workitem_uid) is not None):
             self._new.add(one.workitem_uid)
 
     def _subscribe(self) -> None:
@@ -239,9 +238,9 @@ class _Puller:
         now, free = self._clock(), self._free_hands()
         named = sorted(self._new)
         if now >= self._search_at or (self._is_full and free > 0):
-            found = sorted(self._theirs.search(self._able.codes), key=_rank)
+            found = uids(self._theirs.search(self._codes))
             self._search_at = now + self._remote.tasks_every_s
-            named = list(dict.fromkeys([str(one.SOPInstanceUID) for one in found] + named))
+            named = list(dict.fromkeys(found + named))
         new = [one for one in named if self._store.workitems.get(one) is None]
         self._is_full = False
         for one in new:
@@ -263,7 +262,7 @@ class _Puller:
         said = self._theirs.get(uid)
         if said is None:
             return False
-        why = declined(said, self._able, self._store.retrievals.here)
+        why = declined(said, self._config, self._store.retrievals.here, self._clock())
         if why:
             self._decline(uid, why)
             return False
@@ -297,17 +296,3 @@ class _Puller:
             scheduled_at=start_of(said),
         )
         return item if self._store.workitems.create(item, now=now, why=f"{self.name} has work for this node") else None
-
-
-def _may_be_new(facts: Mapping[str, Any]) -> bool:
-    """Say whether what was told is of a step that could be claimed; what is not told may be so."""
-    state, readiness = facts.get("state", JobState.SCHEDULED), facts.get("readiness", Readiness.READY)
-    return bool(state == JobState.SCHEDULED and readiness == Readiness.READY)
-
-
-def _rank(said: Dataset) -> tuple[int, str]:
-    try:
-        named = text(said, "ScheduledProcedureStepPriority"), text(said, "ScheduledProcedureStepStartDateTime")
-    except Refused:
-        named = "", ""
-    return {"HIGH": 0, "MEDIUM": 1, "LOW": 2}.get(named[0], 3), named[1]
