@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -16,6 +17,7 @@ from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 May = Literal["send", "receive", "query", "move", "commit", "worklist", "watch", "request", "perform"]
 Late = Literal["supersede", "rerun", "ignore"]
 Incomplete = Literal["run", "wait"]
+Tasks = Literal["none", "pull", "triggered"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
 
 
@@ -124,6 +126,10 @@ class Remote(_Part):
     fetch_notified: bool = False  # whether what a notification says it has, and the node has not, is fetched from it
     orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
     notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
+    tasks: Tasks = "none"  # whether the node takes work from its worklist (UPS): by looking, or also by being told of what is new
+    tasks_url: str = ""  # of its UPS-RS, the address before /workitems; empty: it is asked over DIMSE
+    tasks_token_file: Path | None = None  # its first line is the bearer token that UPS-RS is asked with; none: without one
+    tasks_every_s: float = Field(default=60.0, gt=0)  # how often its worklist is looked through
     reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)
     associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
     timeout_s: float = Field(default=60.0, gt=0)
@@ -142,6 +148,18 @@ class Remote(_Part):
             raise ValueError("user.passcode_file: a passcode goes over TLS alone; add `tls` to this remote")
         if self.fetch_notified and self.retrieve == "none":
             raise ValueError("fetch_notified: nothing is fetched from this remote; give it `retrieve`")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_asked_for_work(self) -> Self:
+        if self.tasks_token_file is not None and not self.tasks_url:
+            raise ValueError("tasks_token_file: a token is shown to UPS-RS alone; give this remote `tasks_url`")
+        if self.tasks_url:
+            address = urlsplit(self.tasks_url)
+            if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment or "@" in address.netloc:
+                raise ValueError(f"'{self.tasks_url}' is no address of UPS-RS: write it like https://manager.hospital.example/dicom-web")
+            if self.tasks_token_file is not None and address.scheme == "http" and not is_loopback(address.hostname):
+                raise ValueError("tasks_token_file: a token goes over https alone")
         return self
 
 
@@ -312,6 +330,9 @@ class NodeConfig(_Part):
                 raise ValueError(f"{where} names '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
             if self.remotes[name].retrieve == "none":
                 raise ValueError(f"{where} names '{name}', which is not queried: give it `retrieve`")
+        codes = [code for model in self.models.values() for code in model.workitem_codes]
+        if twice := next((code for code in codes if codes.count(code) > 1), None):
+            raise ValueError(f"workitem_codes: '{twice[0]}' of {twice[1]} stands there twice; a code means one model")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError(f"two rules have the name '{next(n for n in names if names.count(n) > 1)}'")

@@ -165,7 +165,7 @@ class Receiver:
         """Return the titles that may associate; none: all may. The title that is nobody's keeps the list from being empty by accident."""
         if self._config.may("\0", "send"):  # no remote has this title: so everybody may
             return []
-        known = {remote.ae.title for remote in self._config.remotes.values() if remote.may}
+        known = {remote.ae.title for remote in self._config.remotes.values() if remote.may or remote.tasks == "triggered"}
         return sorted(known) or ["NOBODY MAY CALL"]
 
     def _prepare(self, association: Association, connected: socket.socket) -> None:

@@ -25,7 +25,7 @@ from dicom_node.serve.judging import Judge, Witnesses
 from dicom_node.serve.performing import Performing
 from dicom_node.serve.requesting import Requesting
 from dicom_node.store import Store
-from dicom_node.worklist import Hl7Listener, Inquirer, Notifier, Reporting
+from dicom_node.worklist import Hl7Listener, Inquirer, Notifier, Pulling, Reporting
 
 log = structlog.get_logger()
 
@@ -77,6 +77,7 @@ class Server:
             Inquirer(site.config, store, clock),
             Reporting(site.config, manager, store, clock),
             Performing(site, store, manager, clock),
+            Pulling(site.config, manager, store, clock),
             self._fetching,
             *([Hl7Listener(site.config, Requesting(manager, store, clock).request, clock)] if site.config.hl7.port is not None else []),
             *([Tellers(site.config, store, clock)] if site.config.notify else []),

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, case, delete, func,
 
 from dicom_node.domain import (
     Attributes,
+    DeliveryState,
     Job,
     JobState,
     Priority,
@@ -37,6 +38,7 @@ PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
 _TO_TAKE_UP = (  # of this node's own what nobody has claimed, of another manager's what was claimed there
     workitem.c.job_id.is_(None),
+    workitem.c.ended_at.is_(None),
     or_(
         and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == ""),
         and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != ""),
@@ -179,10 +181,17 @@ class Workitems:
             return tuple((_workitem(row), row["performer"]) for row in connection.execute(wanted).mappings())
 
     def settle(self, uid: str, *, now: float, reason: str = "") -> None:
-        """Record that a workitem of another manager has come to its end there."""
+        """Record that a workitem of another manager has come to its end there; reason: why it came to nothing here."""
         with self._database.write() as connection:
-            values = {"ended_at": now, "changed_at": now, **({"reason": reason} if reason else {})}
+            found = _locked(connection, uid)
+            if found is None or found.ended_at is not None:
+                return
+            # One that no job performs any more, and that did not end by this node, has come to nothing here.
+            open_states = and_(workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
+            state = case((open_states, JobState.CANCELED.value), else_=workitem.c.state)
+            values = {"ended_at": now, "changed_at": now, "state": state, **({"reason": reason} if reason else {})}
             connection.execute(update(workitem).where(workitem.c.uid == uid).values(**values))
+            _note(connection, found, "workitem settled", "node", reason or f"{found.manager} knows how it ended", now)
 
     # ------------------------------------------------------------------------------------------------------------ the clock
 
@@ -197,16 +206,22 @@ class Workitems:
 
     def outputs(self, uid: str) -> tuple[tuple[Result, tuple[str, ...]], ...]:
         """Return what the job of a workitem made, each with the names of the destinations that it goes to."""
+        return tuple((one, tuple(to)) for one, to in self.whereabouts(uid))
+
+    def whereabouts(self, uid: str) -> tuple[tuple[Result, Mapping[str, DeliveryState]], ...]:
+        """Return what the job of a workitem made, each with the destinations that it goes to, and how far it came."""
         wanted = select(result).join(workitem, workitem.c.job_id == result.c.job_id).where(workitem.c.uid == uid).order_by(result.c.id)
         with self._database.read() as connection:
             made = [Result(**row) for row in connection.execute(wanted).mappings()]
             to = (
-                select(delivery.c.result_id, delivery.c.destination).where(delivery.c.result_id.in_([one.id for one in made])).order_by(delivery.c.id)
+                select(delivery.c.result_id, delivery.c.destination, delivery.c.state)
+                .where(delivery.c.result_id.in_([one.id for one in made]))
+                .order_by(delivery.c.id)
             )
-            sent: dict[int, list[str]] = {}
-            for key, destination in connection.execute(to):
-                sent.setdefault(key, []).append(destination)
-        return tuple((one, tuple(sent.get(one.id, ()))) for one in made)
+            sent: dict[int, dict[str, DeliveryState]] = {}
+            for key, destination, state in connection.execute(to):
+                sent.setdefault(key, {})[destination] = DeliveryState(state)
+        return tuple((one, sent.get(one.id, {})) for one in made)
 
     def _ring(self) -> None:
         self._bell.ring(Topic.WORKITEMS)
@@ -250,10 +265,14 @@ def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -
 
 
 def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
-    """Return the condition that workitems of a study must be kept: somebody locks one, or one ended not long ago (IHE AIW-I 4.85.4.1.3)."""
+    """Return the condition that workitems of a study must be kept.
+
+    Somebody locks one, another manager is still to be told of one, or one ended not long ago (IHE AIW-I 4.85.4.1.3).
+    """
     locked = select(subscription.c.id).join(workitem, workitem.c.uid == subscription.c.workitem_uid)
+    untold = select(workitem.c.id).where(workitem.c.study_instance_uid == of_study, workitem.c.manager != "", workitem.c.ended_at.is_(None))
     fresh = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.ended_at > ended_after)
-    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), fresh.exists())
+    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), untold.exists(), fresh.exists())
 
 
 def _select(*more: Any) -> Select[Any]:
@@ -318,7 +337,7 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
     if found.job is None:
         values |= {"state": change.state} if change.state is not None else {}
         values |= {"priority": int(change.priority)} if change.priority is not None else {}
-        values |= {"ended_at": now} if change.state in _ENDED else {}
+        values |= {"ended_at": now} if change.state in _ENDED and not found.manager else {}  # another manager's ends when that was told
         values |= {"not_before": now}
     elif change.priority is not None and found.job.state is JobState.SCHEDULED:
         hurry(connection, found.job, change.priority, now)

@@ -8,6 +8,6 @@ from dicom_node.worklist.hl7 import Hl7Listener
 from dicom_node.worklist.inquirer import Inquirer
 from dicom_node.worklist.notifier import Notifier
 from dicom_node.worklist.service import Worklist
-from dicom_node.worklist.ups import Manager, Reporting, WorkitemService
+from dicom_node.worklist.ups import Hearing, Manager, Pulling, Reporting, WorkitemService
 
-__all__ = ["Folder", "Hl7Listener", "Inquirer", "Manager", "Notifier", "Reporting", "WorkitemService", "Worklist"]
+__all__ = ["Folder", "Hearing", "Hl7Listener", "Inquirer", "Manager", "Notifier", "Pulling", "Reporting", "WorkitemService", "Worklist"]

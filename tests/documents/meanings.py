@@ -49,6 +49,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "procedure) the results then say.",
         "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
         "is the AE title of that, and the node's own where the remote may `move`.",
+        "tasks": "Whether the node takes work from its worklist (UPS; [worklists.md](worklists.md#work-for-another-task-manager)): `pull`: it looks "
+        "there; `triggered`: it is also told of what is new.",
+        "tasks_url": "Its UPS-RS, the address before `/workitems`; empty: it is asked over DIMSE.",
+        "tasks_token_file": "A file whose first line is the bearer token that UPS-RS is asked with, over https alone.",
+        "tasks_every_s": "How often its worklist is looked through.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
