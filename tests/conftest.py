@@ -2,11 +2,12 @@
 
 import logging
 import os
-import socket
 
 import pydicom
 import pytest
 import structlog
+
+from tests.orthanc import free_ports
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -26,6 +27,4 @@ def _as_it_was():
 @pytest.fixture
 def free_port():
     """Return a port on loopback that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]

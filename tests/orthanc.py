@@ -1,6 +1,8 @@
 """An Orthanc of the test's own: free ports, a folder that goes away with the test, no plug-in unless asked for."""
 
+import functools
 import json
+import os
 import socket
 import subprocess
 import time
@@ -8,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +72,25 @@ def ask(url: str, body: Any = None) -> Any:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of this machine on which nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Return ports on which nobody listens; none is given twice, nor by the system to who asks for any: they are outside its range."""
+    return list(islice(_ports(), count))
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = range(10_000, first) or range(last + 1, 1 << 16) or range(10_000, 1 << 16)
+    start = os.getpid() * 101 % len(ports)  # tests that run beside these begin elsewhere
+    return filter(_is_free, (*ports[start:], *ports[:start]))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

@@ -4,13 +4,13 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.orthanc import free_ports
 from tests.peers import need
 
 STANDING = "DICOM_NODE_TEST_POSTGRES"
@@ -27,7 +27,7 @@ def serving() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="dicom-node-postgres-"))
     try:
         _prepare(initdb, folder)
-        port = _free_port()
+        (port,) = free_ports(1)
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen([postgres, *_settings(folder / "data", port)], stdout=log, stderr=log, **_unprivileged(folder))
         try:
@@ -62,12 +62,6 @@ def _settings(data: Path, port: int) -> list[str]:
     """Fast, for the data are worth nothing; what the node asks of a connection stays as it is."""
     chosen = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off", "max_connections": 200}
     return ["-D", str(data), *(part for name, value in chosen.items() for part in ("-c", f"{name}={value}"))]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_it_answers(server: subprocess.Popen, port: int, log: Path) -> None:

@@ -72,9 +72,9 @@ KEYS = {
         "rule": "matched models objections rule",
         "tried": "chosen findings notes objects pictures problems seconds",
         "job": (
-            "attempts cancel_requested created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model model_version "
-            "not_before note picture predecessor_id priority priors progress reason repeat revision short started_at state study_instance_uid why "
-            "worker"
+            "attempts cancel_requested cause created_at deliver device_uid discontinuation ended_at id identity inputs lease_until model "
+            "model_version not_before note picture predecessor_id priority priors progress reason repeat revision short started_at state "
+            "study_instance_uid why worker"
         ),
     }.items()
 }

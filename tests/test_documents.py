@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dicom_node.cli import app
 from dicom_node.config import Condition, Manifest, NodeConfig, bundled, load_model, load_site
-from dicom_node.config.node import Deliver, ModelChoice, Node, Remote, Rule, Web, Work, Worklists
+from dicom_node.config.node import Deliver, Hl7, ModelChoice, Node, Remote, Rule, Web, Work, Worklists
 from dicom_node.domain import DeliveryState, Discontinuation, NodeError, PeerUnavailable
 from dicom_node.store import Store
 from dicom_node.work import try_model
@@ -52,7 +52,7 @@ def test_every_generated_part_stands_in_a_document() -> None:
 # ------------------------------------------------------------------------------------------------------------- TOML
 
 
-SECTIONS: Mapping[str, type[BaseModel]] = {"node": Node, "work": Work, "deliver": Deliver, "worklist": Worklists, "web": Web}
+SECTIONS: Mapping[str, type[BaseModel]] = {"node": Node, "work": Work, "deliver": Deliver, "worklist": Worklists, "hl7": Hl7, "web": Web}
 SHOWN = [(name, block) for name in DOCUMENTS for block in blocks(text(name), "toml")]
 
 
@@ -315,3 +315,10 @@ def test_every_state_and_ending_is_explained_to_the_administrator() -> None:
     """A state that a listing may show is a word somebody has to look up."""
     shown = text("docs/operations.md") + text("docs/glossary.md")
     assert [word for word in (*Discontinuation, *DeliveryState) if word.value not in shown] == []
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_test_that_a_document_names_exists(path: Path) -> None:
+    """What a document calls a proof is one."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text()):
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

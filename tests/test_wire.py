@@ -1,5 +1,6 @@
 """The laws of DICOM messages as bytes: what is written is read again, however it is split, and what is malformed is called so and nothing else."""
 
+import os
 import socket
 import struct
 import threading
@@ -11,7 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pynetdicom import AE as ApplicationEntity
+from pynetdicom.association import Association
 from pynetdicom.dsutils import decode, split_dataset
+from pynetdicom.transport import AssociationSocket
 
 from dicom_node.wire import (
     COMMAND,
@@ -33,7 +37,7 @@ from dicom_node.wire import (
     store_request,
     store_response,
 )
-from dicom_node.wire.association import Checkpoint, Gate
+from dicom_node.wire.association import Checkpoint, Gate, SteadyTimer, WokenDUL
 from dicom_node.wire.message import Answers, data_heads, fragment_bytes, store_answer, store_request_command
 
 UIDS = st.lists(st.integers(0, 10**9), min_size=1, max_size=6).map(lambda numbers: ".".join(map(str, numbers)))
@@ -335,3 +339,47 @@ def test_who_sets_a_checkpoint_lets_go_whoever_waits_for_the_pause() -> None:
     assert not paused.is_alive()
     reactor.over = True
     reactor.may_end.release()
+
+
+# ------------------------------------------------------------------------------------------------------------------ timers
+
+
+def test_a_timer_expires_only_while_it_runs() -> None:
+    """PS3.8 9.2: Evt18 is no event of a state in which the ARTIM timer does not run."""
+    timer = SteadyTimer(0.0)
+    assert not timer.expired and not timer.running
+    timer.start()
+    while not timer.expired:
+        assert timer.running
+    timer.stop()
+    assert not timer.expired and not timer.running
+    timer.restart()
+    while not timer.expired:
+        assert timer.running
+    timer.timeout = None
+    assert not timer.expired
+
+
+def test_the_time_of_day_expires_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    timer = SteadyTimer(60.0)
+    timer.start()
+    monkeypatch.setattr("time.time", lambda: 1e12)
+    assert not timer.expired
+
+
+def test_a_peer_of_which_something_lies_unread_has_not_been_silent() -> None:
+    """Else an association is aborted after a pause of this process, whatever its peer has said meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as peer:
+        accepted, _ = server.accept()
+        association = Association(ApplicationEntity(), "acceptor")
+        association.set_socket(AssociationSocket(association, client_socket=accepted))
+        dul = WokenDUL(association)
+        dul._idle_timer.timeout = -1.0
+        dul._idle_timer.start()
+        assert dul.idle_timer_expired()
+        peer.sendall(b"\x04")
+        accepted.recv(1, socket.MSG_PEEK)
+        assert not dul.idle_timer_expired()
+        accepted.close()
+        assert dul.idle_timer_expired()
+        os.close(dul._bell)

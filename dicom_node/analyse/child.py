@@ -26,7 +26,7 @@ from highdicom import ChannelDescriptor, Volume
 
 from dicom_node.analyse import wire
 from dicom_node.analyse.confine import confine
-from dicom_node.domain import SEGMENT_AXIS, Findings, Unsuitable
+from dicom_node.domain import SEGMENT_AXIS, Cause, Findings, Unsuitable, cause_of
 
 _PROGRESS_EVERY_S = 0.1
 _SAID_MAX = 500  # characters of an exception's text that are passed on
@@ -96,7 +96,9 @@ def _attempt(channel: socket.socket, folder: Path, step: Callable[[], Any], job:
     try:
         return step()
     except Unsuitable as declined:
-        _say(channel, {"event": "unsuitable", "job": job, "why": str(declined)[:_SAID_MAX], "hint": declined.hint[:_SAID_MAX]})
+        _say(
+            channel, {"event": "unsuitable", "job": job, "why": str(declined)[:_SAID_MAX], "hint": declined.hint[:_SAID_MAX], "cause": declined.cause}
+        )
     except _Wrong as wrong:
         _say(channel, {"event": "failed", "job": job, "why": str(wrong)[:_SAID_MAX]})
     except SystemExit as wish:
@@ -104,8 +106,14 @@ def _attempt(channel: socket.socket, folder: Path, step: Callable[[], Any], job:
     except BaseException as error:  # the process's outermost frame: a model may raise anything
         traceback.print_exc()
         said = f"{type(error).__name__}: {error}".removesuffix(": ")[:_SAID_MAX]
-        _say(channel, {"event": "failed", "job": job, "why": f"raised {said}{_where(error, folder)}"})
+        ran_out = {"cause": Cause.RESOURCE} if _ran_out(error) else {}
+        _say(channel, {"event": "failed", "job": job, "why": f"raised {said}{_where(error, folder)}", **ran_out})
     return None
+
+
+def _ran_out(error: BaseException) -> bool:
+    """Say whether memory or the disk did not suffice; torch has a class of its own for a device's memory."""
+    return cause_of(error) is Cause.RESOURCE or type(error).__name__ == "OutOfMemoryError"
 
 
 def _where(error: BaseException, folder: Path) -> str:

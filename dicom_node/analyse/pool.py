@@ -16,7 +16,7 @@ from dicom_node.analyse.process import Process
 from dicom_node.analyse.seat import Seat, Task
 from dicom_node.analyse.weights import require_weights
 from dicom_node.config import Model
-from dicom_node.domain import Canceled, Findings, ModelFailed, Progress, Transient
+from dicom_node.domain import Canceled, Cause, Findings, ModelFailed, Progress, Transient
 
 _LOOK_EVERY_S = 0.2  # at the clock and whether the job was canceled, while libraries are imported
 
@@ -128,7 +128,8 @@ class Pool:
             if task.canceled():
                 raise Canceled("the job was canceled while the model's libraries were imported")
             if time.monotonic() >= until:
-                raise ModelFailed(f"the model's libraries were not imported within its {task.timeout_s:g} s", hint="Raise its timeout_s.")
+                late = f"the model's libraries were not imported within its {task.timeout_s:g} s"
+                raise ModelFailed(late, hint="Raise its timeout_s.", cause=Cause.RESOURCE)
         return fit
 
 

@@ -35,6 +35,7 @@ _LINE_BYTES = 1000
 _LINES_PER_JOB = 200  # of a model's output that are logged
 _LAST_LINES = 60  # kept to find the place of a crash in
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 2**20
+LACK_OF_MEMORY = ", probably by the system for lack of memory"
 _CRASHED_AT = re.compile(r'File "([^"]+)", line (\d+)')  # how Python's fault handler names a frame
 _log = structlog.get_logger()
 
@@ -242,7 +243,7 @@ class Process:
         if code >= 0:
             return f"ended itself with exit code {code}"
         where = "".join(self._crashed_at(folder)) if -code in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL) else ""
-        cause = ", probably by the system for lack of memory" if -code == signal.SIGKILL else ""
+        cause = LACK_OF_MEMORY if -code == signal.SIGKILL else ""
         return f"was killed by signal {-code} ({signal.Signals(-code).name}){cause}{where}"
 
     def _crashed_at(self, folder: Path) -> list[str]:

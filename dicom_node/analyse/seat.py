@@ -18,9 +18,9 @@ import structlog
 from highdicom import Volume
 
 from dicom_node.analyse import wire
-from dicom_node.analyse.process import Process
+from dicom_node.analyse.process import LACK_OF_MEMORY, Process
 from dicom_node.config import Model
-from dicom_node.domain import Canceled, Findings, ModelFailed, NodeError, Progress, Transient, Unsuitable, fault
+from dicom_node.domain import Canceled, Cause, Findings, ModelFailed, NodeError, Progress, Transient, Unsuitable, fault
 
 _LOOK_EVERY_S = 0.2  # at the clock, the memory and whether the job was canceled
 _LEAK_SHARE = 0.25  # of the memory limit: a process that has grown by so much since its first job is replaced
@@ -253,9 +253,15 @@ def _told(said: Mapping[str, Any], task: Task) -> None:
         case "progress":
             task.progress(float(said["fraction"]), str(said["sentence"]))
         case "unsuitable":
-            raise Unsuitable(str(said["why"]), hint=str(said["hint"]))
+            raise Unsuitable(str(said["why"]), hint=str(said["hint"]), cause=_cause(said, Cause.TYPES))
         case "failed":
-            raise ModelFailed(f"the model {said['why']}", hint="The log has the model's own output, with the traceback if it raised.")
+            hint = "The log has the model's own output, with the traceback if it raised."
+            raise ModelFailed(f"the model {said['why']}", hint=hint, cause=_cause(said, Cause.EQUIPMENT))
+
+
+def _cause(said: Mapping[str, Any], otherwise: Cause) -> Cause:
+    """Return what the model's process says was in the way, where it says something that is known."""
+    return Cause(said["cause"]) if said.get("cause") in tuple(Cause) else otherwise
 
 
 def _look(process: Process, task: Task) -> None:
@@ -266,6 +272,7 @@ def _look(process: Process, task: Task) -> None:
         raise ModelFailed(
             f"the model used {used_mb:.0f} MB, more than its {task.memory_mb} MB; its process was stopped",
             hint=f"Raise memory_mb in [models.{task.model.name}] if this machine has the memory.",
+            cause=Cause.RESOURCE,
         )
 
 
@@ -274,11 +281,14 @@ def _late(task: Task, *, loading: bool) -> ModelFailed:
     return ModelFailed(
         f"the model {did} its {task.timeout_s:g} s; its process was stopped",
         hint=f"Raise timeout_s in [models.{task.model.name}], or give the model a faster device.",
+        cause=Cause.RESOURCE,
     )
 
 
 def _died(process: Process, task: Task) -> ModelFailed:
-    return ModelFailed(f"the model's process {process.death(task.model.folder)}", hint="The log has the model's last output.")
+    how = process.death(task.model.folder)
+    cause = Cause.RESOURCE if LACK_OF_MEMORY in how else Cause.EQUIPMENT
+    return ModelFailed(f"the model's process {how}", hint="The log has the model's last output.", cause=cause)
 
 
 def _findings(received: wire.Received) -> Findings:

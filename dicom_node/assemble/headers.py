@@ -21,7 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node.assemble.elements import PIXELS, Odd, Reader, Short
 from dicom_node.coding.unreadable import UNREADABLE
-from dicom_node.domain import Unsuitable
+from dicom_node.domain import Cause, Unsuitable
 
 SEND_AGAIN = "Send the series again from the scanner or the PACS."
 
@@ -102,7 +102,7 @@ class Frame:
                     return item[keyword].value
             return self.image.value(keyword)
         except UNREADABLE as error:
-            raise Unsuitable(f"{keyword} of {self.name} cannot be understood", hint=SEND_AGAIN) from error
+            raise Unsuitable(f"{keyword} of {self.name} cannot be understood", hint=SEND_AGAIN, cause=Cause.FORMAT) from error
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -124,11 +124,12 @@ def read(paths: Sequence[Path]) -> tuple[Image, ...]:
         try:
             image = _read_one(path, reader)
         except UNREADABLE as error:
-            raise Unsuitable(f"one of the {len(paths)} files of this series cannot be read as DICOM", hint=SEND_AGAIN) from error
+            raise Unsuitable(f"one of the {len(paths)} files of this series cannot be read as DICOM", hint=SEND_AGAIN, cause=Cause.FORMAT) from error
         if image is not None:
             known = images.setdefault(image.uid, image)
             if known is not image and known.path.read_bytes() != path.read_bytes():
-                raise Unsuitable(f"{image.name} came twice with different content under one UID", hint="Ask the sender which of the two is right.")
+                hint = "Ask the sender which of the two is right."
+                raise Unsuitable(f"{image.name} came twice with different content under one UID", hint=hint, cause=Cause.FORMAT)
     return tuple(sorted(images.values(), key=_by_number))
 
 
@@ -144,10 +145,12 @@ def frames_of(image: Image) -> tuple[Frame, ...]:
             return () if image.frames > 1 or "ImagePositionPatient" not in image.header else (_frame(image, 0),)
         if len(image.header.PerFrameFunctionalGroupsSequence) != image.frames:
             described = len(image.header.PerFrameFunctionalGroupsSequence)
-            raise Unsuitable(f"{image.name} has {image.frames} frames but describes {described}", hint=SEND_AGAIN)
+            raise Unsuitable(f"{image.name} has {image.frames} frames but describes {described}", hint=SEND_AGAIN, cause=Cause.FORMAT)
         return tuple(_frame(image, index) for index in range(image.frames))
     except UNREADABLE as error:
-        raise Unsuitable(f"where {image.name} lies in the patient cannot be understood from its header", hint=SEND_AGAIN) from error
+        raise Unsuitable(
+            f"where {image.name} lies in the patient cannot be understood from its header", hint=SEND_AGAIN, cause=Cause.FORMAT
+        ) from error
 
 
 def functional_group(header: Dataset, index: int, keyword: str) -> Any:

@@ -21,7 +21,7 @@ from dicom_node.assemble.headers import SEND_AGAIN, Frame, Image, opened
 from dicom_node.coding.decoders import DECODERS, Coded, cores
 from dicom_node.coding.frames import PLUGINS, fits
 from dicom_node.coding.unreadable import UNREADABLE
-from dicom_node.domain import Unsuitable
+from dicom_node.domain import Cause, Unsuitable
 
 _NATIVE = {ImplicitVRLittleEndian: "<", ExplicitVRLittleEndian: "<", DeflatedExplicitVRLittleEndian: "<", ExplicitVRBigEndian: ">"}
 
@@ -60,20 +60,25 @@ def check(image: Image, *, colour: bool = False) -> None:
     Unsuitable: colour that is not taken or not of 8 bits, an odd number of bits, a transfer syntax without decoder, or fewer bytes than the
         header declares.
     """
+    cause = Cause.FORMAT
     try:
         if not colour and not str(image.value("PhotometricInterpretation")).startswith("MONOCHROME"):
+            cause = Cause.TYPES
             raise ValueError("they are in colour")
         element = _element(image)
     except UNREADABLE as error:
-        raise Unsuitable(f"the pixels of {image.name} are not as its header says: {_plain(error)}", hint=SEND_AGAIN) from error
+        said = f"the pixels of {image.name} are not as its header says: {_plain(error)}"
+        raise Unsuitable(said, hint=SEND_AGAIN, cause=cause) from error
     if image.transfer_syntax_uid in _NATIVE:
         declared = image.frames * element.frame_bytes
         if element.size_bytes < declared:
-            raise Unsuitable(f"{image.name} is cut short: {element.size_bytes} of {declared} bytes of pixels are there", hint=SEND_AGAIN)
+            said = f"{image.name} is cut short: {element.size_bytes} of {declared} bytes of pixels are there"
+            raise Unsuitable(said, hint=SEND_AGAIN, cause=Cause.FORMAT)
     elif image.transfer_syntax_uid not in PLUGINS:
         raise Unsuitable(
             f"{image.name} is encoded as {UID(image.transfer_syntax_uid).name}, which cannot be read here",
             hint="Have the sender send it uncompressed.",
+            cause=Cause.FORMAT,
         )
 
 
@@ -260,7 +265,7 @@ def _coded(image: Image, wanted: set[int], take: Take) -> Iterator[Coded]:
     except UNREADABLE as error:
         raise _undecodable(image) from error
     if left:
-        raise Unsuitable(f"{image.name} is cut short: {len(left)} of its frames are missing", hint=SEND_AGAIN)
+        raise Unsuitable(f"{image.name} is cut short: {len(left)} of its frames are missing", hint=SEND_AGAIN, cause=Cause.FORMAT)
 
 
 def _options(image: Image) -> dict[str, Any]:
@@ -281,7 +286,7 @@ def _options(image: Image) -> dict[str, Any]:
 
 def _undecodable(image: Image) -> Unsuitable:
     said = f"{image.name} cannot be decoded ({UID(image.transfer_syntax_uid).name})"
-    return Unsuitable(said, hint=f"{SEND_AGAIN} If that does not help, send it uncompressed.")
+    return Unsuitable(said, hint=f"{SEND_AGAIN} If that does not help, send it uncompressed.", cause=Cause.FORMAT)
 
 
 def _plain(error: BaseException) -> str:

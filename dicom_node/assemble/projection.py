@@ -16,7 +16,7 @@ from dicom_node.assemble.pixels import check, take_all
 from dicom_node.assemble.values import FLOATS, TOO_WIDE, Scale, noticed, scale_of
 from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.config import Input
-from dicom_node.domain import PROJECTIONS, Assembled, Unsuitable
+from dicom_node.domain import PROJECTIONS, Assembled, Cause, Unsuitable
 
 GREY = (0.2125, 0.7154, 0.0721)  # how bright red, green and blue are (ITU-R BT.709): together 1
 
@@ -71,7 +71,7 @@ def _only(images: Sequence[Image]) -> Image:
     if image.frames > 1:
         raise Unsuitable(f"{image.name} has {image.frames} frames; only single images are taken", hint="Choose an image of one frame.")
     if image.rows * image.columns > _MAX_PIXELS:
-        raise Unsuitable(f"{image.name} is too large: {image.columns} x {image.rows} pixels", hint="Send it smaller.")
+        raise Unsuitable(f"{image.name} is too large: {image.columns} x {image.rows} pixels", hint="Send it smaller.", cause=Cause.RESOURCE)
     return image
 
 
@@ -179,7 +179,7 @@ def _grey_of_palette(image: Image) -> Array:
     try:
         return np.array(GREY, np.float32) @ np.stack([_table(image, name) for name in ("Red", "Green", "Blue")])
     except UNREADABLE as error:
-        raise Unsuitable(f"the palette of {image.name} cannot be understood", hint=SEND_AGAIN) from error
+        raise Unsuitable(f"the palette of {image.name} cannot be understood", hint=SEND_AGAIN, cause=Cause.FORMAT) from error
 
 
 def _table(image: Image, colour: str) -> Array:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 
 from dicom_node.coding.unreadable import UNREADABLE
-from dicom_node.domain import SEGMENTATIONS, Assembled, Region, Term, Unsuitable, drawn_on
+from dicom_node.domain import SEGMENTATIONS, Assembled, Cause, Region, Term, Unsuitable, drawn_on
 
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _INSIDE = 255
@@ -53,7 +53,7 @@ def assemble_regions(paths: Sequence[Path], image: Assembled) -> Assembled:
         volume = _laid(image, len(drawn.regions), drawn.masks)
     except UNREADABLE as error:
         raise Unsuitable(
-            f"the regions cannot be read: {type(error).__name__}", hint="Look at the object with a validator such as dciodvfy."
+            f"the regions cannot be read: {type(error).__name__}", hint="Look at the object with a validator such as dciodvfy.", cause=Cause.FORMAT
         ) from error
     if not volume.array.any():
         raise Unsuitable("none of the regions has a pixel on these images", hint=_SEND)
@@ -82,7 +82,8 @@ def _laid(image: Assembled, count: int, masks: Callable[[], Iterator[Mask]]) -> 
     else:
         return image.volume.with_array(numbers)
     if count * numbers.size > _MAX_BYTES:
-        raise Unsuitable(f"{count} regions that overlap do not fit into memory on this grid", hint="Measure them in smaller objects.")
+        said = f"{count} regions that overlap do not fit into memory on this grid"
+        raise Unsuitable(said, hint="Measure them in smaller objects.", cause=Cause.RESOURCE)
     inside = np.zeros((count, *numbers.shape), np.uint8)
     for region, index, mask in masks():
         np.maximum(inside[region, index], mask * np.uint8(_INSIDE) if mask.dtype == bool else mask, out=inside[region, index])

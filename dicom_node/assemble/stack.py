@@ -15,7 +15,7 @@ import numpy as np
 from dicom_node.assemble.headers import SEND_AGAIN, Frame
 from dicom_node.assemble.shape import number
 from dicom_node.config import Input
-from dicom_node.domain import Unsuitable
+from dicom_node.domain import Cause, Unsuitable
 
 _SAME_PLACE_MM = 0.01  # closer than this along the normal: the same place
 _SAME_DIRECTION = 1e-3  # of a direction cosine
@@ -315,7 +315,7 @@ def _with_gaps(ordered: Sequence[Frame], multiples: np.ndarray[Any, Any], wanted
     said = "; ".join(_gap(int(multiples[index]) - 1, ordered[index], ordered[index + 1]) for index in wide[:3])
     said += f"; {int(multiples.sum()) - len(multiples)} in all" if len(wide) > 1 else ""
     if not wanted.allow_gaps or multiples.max() - 1 > _MAX_IN_A_ROW:
-        raise Unsuitable(said, hint=SEND_AGAIN)
+        raise Unsuitable(said, hint=SEND_AGAIN, cause=Cause.INCOMPLETE)
     notes.append(f"{said}: interpolated from the neighbours")
     frames: list[Frame | None] = [ordered[0]]
     for frame, multiple in zip(ordered[1:], multiples, strict=True):

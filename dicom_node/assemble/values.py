@@ -15,7 +15,7 @@ from pydicom.pixels import apply_modality_lut
 from dicom_node.assemble.headers import SEND_AGAIN, Frame
 from dicom_node.coding.unreadable import UNREADABLE
 from dicom_node.config import Input
-from dicom_node.domain import Unsuitable
+from dicom_node.domain import Cause, Unsuitable
 
 TOO_WIDE, FLOATS = "are not whole numbers of 16 bits, which the model asks for", 'Ask for dtype = "float32" in the model\'s manifest.'
 
@@ -104,7 +104,7 @@ def scale_of(frame: Frame, wanted: Input) -> Scale:
     try:
         return _hounsfield(frame) if wanted.units == "HU" else _as_stated(frame)
     except UNREADABLE as error:
-        raise Unsuitable(f"what the values of {frame.name} mean cannot be understood from its header", hint=SEND_AGAIN) from error
+        raise Unsuitable(f"what the values of {frame.name} mean cannot be understood from its header", hint=SEND_AGAIN, cause=Cause.FORMAT) from error
 
 
 def noticed(first: Frame, scales: Collection[Scale], *, turned: bool = False) -> list[str]:

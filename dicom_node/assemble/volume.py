@@ -19,7 +19,7 @@ from dicom_node.assemble.shape import Shape, misfits, plane_of
 from dicom_node.assemble.stack import Stack, stack
 from dicom_node.assemble.values import FLOATS, TOO_WIDE, Scale, noticed, scale_of
 from dicom_node.config import Input
-from dicom_node.domain import Assembled, Unsuitable
+from dicom_node.domain import Assembled, Cause, Unsuitable
 
 _MAX_VOXELS = 2**30  # 4 GiB as float32: 1024 slices of 1024 x 1024
 
@@ -55,7 +55,7 @@ def assemble(paths: Sequence[Path], wanted: Input) -> Assembled:
 def _slices(images: Sequence[Image]) -> tuple[list[Frame], list[str]]:
     """Return the frames that may be slices, and a note on images that cannot be."""
     if not images:
-        raise Unsuitable("the series holds no images", hint="Choose a series of slices.")
+        raise Unsuitable("the series holds no images", hint="Choose a series of slices.", cause=Cause.INCOMPLETE)
     if any(UID(image.sop_class_uid).is_private for image in images):
         hint = "Ask the scanner's maker for standard DICOM objects."
         raise Unsuitable("the images are of a private SOP class, which a segmentation or report cannot refer to", hint=hint)
@@ -82,7 +82,8 @@ def _allocated(found: Stack, wanted: Input) -> np.ndarray[Any, Any]:
     image = found.present[0].image
     shape = (len(found.frames), image.rows, image.columns)
     if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
-        raise Unsuitable(f"the volume is too large: {shape[0]} slices of {shape[2]} x {shape[1]} pixels", hint="Send a smaller reconstruction.")
+        said = f"the volume is too large: {shape[0]} slices of {shape[2]} x {shape[1]} pixels"
+        raise Unsuitable(said, hint="Send a smaller reconstruction.", cause=Cause.RESOURCE)
     for one in {frame.image for frame in found.present}:
         check(one)
     return np.empty(shape, dtype=wanted.dtype)

@@ -13,7 +13,7 @@ def notify(
     config: ConfigOption = None,
     storage: StorageOption = None,
 ) -> None:
-    """Send a test message to who is told when something is wrong: a post, or mail."""
+    """Send a test message to who is told when something is wrong: a post, mail, or HL7 v2."""
     from dicom_node.notify import send_test
 
     to = send_test(test, site_of(config, storage).config, time.time())

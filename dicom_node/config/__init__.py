@@ -16,7 +16,23 @@ from dicom_node.config.access import Oidc, RoleName, WebTls, is_loopback
 from dicom_node.config.conditions import Condition, Conditions, objections, unrecognised
 from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
-from dicom_node.config.node import Deliver, Encoding, Late, ModelChoice, Node, NodeConfig, PriorsWanted, Remote, RemoteTls, Rule, Tls, User, Web, Work
+from dicom_node.config.node import (
+    Deliver,
+    Encoding,
+    Hl7,
+    Late,
+    ModelChoice,
+    Node,
+    NodeConfig,
+    PriorsWanted,
+    Remote,
+    RemoteTls,
+    Rule,
+    Tls,
+    User,
+    Web,
+    Work,
+)
 from dicom_node.config.notify import About, FindingWanted, Mail, Notify
 from dicom_node.config.outputs import (
     PALETTE,
@@ -33,6 +49,7 @@ from dicom_node.config.outputs import (
     unit_code,
 )
 from dicom_node.config.rules import rules_from, rules_text
+from dicom_node.config.triage import Triage
 from dicom_node.domain import ConfigError
 
 __all__ = [
@@ -50,6 +67,7 @@ __all__ = [
     "Evaluation",
     "FindingWanted",
     "FoundSegments",
+    "Hl7",
     "Input",
     "KeyImages",
     "Mail",
@@ -71,6 +89,7 @@ __all__ = [
     "Segment",
     "Site",
     "Tls",
+    "Triage",
     "User",
     "Web",
     "WebTls",

@@ -4,17 +4,20 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from dicom_node.config.access import Host, Network, Oidc, Origin, WebTls, askers_unknown, is_loopback
 from dicom_node.config.conditions import Conditions, RecognisedConditions
 from dicom_node.config.notify import Mail, Notify
+from dicom_node.config.triage import Triage, objection
 from dicom_node.domain import AE, RECOGNITION_KEYWORDS, Priority, is_ae_title
 
 May = Literal["send", "receive", "query", "move", "commit", "worklist", "watch", "request", "perform"]
 Late = Literal["supersede", "rerun", "ignore"]
 Incomplete = Literal["run", "wait"]
+Tasks = Literal["none", "pull", "triggered"]
 Encoding = Literal["BINARY", "LABELMAP"]  # of a segmentation (PS3.3 A.51, A.90)
 
 
@@ -123,6 +126,10 @@ class Remote(_Part):
     fetch_notified: bool = False  # whether what a notification says it has, and the node has not, is fetched from it
     orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
     notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
+    tasks: Tasks = "none"  # whether the node takes work from its worklist (UPS): by looking, or also by being told of what is new
+    tasks_url: str = ""  # of its UPS-RS, the address before /workitems; empty: it is asked over DIMSE
+    tasks_token_file: Path | None = None  # its first line is the bearer token that UPS-RS is asked with; none: without one
+    tasks_every_s: float = Field(default=60.0, gt=0)  # how often its worklist is looked through
     reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)
     associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
     timeout_s: float = Field(default=60.0, gt=0)
@@ -143,6 +150,18 @@ class Remote(_Part):
             raise ValueError("fetch_notified: nothing is fetched from this remote; give it `retrieve`")
         return self
 
+    @model_validator(mode="after")
+    def _can_be_asked_for_work(self) -> Self:
+        if self.tasks_token_file is not None and not self.tasks_url:
+            raise ValueError("tasks_token_file: a token is shown to UPS-RS alone; give this remote `tasks_url`")
+        if self.tasks_url:
+            address = urlsplit(self.tasks_url)
+            if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment or "@" in address.netloc:
+                raise ValueError(f"'{self.tasks_url}' is no address of UPS-RS: write it like https://manager.hospital.example/dicom-web")
+            if self.tasks_token_file is not None and address.scheme == "http" and not is_loopback(address.hostname):
+                raise ValueError("tasks_token_file: a token goes over https alone")
+        return self
+
 
 class ModelChoice(_Part):
     """A model that this site runs."""
@@ -151,6 +170,7 @@ class ModelChoice(_Part):
     device: str = "cpu"
     timeout_s: float | None = Field(default=None, gt=0)  # none: the manifest's
     memory_mb: int | None = Field(default=None, ge=64)
+    workitem_codes: tuple[tuple[str, str], ...] = ()  # value and scheme of codes by which others ask for it, beside its name
 
 
 class PriorsWanted(_Part):
@@ -193,6 +213,25 @@ class Worklists(_Part):
     folder: Path | None = None  # of worklist files, NAME.wl; none: Modality Worklist is not offered
     label: str = Field(default="AI", min_length=1, max_length=64)  # Worklist Label of the workitems of this node that have none
     address: str = ""  # of this node's web as others reach it, https://host: workitems name it; empty: they name none
+    wait_for_inputs_s: float = Field(default=86400.0, gt=0)  # that a workitem waits for images which nobody can be asked for
+
+
+class Hl7(_Part):
+    """How others ask for analyses by HL7 v2 over MLLP."""
+
+    port: int | None = Field(default=None, ge=0, le=65535)  # none: nothing listens
+    host: str = "127.0.0.1"  # the address it listens on
+    from_addresses: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")  # addresses or networks that may send
+    tls: Tls | None = None  # none: MLLP without TLS
+    connections: int = Field(default=16, ge=1, le=256)  # at most so many at once
+    timeout_s: float = Field(default=30.0, gt=0)  # for the whole of a message, and for its answer to be taken
+    idle_s: float = Field(default=3600.0, gt=0)  # a connection on which nothing comes for so long is closed
+
+    @model_validator(mode="after")
+    def _is_sent_to(self) -> Self:
+        if self.port is not None and not is_loopback(self.host) and all(map(is_loopback, (one.partition("/")[0] for one in self.from_addresses))):
+            raise ValueError(f"hl7.host is {self.host} but nobody there may send: name addresses or networks in hl7.from_addresses")
+        return self
 
 
 class Work(_Part):
@@ -264,12 +303,14 @@ class NodeConfig(_Part):
     rules: tuple[Rule, ...] = ()
     complete: Complete = Complete()
     worklist: Worklists = Worklists()
+    hl7: Hl7 = Hl7()
     work: Work = Work()
     deliver: Deliver = Deliver()
     web: Web = Web()
     feedback: Feedback = Feedback()
     mail: Mail = Mail()
     notify: tuple[Notify, ...] = ()
+    triage: tuple[Triage, ...] = ()
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -289,6 +330,9 @@ class NodeConfig(_Part):
                 raise ValueError(f"{where} names '{name}', which is not among [remotes]: {', '.join(self.remotes) or 'none'}")
             if self.remotes[name].retrieve == "none":
                 raise ValueError(f"{where} names '{name}', which is not queried: give it `retrieve`")
+        codes = [code for model in self.models.values() for code in model.workitem_codes]
+        if twice := next((code for code in codes if codes.count(code) > 1), None):
+            raise ValueError(f"workitem_codes: '{twice[0]}' of {twice[1]} stands there twice; a code means one model")
         names = [rule.name for rule in self.rules]
         if len(set(names)) < len(names):
             raise ValueError(f"two rules have the name '{next(n for n in names if names.count(n) > 1)}'")
@@ -305,6 +349,17 @@ class NodeConfig(_Part):
         for one in self.notify:
             if one.is_mail and not self.mail.host:
                 raise ValueError(f"notify '{one.name}' is told by mail: name the server, mail.host")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_raised(self) -> Self:
+        names = [one.name for one in self.triage]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of [[triage]] have the name '{next(n for n in names if names.count(n) > 1)}'")
+        codes = {code for choice in self.models.values() for code in choice.workitem_codes}
+        for one in self.triage:
+            if missing := objection(one, self.models, codes, has_worklist=self.worklist.folder is not None):
+                raise ValueError(f"triage '{one.name}' {missing}")
         return self
 
     @model_validator(mode="after")

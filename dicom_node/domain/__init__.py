@@ -10,6 +10,7 @@ The nouns of the node, the tables of states, and the tree of errors. Nothing her
     │   └── PeerUnavailable   a remote application entity does not answer
     ├── Canceled          a person asked for the job to stop
     ├── Rejected          a person must look: the same attempt would fail again
+    │   └── Unacceptable      another system's message is not taken as it is
     └── ModelFailed       the model's own process raised, hung, overran its memory or died
 """
 
@@ -32,7 +33,9 @@ from dicom_node.domain.errors import (
     Refused,
     Rejected,
     Transient,
+    Unacceptable,
     Unsuitable,
+    cause_of,
     fault,
 )
 from dicom_node.domain.facets import FACETS, RECOGNITION_KEYWORDS
@@ -92,6 +95,7 @@ from dicom_node.domain.received import (
     Study,
     drawn_on,
 )
+from dicom_node.domain.requests import Asked, OrderAct
 from dicom_node.domain.retrievals import RETRIEVAL_TRANSITIONS, Retrieval, RetrievalState
 from dicom_node.domain.states import (
     DELIVERY_TRANSITIONS,
@@ -105,6 +109,7 @@ from dicom_node.domain.states import (
 )
 from dicom_node.domain.steps import PerformedStep, StepState
 from dicom_node.domain.stuck import Stuck, stuck
+from dicom_node.domain.triage import Raising
 from dicom_node.domain.workitems import (
     FILTERED_SUBSCRIPTION,
     GLOBAL_SUBSCRIPTION,
@@ -125,6 +130,7 @@ __all__ = [
     "GLOBAL_SUBSCRIPTION",
     "Channel",
     "EventReport",
+    "Raising",
     "Readiness",
     "ReportKind",
     "Subscription",
@@ -147,6 +153,7 @@ __all__ = [
     "ANNOUNCEMENT_TRANSITIONS",
     "Announcement",
     "AnnouncementState",
+    "Asked",
     "Assembled",
     "Availability",
     "Available",
@@ -187,6 +194,7 @@ __all__ = [
     "Notice",
     "Notification",
     "Order",
+    "OrderAct",
     "OrderState",
     "PROJECTIONS",
     "PeerUnavailable",
@@ -218,7 +226,9 @@ __all__ = [
     "Term",
     "Transient",
     "Trouble",
+    "Unacceptable",
     "Unsuitable",
+    "cause_of",
     "derived_uid",
     "drawn_on",
     "fault",

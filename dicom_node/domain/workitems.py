@@ -37,6 +37,7 @@ class Channel(StrEnum):
 
     DIMSE = "DIMSE"  # N-EVENT-REPORT
     WEB = "WEB"  # a message on its open websocket
+    HEARD = "HEARD"  # not at all: it is this node that was told, by the AE that the row names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,18 @@
 """What a report says that somebody wants to be told of: numbers within bounds, and answers (PS3.16 TID 1500)."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from dicom_node.config import FindingWanted
+from dicom_node.domain import Term
 
 _IMAGE_LIBRARY = "111028"
+_UNREADABLE = (OSError, InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,21 +25,39 @@ class Said:
     unit: str = ""
     answers: frozenset[str] = frozenset()  # meaning and code value, in lower case
     answer: str = ""  # its meaning
+    terms: tuple[Term, Term] = (("", "", ""), ("", "", ""))  # of the concept, and of the unit or the answer
+
+    @property
+    def words(self) -> str:
+        """What it says, as a person reads it."""
+        return f"{self.concept} {self.value:g} {self.unit}" if self.value is not None else f"{self.concept}: {self.answer}"
+
+
+def found_in(report: Path, wanted: Sequence[FindingWanted], model: str) -> tuple[Said, ...] | None:
+    """Return what a model's report says that somebody wants to know; None when the file cannot be read."""
+    try:
+        found = tuple(said_in(dcmread(report)))
+    except _UNREADABLE:
+        return None
+    return tuple(said for said in found if any(meets(said, one, model) for one in wanted))
 
 
 def said_in(report: Dataset) -> Iterator[Said]:
     """Give each number and each coded answer of a report, in the tree's order."""
     for item in report.get("ContentSequence") or ():
-        names, concept = _code(item.get("ConceptNameCodeSequence"))
+        named = item.get("ConceptNameCodeSequence")
+        names, concept = _code(named)
         if _IMAGE_LIBRARY in names:
             continue
         if item.get("ValueType") == "NUM" and item.get("MeasuredValueSequence"):
             measured = item.MeasuredValueSequence[0]
-            _, unit = _code(measured.get("MeasurementUnitsCodeSequence"))
-            yield Said(names=names, concept=concept, value=float(measured.NumericValue), unit=unit)
+            in_unit = measured.get("MeasurementUnitsCodeSequence")
+            terms = _term(named), _term(in_unit)
+            yield Said(names=names, concept=concept, value=float(measured.NumericValue), unit=_code(in_unit)[1], terms=terms)
         elif item.get("ValueType") == "CODE":
-            answers, answer = _code(item.get("ConceptCodeSequence"))
-            yield Said(names=names, concept=concept, answers=answers, answer=answer)
+            given = item.get("ConceptCodeSequence")
+            answers, answer = _code(given)
+            yield Said(names=names, concept=concept, answers=answers, answer=answer, terms=(_term(named), _term(given)))
         yield from said_in(item)
 
 
@@ -51,7 +74,11 @@ def meets(said: Said, wanted: FindingWanted, model: str) -> bool:
 def _code(sequence: Sequence[Dataset] | None) -> tuple[frozenset[str], str]:
     if not sequence:
         return frozenset(), ""
-    code = sequence[0]
-    value = str(code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue") or "")
-    meaning = str(code.get("CodeMeaning") or "")
+    value, _, meaning = _term(sequence)
     return frozenset({value.lower(), meaning.lower()} - {""}), meaning
+
+
+def _term(sequence: Sequence[Dataset] | None) -> Term:
+    code = sequence[0] if sequence else Dataset()
+    value = str(code.get("CodeValue") or code.get("LongCodeValue") or code.get("URNCodeValue") or "")
+    return value, str(code.get("CodingSchemeDesignator") or ""), str(code.get("CodeMeaning") or "")

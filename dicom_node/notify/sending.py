@@ -1,4 +1,4 @@
-"""How it leaves: a post with a signature (HMAC-SHA256), or mail over TLS. One attempt each; who calls tries again."""
+"""How it leaves: a post with a signature (HMAC-SHA256), mail over TLS, or HL7 v2 over MLLP. One attempt each; who calls tries again."""
 
 import hmac
 import smtplib
@@ -15,15 +15,18 @@ from dicom_node.config import Mail, NodeConfig, Notify
 from dicom_node.domain import ConfigError, Message, PeerUnavailable, Rejected
 from dicom_node.guard.access import first_line
 from dicom_node.notify.decisions import message
+from dicom_node.notify.results import Whose, refusal, result
 from dicom_node.notify.wording import mailed, posted, said
+from dicom_node.wire.mllp import Unframed, exchange
 
 SIGNATURE = "Dicom-Node-Signature"  # t=SECONDS,v1=HEX: HMAC-SHA256 of "SECONDS." and the body
 _TAKEN = range(200, 300)
 _READ_BYTES = 65536
+_TEST = Whose(header={"PatientID": "TEST", "PatientName": "TEST^TEST"}, is_test=True)  # nobody
 
 
-def send(one: Message, to: Notify, config: NodeConfig, *, now: float, patient: Mapping[str, str] | None = None) -> None:
-    """Tell a recipient one message.
+def send(one: Message, to: Notify, config: NodeConfig, *, now: float, patient: Mapping[str, str] | None = None, whose: Whose | None = None) -> None:
+    """Tell a recipient one message. patient: where the site wants that told; whose: of a result by HL7 v2.
 
     Raises
     ------
@@ -32,7 +35,9 @@ def send(one: Message, to: Notify, config: NodeConfig, *, now: float, patient: M
     ConfigError: a file of the site cannot be used.
     """
     facts = said(one, config.node.ae_title, patient)
-    if to.is_mail:
+    if to.is_hl7:
+        _result(one, to, config, whose, now)
+    elif to.is_mail:
         _mail(one, to, config.mail, facts, now)
     else:
         _post(one, to, posted(facts), now)
@@ -51,7 +56,7 @@ def send_test(name: str, config: NodeConfig, now: float) -> str:
     if to is None:
         raise ConfigError(f"'{name}' is none of [[notify]]", hint=f"Known: {', '.join(one.name for one in config.notify) or 'none'}.")
     facts = {"what": "happened", "says": "this is a test: nothing is wrong", "at": now}
-    send(message(name, "test", f"test {now!r}", facts, now), to, config, now=now)
+    send(message(name, "test", f"test {now!r}", facts, now), to, config, now=now, whose=_TEST)
     return to.to if to.is_mail else urlsplit(to.to).netloc
 
 
@@ -81,8 +86,32 @@ def _post(one: Message, to: Notify, body: bytes, now: float) -> None:
 
 def _line(to: Notify, address: Any) -> HTTPConnection:
     if address.scheme == "https":
-        return HTTPSConnection(address.hostname, address.port, timeout=to.timeout_s, context=ssl.create_default_context())
+        return HTTPSConnection(address.hostname, address.port, timeout=to.timeout_s, context=_context(to))
     return HTTPConnection(address.hostname, address.port, timeout=to.timeout_s)
+
+
+def _context(to: Notify) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(to.authorities) if to.authorities else None)
+    except OSError as error:
+        raise ConfigError(f"{to.authorities} holds no certificates that can be read", hint="Name a PEM file in `authorities`.") from error
+
+
+def _result(one: Message, to: Notify, config: NodeConfig, whose: Whose | None, now: float) -> None:
+    if whose is None:
+        raise Rejected("the study is not here any more: nobody could say whose result it is", hint="Look at node.retain_days.")
+    address = urlsplit(to.to)
+    context = _context(to) if address.scheme == "mllps" else None
+    said_ = result(one, whose, node=config.node.ae_title, application=to.application, facility=to.facility, now=now)
+    try:
+        answered = exchange(address.hostname or "", address.port or 0, said_, timeout_s=to.timeout_s, context=context)
+    except (OSError, Unframed) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise PeerUnavailable(f"{address.netloc} does not answer a result: {why}", hint="Look at the address and the other side.") from error
+    if answered is None:
+        raise PeerUnavailable(f"{address.netloc} ended without an answer to a result", hint="Look at the other side's log.")
+    if why := refusal(answered, one):
+        raise Rejected(f"{address.netloc} {why} to a result", hint="Look at the other side's log.")
 
 
 def _mail(one: Message, to: Notify, mail: Mail, facts: Mapping[str, Any], now: float) -> None:

@@ -1,6 +1,5 @@
 """The threads that tell: one for each recipient, so that one that is slow keeps nobody waiting."""
 
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,13 +7,12 @@ from hashlib import sha256
 from typing import Any
 
 import structlog
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from dicom_node.config import NodeConfig, Notify
 from dicom_node.domain import ConfigError, Message, NodeError, PeerUnavailable, Rejected, Result, fault
 from dicom_node.notify.decisions import BURST_S, Seen, failures, later_s, message, turns, wrong
-from dicom_node.notify.findings import meets, said_in
+from dicom_node.notify.findings import Said, found_in
+from dicom_node.notify.results import Whose
 from dicom_node.notify.sending import send
 from dicom_node.store import Event, Store
 from dicom_node.store.messages import Decision
@@ -24,8 +22,6 @@ _LOOK_EVERY_S = 15.0  # at what is wrong for a while
 _MARGIN_S = 60.0  # beyond a time-out: what is not on record as told by then is told again
 _GIVE_UP_S = 3 * 86400.0
 _MOST_FINDINGS = 20  # of one report
-
-_UNREADABLE = (OSError, InvalidDicomError, EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError, struct.error)
 
 _log = structlog.get_logger()
 
@@ -119,7 +115,7 @@ class Teller:
     def _tell(self, one: Message) -> bool:
         """Tell one message; say whether the recipient was reached."""
         try:
-            send(one, self._to, self._config, now=self._clock(), patient=self._patient(one))
+            send(one, self._to, self._config, now=self._clock(), patient=self._patient(one), whose=self._whose(one))
         except (PeerUnavailable, Rejected, ConfigError) as error:
             self._failed(one, error)
             return not isinstance(error, PeerUnavailable)
@@ -171,26 +167,32 @@ class Teller:
 
     def _of_report(self, event: Event, job_id: int, now: float) -> Iterator[Message]:
         """Give what a job's report says that the recipient wants to be told of."""
-        model, told = str((event.detail or {}).get("model", "")), 0
+        model, left = str((event.detail or {}).get("model", "")), _MOST_FINDINGS
+        facts = {"what": "happened", "at": event.at, "job_id": job_id, "model": model, "study_instance_uid": event.study_instance_uid}
         for result in (one for one in self._store.jobs.results(job_id) if one.kind == "SR" and not one.problem):
-            for number, (says, more) in enumerate(self._met(result, model)):
-                if told == _MOST_FINDINGS:
-                    return
-                told += 1
-                facts = {"what": "happened", "says": f"{model} found: {says}", "at": event.at, "job_id": job_id, "model": model}
-                facts |= {"study_instance_uid": event.study_instance_uid, **more}
-                yield message(self.name, "finding", f"finding {result.sop_instance_uid} {number}", facts, now)
+            met = self._met(result, model)[:left]
+            left -= len(met)
+            key = f"finding {result.sop_instance_uid}"
+            if self._to.is_hl7:
+                yield from [message(self.name, "finding", key, facts | _together(model, met), now)] if met else []
+                continue
+            for number, said in enumerate(met):
+                more = {"concept": said.concept, "value": said.value, "unit": said.unit, "answer": said.answer}
+                yield message(self.name, "finding", f"{key} {number}", facts | {"says": f"{model} found: {said.words}", **more}, now)
 
-    def _met(self, result: Result, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        try:
-            found = tuple(said_in(dcmread(self._store.archive.path(result.path))))
-        except _UNREADABLE:  # a file that was damaged: what else there is to tell does not wait for it
+    def _met(self, result: Result, model: str) -> Sequence[Said]:
+        found = found_in(self._store.archive.path(result.path), self._to.findings, model)
+        if found is None:  # a file that was damaged: what else there is to tell does not wait for it
             _log.warning("notify.report_unreadable", to=self.name, job=result.job_id)
-            return
-        for said in found:
-            if any(meets(said, wanted, model) for wanted in self._to.findings):
-                says = f"{said.concept} {said.value:g} {said.unit}" if said.value is not None else f"{said.concept}: {said.answer}"
-                yield says, {"concept": said.concept, "value": said.value, "unit": said.unit, "answer": said.answer}
+        return found or ()
+
+    def _whose(self, one: Message) -> Whose | None:
+        """Return of whom and of which order a result by HL7 v2 is; None when the study is not here any more."""
+        uid = str(one.facts.get("study_instance_uid") or "")
+        study = self._store.studies.view(uid) if uid and self._to.is_hl7 else None
+        if study is None or not study.instances:
+            return None
+        return Whose(header=study.instances[0].header, order=self._store.orders.of_study(uid))
 
     def _patient(self, one: Message) -> Mapping[str, str] | None:
         """Return who the patient is, where the site wants that told; it is read when it is told, and kept nowhere."""
@@ -200,3 +202,9 @@ class Teller:
             return None
         header = study.instances[0].header
         return {"id": str(header.get("PatientID") or ""), "name": str(header.get("PatientName") or "")}
+
+
+def _together(model: str, met: Sequence[Said]) -> dict[str, Any]:
+    """Return all findings of a report as they stand in one result."""
+    findings = [{"code": list(said.terms[0]), "of": list(said.terms[1]), "value": said.value} for said in met]
+    return {"says": f"{model} found: {'; '.join(said.words for said in met)}", "findings": findings}

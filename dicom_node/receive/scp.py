@@ -39,7 +39,7 @@ from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.receive.visit import Visit
 from dicom_node.store import Store
-from dicom_node.wire import Connection, Service, StoreRequest, is_known_library
+from dicom_node.wire import Connection, Service, StoreRequest, is_known_library, judge_by_artim
 
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
@@ -165,7 +165,7 @@ class Receiver:
         """Return the titles that may associate; none: all may. The title that is nobody's keeps the list from being empty by accident."""
         if self._config.may("\0", "send"):  # no remote has this title: so everybody may
             return []
-        known = {remote.ae.title for remote in self._config.remotes.values() if remote.may}
+        known = {remote.ae.title for remote in self._config.remotes.values() if remote.may or remote.tasks == "triggered"}
         return sorted(known) or ["NOBODY MAY CALL"]
 
     def _prepare(self, association: Association, connected: socket.socket) -> None:
@@ -177,6 +177,8 @@ class Receiver:
             transport.recv = partial(_whole, connection)
             StoreDUL(association, visit.begin, connection, self._window)
             negotiate_window(association, _WINDOW)
+        if is_known_library():
+            judge_by_artim(association)
         for service in self._services:
             if service.prepare is not None:
                 service.prepare(association)

@@ -53,6 +53,12 @@ class Server(ThreadedAssociationServer):
         """Say whether there is room: who comes when all places are taken is rejected by an answer, and closed without one when too many come."""
         return len(self.active_associations) < 2 * self.ae.maximum_associations
 
+    def service_actions(self) -> None:
+        """Collect no garbage: pynetdicom does so every 15 s, and with every 60th connection, and nobody is served meanwhile.
+
+        The interpreter does it by itself, when there is something to gain. No association keeps a descriptor or a data set until then.
+        """
+
     def shutdown_request(self, request: Any) -> None:
         """Shut a connection whose association has ended, for reading too: a thread may be waiting in the middle of a PDU for the rest of it."""
         with contextlib.suppress(OSError):

@@ -95,7 +95,15 @@ class StoreDUL(WokenDUL):
 
     def __init__(self, association: Association, begin: Open, connection: Connection, window: ThreadPoolExecutor) -> None:
         super().__init__(association)
+        self._connection = connection
         self._path = _Path(self, begin, connection, window)
+
+    def _is_transport_event(self) -> bool:
+        """Wait for something, as long as the association's thread lives: when it has died nobody answers, and the peer is not to wait for that."""
+        if not self.assoc.is_alive():
+            self.kill_dul()
+            return False
+        return super()._is_transport_event()
 
     def _read_pdu_data(self) -> None:
         """Read one PDU."""
@@ -109,11 +117,12 @@ class StoreDUL(WokenDUL):
         return not self._path.busy and super().idle_timer_expired()
 
     def run(self) -> None:
-        """Run the reactor, and forget what had come of a data set when it ends."""
+        """Run the reactor; when it ends, for whatever reason, forget what had come of a data set, and hang up."""
         try:
             super().run()
         finally:
             self._path.end()
+            self._connection.close()
 
 
 def negotiate_window(association: Association, performs: int) -> None:
@@ -242,6 +251,7 @@ class _Path:
         """Forget what had come of a data set, after the answers that are outstanding."""
         self._answers.wait()
         arriving, self._arriving = self._arriving, None
+        self._buffer = self._buffer[:0]  # not to be kept until garbage is collected
         if arriving is not None:
             arriving.drop()
 

@@ -19,7 +19,7 @@ from dicom_node.query.seeking import Seeking, Suits
 from dicom_node.receive import Door, Promises, Receiver
 from dicom_node.store import Store
 from dicom_node.wire import Service
-from dicom_node.worklist import Manager, WorkitemService, Worklist
+from dicom_node.worklist import Hearing, Manager, WorkitemService, Worklist
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ def services(site: Site, store: Store, clock: Callable[[], float]) -> tuple[Serv
         *Reports(site.config, store, clock).services(),
         *Promises(site.config, store, clock).services(),
         *Worklist(site.config, store, clock, wanted=partial(_wanted, store, clock)).services(),
+        *Hearing(site.config, store, clock).services(),
         *WorkitemService(site.config, managing(site, store, clock)).services(),
         *query_services(site.config, store, store.holdings, clock),
     )

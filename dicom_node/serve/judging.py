@@ -170,7 +170,8 @@ def _counts_of_retrievals(store: Store, study_instance_uid: str) -> tuple[Count,
 def routing_of(site: Site, store: Store, study: Study, now: float, short: Sequence[str] = ()) -> Routing:
     """Ask every rule what to make of a study; short: which of its images are known to be missing."""
     if prior_of := _fetched_for(site, store, study):
-        return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched as an earlier study of {prior_of}; `retry` asks the rules")
+        for_what = "for a workitem" if prior_of == study.study_instance_uid else f"as an earlier study of {prior_of}"
+        return Routing(jobs=(), traces=(), short=tuple(short), unasked=f"it was fetched {for_what}; `retry` asks the rules")
     return ask_rules(site, with_keywords(study, store, site.keywords), now, short)
 
 

@@ -15,15 +15,17 @@ import structlog
 
 from dicom_node.config import Site
 from dicom_node.deliver import Committer, Deliverer
-from dicom_node.notify import Tellers
+from dicom_node.notify import Raiser, Tellers
 from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.receive import Reporter, recovered
 from dicom_node.schedule import Ticks, retire, take_back
 from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
+from dicom_node.serve.performing import Performing
+from dicom_node.serve.requesting import Requesting
 from dicom_node.store import Store
-from dicom_node.worklist import Inquirer, Notifier, Reporting
+from dicom_node.worklist import Hl7Listener, Inquirer, Notifier, Pulling, Reporting
 
 log = structlog.get_logger()
 
@@ -64,6 +66,7 @@ class Server:
         self._clock = clock
         self._receiver = receiver(site, store, clock)
         self._counting = Counting(without_ours(count, store), clock) if count is not None else None
+        manager = managing(site, store, clock)
         self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
         self._going: tuple[_Going, ...] = (
             Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence)),
@@ -72,9 +75,13 @@ class Server:
             Reporter(site.config, store, clock),
             Notifier(site.config, store, clock),
             Inquirer(site.config, store, clock),
-            Reporting(site.config, managing(site, store, clock), store, clock),
+            Reporting(site.config, manager, store, clock),
+            Performing(site, store, manager, clock),
+            Pulling(site.config, manager, store, clock),
             self._fetching,
+            *([Hl7Listener(site.config, Requesting(manager, store, clock).request, clock)] if site.config.hl7.port is not None else []),
             *([Tellers(site.config, store, clock)] if site.config.notify else []),
+            *([Raiser(site.config, store, manager.reading, clock)] if site.config.triage else []),
             *([seeking(site, store, clock)] if any(rule.priors for rule in site.config.rules) else []),
         )
         self._ticks = Ticks()

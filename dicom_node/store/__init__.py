@@ -40,6 +40,7 @@ from dicom_node.store.sessions import Session, Sessions
 from dicom_node.store.steps import Steps
 from dicom_node.store.studies import Studies
 from dicom_node.store.subscriptions import Subscriptions
+from dicom_node.store.triage import Triage
 from dicom_node.store.watch import Watch
 from dicom_node.store.workitems import Change, Workitems
 
@@ -86,6 +87,7 @@ __all__ = [
     "Studies",
     "Subscriptions",
     "Topic",
+    "Triage",
     "Watch",
     "Workitems",
     "instance_name",
@@ -125,6 +127,7 @@ class Store:
     sessions: Sessions
     workitems: Workitems
     subscriptions: Subscriptions
+    triage: Triage
 
     # Longer than others, for it names every room of rows once.
     @classmethod
@@ -173,6 +176,7 @@ class Store:
             sessions=Sessions(database),
             workitems=Workitems(database, bell),
             subscriptions=Subscriptions(database, bell),
+            triage=Triage(database, bell, holdings),
         )
 
     @classmethod

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, null, selec
 
 from dicom_node.domain import (
     JOB_TRANSITIONS,
+    Cause,
     Discontinuation,
     Job,
     JobState,
@@ -27,6 +28,7 @@ from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import born_with, is_watched, report_of_job, state_facts
 from dicom_node.store.results import insert_result, results_before
 from dicom_node.store.tables import job, quarantine, result, worker
+from dicom_node.store.worklists import workitem
 
 # How long a job lets those of higher priority that came later go first. It is a head start, not a rank: an old LOW job is never passed for ever.
 HEAD_START_S = {Priority.HIGH: 0.0, Priority.MEDIUM: 4 * 3600.0, Priority.LOW: 24 * 3600.0}
@@ -193,7 +195,7 @@ class Jobs:
             current = _still_held(connection, silent)
             if current is None or (current.lease_until or 0.0) >= now:
                 return False
-            _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at)
+            _give_back(connection, current, who="clock", why=why, now=now, retry_at=retry_at, cause=Cause.EQUIPMENT)
             return True
 
     # ---------------------------------------------------------------------------------------------------------- by people
@@ -287,6 +289,12 @@ def cancel_in(connection: Connection, found: Job, *, who: str, why: str, now: fl
         raise Rejected(f"job {found.id} is {found.state}: it has ended", hint="Only a job that waits or runs can be canceled.")
     ask_to_stop(connection, found, Discontinuation.STOPPED, who=who, why=why, now=now)
     return JobState.IN_PROGRESS
+
+
+def hurry(connection: Connection, found: Job, to: Priority, now: float) -> None:
+    """Give a job that waits another priority, in the caller's transaction, which has locked it; that decides its place among the others."""
+    connection.execute(update(job).where(job.c.id == found.id).values(priority=int(to), due=found.created_at + HEAD_START_S[to]))
+    connection.execute(update(workitem).where(workitem.c.job_id == found.id).values(changed_at=now))
 
 
 def move(connection: Connection, current: Job, to: JobState, *, who: str, why: str, now: float, **values: Any) -> None:

@@ -78,6 +78,12 @@ class Studies:
             rejected=hidden,
         )
 
+    def state(self, study_instance_uid: str) -> StudyState | None:
+        """Return where a study stands; None when the ledger does not know it."""
+        with self._database.read() as connection:
+            found = connection.execute(select(study.c.state).where(study.c.study_instance_uid == study_instance_uid)).scalar()
+        return StudyState(found) if found else None
+
     def look_again(self, study_instance_uid: str, at: float) -> None:
         """Put off judging a study until `at`."""
         with self._database.write() as connection:

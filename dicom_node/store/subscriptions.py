@@ -62,7 +62,7 @@ class Subscriptions:
             same.append(subscription.c.workitem_uid == uid)
         with self._database.write() as connection:
             ended = connection.execute(delete(subscription).where(*same)).rowcount
-            waiting = event_report.c.receiver == receiver, event_report.c.kind != ReportKind.SCP_STATUS
+            waiting = event_report.c.receiver == receiver, event_report.c.kind != ReportKind.SCP_STATUS, event_report.c.channel != Channel.HEARD
             connection.execute(delete(event_report).where(*waiting, *([] if uid in WORKLISTS else [event_report.c.workitem_uid == uid])))
         return bool(ended)
 
@@ -81,13 +81,14 @@ class Subscriptions:
             return tuple(_subscription(row) for row in rows)
 
     def watched(self) -> dict[tuple[str, str], dict[str, int]]:
-        """Return of each receiver and channel how many workitems it watches, and how many reports wait for it."""
+        """Return of each receiver and channel how many workitems it watches, how many of them it locks, and how many reports wait for it."""
         found: dict[tuple[str, str], dict[str, int]] = {}
         with self._database.read() as connection:
-            for name, table in (("workitems", subscription), ("waiting", event_report)):
-                counted = select(table.c.receiver, table.c.channel, func.count()).where(table.c.receiver != "")
+            for name, table, *only in (("workitems", subscription), ("locks", subscription, subscription.c.deletion_lock), ("waiting", event_report)):
+                told = table.c.receiver != "", table.c.channel != Channel.HEARD
+                counted = select(table.c.receiver, table.c.channel, func.count()).where(*told, *only)
                 for receiver, channel, number in connection.execute(counted.group_by(table.c.receiver, table.c.channel)):
-                    found.setdefault((receiver, channel), {"workitems": 0, "waiting": 0})[name] = number
+                    found.setdefault((receiver, channel), {"workitems": 0, "locks": 0, "waiting": 0})[name] = number
         return found
 
     # ----------------------------------------------------------------------------------------------------------- the outbox
@@ -121,6 +122,25 @@ class Subscriptions:
         """Record that reports have reached their receiver, or have been dealt with."""
         with self._database.write() as connection:
             connection.execute(delete(event_report).where(event_report.c.id.in_(list(ids))))
+
+    def hear(self, teller: str, uid: str, kind: ReportKind, facts: Mapping[str, Any], *, now: float) -> bool:
+        """Record that another manager, by its AE title, has told this node something; False when too much of it waits here already."""
+        said = {
+            "receiver": teller,
+            "channel": Channel.HEARD,
+            "workitem_uid": uid,
+            "kind": int(kind),
+            "facts": dict(facts),
+            "at": now,
+            "not_before": 0.0,
+        }
+        waiting = select(func.count()).where(event_report.c.receiver == teller, event_report.c.channel == Channel.HEARD)
+        with self._database.write() as connection:
+            if connection.execute(waiting).scalar_one() >= _MOST_WAITING:
+                return False
+            connection.execute(insert(event_report).values(**said))
+        self._bell.ring(Topic.WORKITEMS)
+        return True
 
     def put_off(self, receiver: str, channel: Channel, *, until: float) -> None:
         """Tell a receiver that was not reached again later: of everything that waits, so that the order stays."""

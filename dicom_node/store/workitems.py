@@ -11,6 +11,7 @@ from sqlalchemy import Connection, RowMapping, Select, and_, case, delete, func,
 
 from dicom_node.domain import (
     Attributes,
+    DeliveryState,
     Job,
     JobState,
     Priority,
@@ -23,7 +24,7 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.jobs import HEAD_START_S, cancel_in, insert_job, job_of
+from dicom_node.store.jobs import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.journal import Event, note
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import announce, report, state_facts
@@ -35,6 +36,14 @@ _begun = and_(job.c.state == JobState.SCHEDULED, job.c.started_at.is_not(None))
 STATE = func.coalesce(case((_begun, JobState.IN_PROGRESS.value), else_=job.c.state), workitem.c.state)  # as others see it
 PRIORITY = func.coalesce(job.c.priority, workitem.c.priority)
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
+_TO_TAKE_UP = (  # of this node's own what nobody has claimed, of another manager's what was claimed there
+    workitem.c.job_id.is_(None),
+    workitem.c.ended_at.is_(None),
+    or_(
+        and_(workitem.c.state == JobState.SCHEDULED, workitem.c.manager == ""),
+        and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != ""),
+    ),
+)
 _JOINED = workitem.outerjoin(job, workitem.c.job_id == job.c.id)
 
 
@@ -71,16 +80,9 @@ class Workitems:
 
     def create(self, item: Workitem, *, now: float, why: str = "") -> bool:
         """Record a new workitem, and subscribe to it those who watch all; False when there is one of this UID."""
-        said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
-        said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
-        moments = {"not_before": now, "created_at": now, "changed_at": now}
         with self._database.write() as connection:
-            patient_id = item.patient_id[:64]
-            if not insert_unless_there(connection, workitem, uid=item.uid, patient_id=patient_id, readiness=item.readiness, **said, **moments):
+            if not create_in(connection, item, now=now, why=why):
                 return False
-            if not item.manager:
-                announce(connection, item.uid, state_facts(item), now)
-            _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
         self._ring()
         return True
 
@@ -100,11 +102,9 @@ class Workitems:
         What `decide` raises goes through, and nothing has changed.
         """
         with self._database.write() as connection:
-            found = _locked(connection, uid)
-            if found is None:
-                return None
-            _apply(connection, found, decide(found), now)
-            changed = _one(connection, workitem.c.uid == uid)
+            changed = change_in(connection, uid, decide, now=now)
+        if changed is None:
+            return None
         self._ring()
         return changed
 
@@ -114,13 +114,18 @@ class Workitems:
         with self._database.read() as connection:
             return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
 
-    def newest(self, *, limit: int = 50, before: int = 0, state: JobState | None = None) -> tuple[tuple[int, Workitem], ...]:
-        """Return workitems with their numbers, newest first; before: only those of lower numbers."""
-        wanted = _select().order_by(workitem.c.id.desc()).limit(limit)
+    def newest(
+        self, *, limit: int = 50, before: int = 0, state: JobState | None = None, tags: Sequence[str] = ()
+    ) -> tuple[tuple[int, Workitem], ...]:
+        """Return workitems with their numbers, newest first; before: only those of lower numbers.
+
+        tags: of the attributes that come with them; others, such as inputs that name thousands of instances, stay where they are.
+        """
+        wanted = _select_some(tags).order_by(workitem.c.id.desc()).limit(limit)
         wanted = wanted.where(workitem.c.id < before) if before else wanted
         wanted = wanted.where(STATE.in_([state])) if state is not None else wanted
         with self._database.read() as connection:
-            return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
+            return tuple((row["number"], _workitem(_with_some(row, tags))) for row in connection.execute(wanted).mappings())
 
     def counts(self) -> dict[str, int]:
         """Return how many workitems are in each state."""
@@ -132,17 +137,13 @@ class Workitems:
 
     def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
         """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
-        unclaimed = workitem.c.state == JobState.SCHEDULED
-        ours = and_(workitem.c.state == JobState.IN_PROGRESS, workitem.c.manager != "")
-        wanted = _select().where(workitem.c.job_id.is_(None), or_(unclaimed, ours), workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        wanted = _select().where(*_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
         with self._database.read() as connection:
             return _all(connection, wanted)
 
     def next_due(self) -> float | None:
         """Return when the next workitem that nobody has taken up is to be looked at; None when there is none."""
-        due = select(func.min(workitem.c.not_before)).where(
-            workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS])
-        )
+        due = select(func.min(workitem.c.not_before)).where(*_TO_TAKE_UP)
         with self._database.read() as connection:
             found: float | None = connection.execute(due).scalar()
             return found
@@ -180,10 +181,17 @@ class Workitems:
             return tuple((_workitem(row), row["performer"]) for row in connection.execute(wanted).mappings())
 
     def settle(self, uid: str, *, now: float, reason: str = "") -> None:
-        """Record that a workitem of another manager has come to its end there."""
+        """Record that a workitem of another manager has come to its end there; reason: why it came to nothing here."""
         with self._database.write() as connection:
-            values = {"ended_at": now, "changed_at": now, **({"reason": reason} if reason else {})}
+            found = _locked(connection, uid)
+            if found is None or found.ended_at is not None:
+                return
+            # One that no job performs any more, and that did not end by this node, has come to nothing here.
+            open_states = and_(workitem.c.job_id.is_(None), workitem.c.state.in_([JobState.SCHEDULED, JobState.IN_PROGRESS]))
+            state = case((open_states, JobState.CANCELED.value), else_=workitem.c.state)
+            values = {"ended_at": now, "changed_at": now, "state": state, **({"reason": reason} if reason else {})}
             connection.execute(update(workitem).where(workitem.c.uid == uid).values(**values))
+            _note(connection, found, "workitem settled", "node", reason or f"{found.manager} knows how it ended", now)
 
     # ------------------------------------------------------------------------------------------------------------ the clock
 
@@ -198,19 +206,50 @@ class Workitems:
 
     def outputs(self, uid: str) -> tuple[tuple[Result, tuple[str, ...]], ...]:
         """Return what the job of a workitem made, each with the names of the destinations that it goes to."""
+        return tuple((one, tuple(to)) for one, to in self.whereabouts(uid))
+
+    def whereabouts(self, uid: str) -> tuple[tuple[Result, Mapping[str, DeliveryState]], ...]:
+        """Return what the job of a workitem made, each with the destinations that it goes to, and how far it came."""
         wanted = select(result).join(workitem, workitem.c.job_id == result.c.job_id).where(workitem.c.uid == uid).order_by(result.c.id)
         with self._database.read() as connection:
             made = [Result(**row) for row in connection.execute(wanted).mappings()]
             to = (
-                select(delivery.c.result_id, delivery.c.destination).where(delivery.c.result_id.in_([one.id for one in made])).order_by(delivery.c.id)
+                select(delivery.c.result_id, delivery.c.destination, delivery.c.state)
+                .where(delivery.c.result_id.in_([one.id for one in made]))
+                .order_by(delivery.c.id)
             )
-            sent: dict[int, list[str]] = {}
-            for key, destination in connection.execute(to):
-                sent.setdefault(key, []).append(destination)
-        return tuple((one, tuple(sent.get(one.id, ()))) for one in made)
+            sent: dict[int, dict[str, DeliveryState]] = {}
+            for key, destination, state in connection.execute(to):
+                sent.setdefault(key, {})[destination] = DeliveryState(state)
+        return tuple((one, sent.get(one.id, {})) for one in made)
 
     def _ring(self) -> None:
         self._bell.ring(Topic.WORKITEMS)
+
+
+def create_in(connection: Connection, item: Workitem, *, now: float, why: str = "") -> bool:
+    """Record a new workitem in the caller's transaction, as `Workitems.create` does."""
+    said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
+    said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
+    said |= {"patient_id": item.patient_id[:64], "readiness": item.readiness, "not_before": now, "created_at": now, "changed_at": now}
+    if not insert_unless_there(connection, workitem, uid=item.uid, **said):
+        return False
+    if not item.manager:
+        announce(connection, item.uid, state_facts(item), now)
+    _note(connection, item, "workitem created", item.requester or "node", why or "it was asked for", now)
+    return True
+
+
+def change_in(connection: Connection, uid: str, decide: Callable[[Workitem], Change | None], *, now: float) -> Workitem | None:
+    """Change a workitem in the caller's transaction, as `Workitems.change` does; what is decided to be None changes nothing."""
+    found = _locked(connection, uid)
+    if found is None:
+        return None
+    change = decide(found)
+    if change is None:
+        return found
+    _apply(connection, found, change, now)
+    return _one(connection, workitem.c.uid == uid)
 
 
 def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
@@ -226,15 +265,30 @@ def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -
 
 
 def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
-    """Return the condition that workitems of a study must be kept: somebody locks one, or one ended not long ago (IHE AIW-I 4.85.4.1.3)."""
+    """Return the condition that workitems of a study must be kept.
+
+    Somebody locks one, another manager is still to be told of one, or one ended not long ago (IHE AIW-I 4.85.4.1.3).
+    """
     locked = select(subscription.c.id).join(workitem, workitem.c.uid == subscription.c.workitem_uid)
+    untold = select(workitem.c.id).where(workitem.c.study_instance_uid == of_study, workitem.c.manager != "", workitem.c.ended_at.is_(None))
     fresh = select(job.c.id).where(job.c.study_instance_uid == of_study, job.c.ended_at > ended_after)
-    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), fresh.exists())
+    return or_(locked.where(workitem.c.study_instance_uid == of_study, subscription.c.deletion_lock).exists(), untold.exists(), fresh.exists())
 
 
 def _select(*more: Any) -> Select[Any]:
     ours = [column.label(f"w_{column.name}") for column in workitem.columns]
     return select(workitem.c.id.label("number"), *ours, *job.columns, *more).select_from(_JOINED)
+
+
+def _select_some(tags: Sequence[str]) -> Select[Any]:
+    """Select workitems with only some of their attributes, which the database takes out of the rest."""
+    ours = [column.label(f"w_{column.name}") for column in workitem.columns if column is not workitem.c.attributes]
+    some = [workitem.c.attributes[tag].label(f"t_{tag}") for tag in tags]
+    return select(workitem.c.id.label("number"), *ours, *some, *job.columns).select_from(_JOINED)
+
+
+def _with_some(row: RowMapping, tags: Sequence[str]) -> Mapping[Any, Any]:
+    return {**row, "w_attributes": {tag: row[f"t_{tag}"] for tag in tags if row[f"t_{tag}"] is not None}}
 
 
 def all_workitems(connection: Connection, *conditions: Any) -> tuple[Workitem, ...]:
@@ -265,7 +319,7 @@ def _locked(connection: Connection, uid: str) -> Workitem | None:
         job_id = row.job_id
 
 
-def _workitem(row: RowMapping) -> Workitem:
+def _workitem(row: Mapping[Any, Any]) -> Workitem:
     said = {name.removeprefix("w_"): value for name, value in row.items() if name.startswith("w_")}
     performs = job_of({c.name: row[c.name] for c in job.columns}) if said["job_id"] is not None else None
     for name in ("id", "job_id", "not_before"):
@@ -283,11 +337,10 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
     if found.job is None:
         values |= {"state": change.state} if change.state is not None else {}
         values |= {"priority": int(change.priority)} if change.priority is not None else {}
-        values |= {"ended_at": now} if change.state in _ENDED else {}
+        values |= {"ended_at": now} if change.state in _ENDED and not found.manager else {}  # another manager's ends when that was told
         values |= {"not_before": now}
     elif change.priority is not None and found.job.state is JobState.SCHEDULED:
-        due = found.job.created_at + HEAD_START_S[change.priority]
-        connection.execute(update(job).where(job.c.id == found.job.id).values(priority=int(change.priority), due=due))
+        hurry(connection, found.job, change.priority, now)
     connection.execute(update(workitem).where(workitem.c.uid == found.uid).values(**values, changed_at=now))
     for kind, facts in change.reports:
         report(connection, found.uid, kind, facts, now)

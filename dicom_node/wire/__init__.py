@@ -1,10 +1,10 @@
 """DICOM messages on a connection, for those who own its socket: P-DATA and command sets as bytes, and a pynetdicom association that never sleeps.
 
 The rooms that speak to peers move images with it past pynetdicom, which goes on negotiating their associations and serving every other message.
-`peer` is the association that such a room requests.
+`peer` is the association that such a room requests. `hl7` and `mllp` are messages of HL7 v2 and how they are framed.
 """
 
-from dicom_node.wire.association import Gate, WokenDUL, is_known_library
+from dicom_node.wire.association import Gate, WokenDUL, is_known_library, judge_by_artim
 from dicom_node.wire.connection import Broken, Connection
 from dicom_node.wire.credentials import ClientTls, Credentials, Identity
 from dicom_node.wire.message import (
@@ -56,6 +56,7 @@ __all__ = [
     "WokenDUL",
     "fragments",
     "is_known_library",
+    "judge_by_artim",
     "p_data",
     "query_response",
     "read_command",

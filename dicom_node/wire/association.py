@@ -17,13 +17,16 @@ import itertools
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pynetdicom
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.timer import Timer
 
 _KNOWN = ("3.0.2", "3.0.3", "3.0.4")  # the versions that the tests ran with
 _ENDING_S = 0.01
@@ -39,6 +42,58 @@ def is_known_library() -> bool:
     """Say whether pynetdicom is one whose inner shape this file relies on."""
     names = ("_is_transport_event", "_read_pdu_data", "_decode_pdu", "_process_recv_primitive", "stop_dul", "kill_dul", "send_pdu", "run_reactor")
     return pynetdicom.__version__ in _KNOWN and all(hasattr(DULServiceProvider, name) for name in names)
+
+
+class SteadyTimer(Timer):
+    """A timer that expires only while it runs, by a clock that nobody sets.
+
+    pynetdicom's own goes by the time of day. If it is stopped late, it has expired for ever: the event that this makes (Evt18) ends the thread of the
+    upper layer in a state that does not know it (PS3.8 Table 9-10), Sta3 above all, in which the request to associate waits for its answer.
+    """
+
+    def start(self) -> None:
+        """Begin, or begin again."""
+        self._start_time: float | None = time.monotonic()
+        self._end_time: float | None = None
+
+    def stop(self) -> None:
+        """Run no more."""
+        self._end_time = time.monotonic()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._start_time is not None and self._end_time is None
+
+    @property
+    def remaining(self) -> float:
+        """The seconds until it expires; below 0 when it has."""
+        if self.timeout is None:
+            return 1.0
+        started = self._start_time if self.running else None
+        return self.timeout if started is None else self.timeout - (time.monotonic() - started)
+
+
+def judge_by_artim(association: Association) -> None:
+    """Let an acceptor that has not started wait for its request until its upper layer ends the wait: when the ARTIM timer expires (PS3.8 9.1.5).
+
+    pynetdicom's association gives up by a clock of its own. If the request comes at that very moment, the upper layer waits for its answer (Sta3),
+    the association for the upper layer's end, and the peer for ever.
+    """
+    dul = association.dul
+    dul.artim_timer, dul._idle_timer = SteadyTimer(dul.artim_timer.timeout), SteadyTimer(dul._idle_timer.timeout)
+    dul.receive_pdu = partial(_receive, dul, dul.receive_pdu)
+
+
+def _receive(dul: DULServiceProvider, receive: Any, wait: bool = False, timeout: float | None = None) -> Any:
+    """Return what the upper layer says next; of the request, none: it has ended, or says so."""
+    if not wait or dul.assoc.requestor.primitive is not None:
+        return receive(wait, timeout)
+    news = dul.to_user_queue.not_empty
+    with news:
+        while dul.is_alive() and not dul.to_user_queue.queue:
+            news.wait(_TURN_S)
+    return receive(wait=False)
 
 
 class Checkpoint(threading.Event):
@@ -118,7 +173,7 @@ class WokenDUL(DULServiceProvider):
         super().__init__(association)
         stock = association.dul
         self.socket, self.event_queue = stock.socket, stock.event_queue
-        self.artim_timer, self._idle_timer = stock.artim_timer, stock._idle_timer
+        self.artim_timer, self._idle_timer = SteadyTimer(stock.artim_timer.timeout), SteadyTimer(stock._idle_timer.timeout)
         self._run_loop_delay = 0.0
         self._gate = Gate(association)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -151,6 +206,18 @@ class WokenDUL(DULServiceProvider):
         """Make the thread end."""
         super().kill_dul()
         self._wake()
+
+    def idle_timer_expired(self) -> bool:
+        """Say whether the peer has been silent for too long: it has not if what it said lies unread, while this process was held up."""
+        return super().idle_timer_expired() and not self._is_spoken_to()
+
+    def _is_spoken_to(self) -> bool:
+        transport, poll = self.socket, select.poll()
+        try:
+            poll.register(transport.socket, select.POLLIN)
+        except (AttributeError, TypeError, ValueError):  # it is closed
+            return False
+        return bool(poll.poll(0))
 
     def stop_dul(self) -> bool:
         """End the thread if the association has ended, and wait for it."""
@@ -299,8 +366,7 @@ class WokenDUL(DULServiceProvider):
 
     def _waits_for_socket(self) -> bool:
         timer = self.artim_timer
-        running = timer._start_time is not None and timer._end_time is None
-        wait_s = min(max(timer.remaining, 0.0) + 0.001, _TURN_S) if running and timer.timeout is not None else _TURN_S
+        wait_s = min(max(timer.remaining, 0.0) + 0.001, _TURN_S) if timer.running and timer.timeout is not None else _TURN_S
         ready = [descriptor for descriptor, _ in self._poll.poll(wait_s * 1000)]
         if self._bell in ready:
             os.eventfd_read(self._bell)

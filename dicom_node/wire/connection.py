@@ -5,6 +5,7 @@ TCP_QUICKACK is armed again after every read, because the kernel disarms it: a s
 message's last piece back until the one before is acknowledged, and a delayed acknowledgement costs it 40 ms each time.
 """
 
+import contextlib
 import select
 import socket
 import ssl
@@ -120,6 +121,13 @@ class Connection:
             if time.monotonic() > until:
                 raise Broken("the peer was too slow")
             got += self._read(into[got:])
+
+    def close(self) -> None:
+        """Hang up, if that was not done before."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self.socket.close()
 
     def write(self, data: bytes | memoryview) -> None:
         """Send all of it.

@@ -32,6 +32,7 @@ from dicom_node.domain import (
     Result,
     Transient,
     Unsuitable,
+    cause_of,
     fault,
 )
 from dicom_node.picture import summary
@@ -310,13 +311,13 @@ class Worker:
             if isinstance(error, Canceled) or running.canceled:
                 self._record_stop(job, running, now)
             elif isinstance(error, Unsuitable):
-                self._store.jobs.decline(job, now=now, why=str(error))
+                self._store.jobs.decline(job, now=now, why=str(error), cause=error.cause)
                 log.info("job declined", reason=str(error))
             else:
                 final = isinstance(error, NodeError) and not isinstance(error, Transient | ModelFailed)
                 again = None if final else retry_at(job, self._work, now)
                 why = fault(error)
-                self._store.jobs.fail(job, now=now, why=why, retry_at=again)
+                self._store.jobs.fail(job, now=now, why=why, retry_at=again, cause=cause_of(error))
                 log.error("job failed", reason=why, attempt=job.attempts, retry=again is not None)
 
     def _record_stop(self, job: Job, running: _Running, now: float) -> None:

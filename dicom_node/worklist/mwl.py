@@ -1,12 +1,13 @@
 """What a modality may ask of a worklist, which entries it means, and what it is answered: decided without a socket or a file (PS3.4 Annex K)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.tag import Tag
 
-from dicom_node.domain import Refused
+from dicom_node.domain import Priority, Refused
 from dicom_node.store.match import Test, matcher, span_asked
 from dicom_node.worklist.answering import filled, plain
 
@@ -19,6 +20,8 @@ UNABLE = 0xC001
 PENDING, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 CANCELLED = 0xFE00
 
+_COMMENTS, _URGENCY = "RequestedProcedureComments", "ReportingPriority"
+_CHARACTERS = "SpecificCharacterSet"
 _DATE, _TIME = "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime"
 # The required matching keys of Table K.6-1, of which an entry without a value counts as a match. Patient ID, required too, is not among them: who
 # asks for one patient must not be given another's entries.
@@ -73,6 +76,11 @@ class Asked:
     identifier: Dataset
     matches: Test
 
+    @property
+    def is_of_place(self) -> bool:
+        """Whether it asks for what is another of a study that was raised."""
+        return _COMMENTS in self.identifier or _URGENCY in self.identifier
+
     def answer(self, entry: Entry) -> tuple[Dataset, bool]:
         """Return what is answered of an entry: every key that was asked for, and whether all of them are supported (PS3.4 K.4.1.1.3.2)."""
         answer, whole = filled(self.identifier, entry.dataset, known=_OF_ENTRY, of_items={STEP: _OF_STEP})
@@ -99,6 +107,28 @@ def entries(dataset: Dataset) -> tuple[Entry, ...]:
         one.ScheduledProcedureStepSequence = [step]
         found.append(Entry(dataset=one, attributes=plain(one)))
     return tuple(found)
+
+
+def raised(entry: Entry, comments: Sequence[str], priority: Priority) -> Entry:
+    """Return an entry as it reads once its study was raised: its Reporting Priority, and comments before those that it has.
+
+    Its own Reporting Priority stays where it is higher.
+    """
+    own = Priority[held] if (held := str(entry.dataset.get(_URGENCY) or "")) in Priority.__members__ else Priority.LOW
+    said = {_COMMENTS: " ".join([*comments, str(entry.dataset.get(_COMMENTS) or "")]).strip(), _URGENCY: max(own, priority).name}
+    one = Dataset()
+    one.update({element.tag: element for element in entry.dataset})
+    for (keyword, value), vr in zip(said.items(), ("LT", "CS"), strict=True):  # elements of their own: those of the entry are another answer's too
+        one[keyword] = DataElement(Tag(keyword), vr, value)
+    if not all(map(str.isascii, comments)):  # the file's characters may not be those of the site's words
+        one[_CHARACTERS] = DataElement(Tag(_CHARACTERS), "CS", "ISO_IR 192")
+    return Entry(dataset=one, attributes={**entry.attributes, **said})
+
+
+def order_of(entry: Entry) -> tuple[str, str, str]:
+    """Return how an entry's study is known: Study Instance UID, accession number and Patient ID; empty texts where it does not say."""
+    one = entry.dataset
+    return str(one.get("StudyInstanceUID") or ""), str(one.get("AccessionNumber") or ""), str(one.get("PatientID") or "")
 
 
 def asked(identifier: Dataset) -> Asked:

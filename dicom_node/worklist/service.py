@@ -1,6 +1,6 @@
 """What the worklist room answers on the node's port: worklists, performed steps and notifications of availability (PS3.4 Annexes K, F and R)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import structlog
@@ -92,7 +92,7 @@ class Worklist:
         except Exception as error:  # whatever pydicom raises on bytes that anybody may send: they are no data set
             raise Refused("the identifier cannot be read", status=mwl.DOES_NOT_FIT) from error
         asked, matches = mwl.asked(keys), 0
-        for entry in folder.entries():
+        for entry in self._entries(folder, asked):
             if event.is_cancelled:
                 _log.info("worklist.cancelled", calling_ae=calling_ae, matches=matches)
                 yield mwl.CANCELLED, None
@@ -103,6 +103,17 @@ class Worklist:
                 yield (mwl.PENDING if whole else mwl.UNSUPPORTED_KEYS), answer
         _log.info("worklist.answered", calling_ae=calling_ae, matches=matches)
         yield 0x0000, None
+
+    def _entries(self, folder: Folder, asked: mwl.Asked) -> Iterable[mwl.Entry]:
+        """Give the entries, those of raised studies as the site wants them to read; the files are never written."""
+        found = folder.entries()
+        rules = {rule.name: rule for rule in self._config.triage if rule.worklist_comment}
+        if not rules or not asked.is_of_place:
+            yield from found
+            return
+        for entry, names in zip(found, self._store.triage.raised([mwl.order_of(entry) for entry in found]), strict=True):
+            by = [rules[name] for name in names if name in rules]
+            yield mwl.raised(entry, [rule.worklist_comment for rule in by], max(rule.rank for rule in by)) if by else entry
 
     # -------------------------------------------------------------------------------- performed steps and notifications
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from dicom_node.store import Store
 from tests.benchmarks import progress
 from tests.benchmarks.images import write_series
 from tests.benchmarks.measure import Measure
+from tests.orthanc import free_ports
 
 _ROOT = Path(__file__).parents[2]
 _QUIET_S = 0.3
@@ -74,9 +74,7 @@ def _told(what: str, milliseconds: list[float], **limits: float) -> Measure:
 
 @contextlib.contextmanager
 def _serving(folder: Path) -> Iterator[tuple[AE, Store, Path]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        node = AE("DICOM_NODE", "127.0.0.1", probe.getsockname()[1])
+    node = AE("DICOM_NODE", "127.0.0.1", free_ports(1)[0])
     config, log = folder / "node.toml", folder / "node.log"
     model = Path(__file__).parent / "models" / "tiny"
     config.write_text(_CONFIG.format(port=node.port, storage=folder / "data", quiet=_QUIET_S, model=model))

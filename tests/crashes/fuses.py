@@ -13,7 +13,7 @@ from typing import Any
 
 from dicom_node.analyse import Pool
 from dicom_node.receive.door import Arrival
-from dicom_node.store import Archive, Database, Deliveries, Draft, Intake, Jobs, Studies, intake, studies
+from dicom_node.store import Archive, Database, Deliveries, Draft, Intake, Jobs, Studies, Triage, intake, studies, triage
 
 _WITHIN_S = 0.004
 
@@ -48,6 +48,9 @@ POINTS: dict[str, dict[str, Point]] = {
         "during delivery": Point(Deliveries, "claim", "within", something=True),
         "after delivery, before its row": Point(Deliveries, "sent", "before"),
         "after the delivery's row": Point(Deliveries, "sent", "after"),
+        "before what was found raises its study": Point(Triage, "act", "before"),
+        "in the commit that raises it": Point(triage, "_raise", "after"),
+        "after it was raised": Point(Triage, "act", "after", something=True),
     },
     "work": {
         "after the claim": Point(Jobs, "claim", "after", something=True),

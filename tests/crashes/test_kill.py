@@ -28,6 +28,7 @@ from dicom_node.receive import recovered
 from dicom_node.simulate.pacs import Pacs
 from dicom_node.simulate.scanner import push
 from dicom_node.store import Store
+from dicom_node.worklist.ups.attributes import dataset_of
 from tests import phantoms
 from tests.crashes.fuses import POINTS
 
@@ -65,6 +66,11 @@ name = "every CT"
 when.Modality = "CT"
 analyse = ["fragile"]
 deliver = ["pacs"]
+[[triage]]
+name = "bright"
+findings = [{{ concept = "Volume", min = 0.0 }}]
+workitem = ["READ", "99SITE", "Read it first"]
+jobs = true
 """
 
 
@@ -210,6 +216,9 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(tmp_path, free_p
         nodes.calm()
         store = Store.open(storage)
         _wait_until_done(store, 180)
+        until = time.monotonic() + 60
+        while not _raised_once(store) and time.monotonic() < until:
+            time.sleep(0.2)
         nodes.stop()
         acknowledged = {uid: digest for scanner in scanners for uid, digest in scanner.acknowledged.items()}
         print(f"{sum(nodes.killed.values())} kills, {len(acknowledged)} instances acknowledged, {len(pacs.instances())} results delivered")
@@ -217,6 +226,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_twice(tmp_path, free_p
             print(f"  {times:4d}  {point}")
         _nothing_is_lost(store, acknowledged)
         _nothing_is_done_twice(store, pacs)
+        assert _raised_once(store)
         store.close()
 
 
@@ -255,6 +265,24 @@ def _nothing_is_done_twice(store: Store, pacs: Pacs) -> None:
                 assert sha256(store.archive.path(one.path).read_bytes()).hexdigest() == one.digest
                 expected.add(one.sop_instance_uid)
     assert kept.keys() == expected, "the PACS holds other results than the ledger says"
+
+
+def _raised_once(store: Store) -> bool:
+    """Say whether every study in which something was found has one step for a reader, that names every report which says so once."""
+    found: dict[str, list[str]] = {}
+    for job in store.jobs.list(limit=100_000):
+        results = {one.kind: one.sop_instance_uid for one in store.jobs.results(job.id)}
+        if "SEG" in results:
+            found.setdefault(job.study_instance_uid, []).append(results["SR"])
+    named: dict[str, list[str]] = {}
+    for _, item in store.workitems.page(limit=100_000):
+        if item.job is None:
+            assert item.study_instance_uid not in named, "a study has two steps"
+            series = dataset_of(item.attributes).InputInformationSequence
+            reports = {uid for reports in found.values() for uid in reports}
+            of_step = [one.ReferencedSOPInstanceUID for inputs in series for one in inputs.ReferencedSOPSequence]
+            named[item.study_instance_uid] = [uid for uid in of_step if uid in reports]
+    return {uid: sorted(reports) for uid, reports in found.items()} == {uid: sorted(reports) for uid, reports in named.items()}
 
 
 def _expected(store: Store, job: Job) -> list[str]:

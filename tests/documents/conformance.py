@@ -1,8 +1,8 @@
 """The tables of the conformance statement, asked of the program: its negotiation, its door, its decisions, its models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from pynetdicom.presentation import negotiate_unrestricted
 from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from dicom_node import serve
-from dicom_node.config import Code, Node, NodeConfig, bundled, load_model
+from dicom_node.config import Code, Model, Node, NodeConfig, bundled, load_model
 from dicom_node.deliver import decisions
 from dicom_node.domain import Refused, Result
 from dicom_node.query import services as query_services
@@ -174,6 +174,7 @@ class _Nothing:
 @dataclass(frozen=True)
 class _Site:
     config: NodeConfig
+    models: Mapping[str, Model] = field(default_factory=dict)
 
 
 def _receiver() -> Receiver:

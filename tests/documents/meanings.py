@@ -35,7 +35,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "ae": "Its address.",
         "may": "What it may do: `send` to the node, `receive` from it, `commit` (ask it to commit itself to what it sent). `worklist`: ask it for "
         "its worklist (MWL), tell it of performed procedure steps (MPPS) and of instances that are available (IAN). `query`: ask what "
-        "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE).",
+        "the node holds (C-FIND). `move`: have it sent, over its own association (C-GET) or to a remote that may `receive` (C-MOVE). Of workitems "
+        "(UPS) `watch`: find, read, and be told of them; `request`: create them, and ask for them to be canceled; `perform`: claim, change and "
+        "complete those that are for others.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "How studies are fetched from it: `move` (C-MOVE to the node's own port; it must know the node as a move destination, and may "
         "`send`), `get` (C-GET, over the association that asks). Such a remote is queried, too; with `none` it is neither.",
@@ -47,6 +49,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "procedure) the results then say.",
         "notify": "Whether it is told, by Instance Availability Notification, that results exist, once they are at a destination: where they are "
         "is the AE title of that, and the node's own where the remote may `move`.",
+        "tasks": "Whether the node takes work from its worklist (UPS; [worklists.md](worklists.md#work-for-another-task-manager)): `pull`: it looks "
+        "there; `triggered`: it is also told of what is new.",
+        "tasks_url": "Its UPS-RS, the address before `/workitems`; empty: it is asked over DIMSE.",
+        "tasks_token_file": "A file whose first line is the bearer token that UPS-RS is asked with, over https alone.",
+        "tasks_every_s": "How often its worklist is looked through.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
         "timeout_s": "How long it is waited for; for a large object longer.",
@@ -68,6 +75,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "passcode_file": "A file whose first line is the passcode; over TLS alone. Without it the name is all.",
     },
     "[models.NAME]": {
+        "workitem_codes": "Codes, each its value and its scheme, by which workitems and orders ask for it, beside its name in the scheme "
+        "`99DICOMNODE`.",
         "folder": "The model's folder: beside node.toml, or by its last name one that comes with the program.",
         "device": "Where it runs: `cpu`, or `cuda:0` and so on.",
         "timeout_s": "Instead of the model's own.",
@@ -105,6 +114,19 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "[worklist]": {
         "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "
         "C-FIND. Files are read again when they change. Without it Modality Worklist is not offered.",
+        "label": "The Worklist Label of workitems that come without one.",
+        "address": "The address of the node's web as others reach it. Workitems then say where their inputs and results are to be had by "
+        "WADO-RS, and which page tells of them.",
+        "wait_for_inputs_s": "How long a workitem waits for images of which the node can ask nobody, before it is canceled.",
+    },
+    "[hl7]": {
+        "port": "Where orders are taken by HL7 v2 over MLLP (OMI^O23, ORM^O01); 0: any free one, which the log tells. Without it nothing listens.",
+        "host": "The address it listens on.",
+        "from_addresses": "Addresses or networks that may send. A connection from elsewhere is closed at once.",
+        "tls": "With it MLLP is spoken over TLS alone; the keys are those of `node.tls`.",
+        "connections": "At most so many at once; more are closed.",
+        "timeout_s": "How long a message may take from its first byte to its last, and its answer until it is taken.",
+        "idle_s": "A connection on which nothing comes for so long is closed.",
     },
     "[work]": {
         "start": "Whether `serve` starts an analysing process on this host and keeps it running.",
@@ -173,7 +195,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "[[notify]]": {
         "name": "A name for people; two may not have the same.",
-        "to": "An address that is posted to (`https://…`, or `http://…`), or a mail address, which needs `[mail]`.",
+        "to": "An address that is posted to (`https://…`, or `http://…`), a mail address, which needs `[mail]`, or "
+        "where HL7 v2 is taken (`mllp://HOST:PORT`, over TLS `mllps://…`), which is told findings alone.",
         "about": "What it is told of: a `job` that failed for good, a `delivery` that was given up, a `destination` that is not reached, a `disk` "
         "below its reserve, no `worker`, what came into `quarantine`.",
         "findings": "Results that it is told of.",
@@ -181,7 +204,11 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "subject": "A template of the subject of mail.",
         "body": "A template of the text of mail.",
         "down_after_s": "A destination that was not reached for so long, while something waits for it, is told of.",
-        "patient_identity": "Whether the patient's name and ID are told, where it is about one; over https or by mail alone.",
+        "patient_identity": "Whether the patient's name and ID are told, where it is about one; over https or by mail alone. A result by HL7 v2 "
+        "names its patient, and needs it.",
+        "application": "Receiving Application (MSH-5) of what is told by HL7 v2.",
+        "facility": "Receiving Facility (MSH-6) of what is told by HL7 v2.",
+        "authorities": "PEM of those who signed its certificate, over https and mllps; none: those that the system knows.",
         "timeout_s": "How long an answer to a post is waited for.",
     },
     "[[notify.findings]]": {
@@ -190,6 +217,23 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "min": "The least number.",
         "max": "The largest number.",
         "answer": "The answer of an evaluation: its code's meaning or value; empty: any.",
+    },
+    "[[triage]]": {
+        "name": "A name for people, which the reader's step has as its label; two may not have the same.",
+        "findings": "Results of which any one raises the study.",
+        "priority": "What it is raised to: `HIGH` or `MEDIUM`. What is higher stays.",
+        "workitem": "The code (value, scheme, meaning) of the step that a reader finds on the node's worklist (UPS), one for each study and rule. "
+        "Without it there is none. It is none that asks for a model.",
+        "jobs": "Whether jobs of the study that still wait go first.",
+        "worklist_comment": "Text before the Requested Procedure Comments of its entries in Modality Worklist; these get the Reporting "
+        "Priority, too. Needs `worklist.folder`, whose files are not written.",
+    },
+    "[[triage.findings]]": {
+        "concept": "As in `[[notify.findings]]`.",
+        "model": "As there.",
+        "min": "As there.",
+        "max": "As there.",
+        "answer": "As there.",
     },
     "model.toml": {
         "name": "The name by which the site's configuration and every result call it.",

@@ -38,6 +38,7 @@ from dicom_node.config.node import (
     Complete,
     Deliver,
     Feedback,
+    Hl7,
     ModelChoice,
     Node,
     NodeConfig,
@@ -53,6 +54,7 @@ from dicom_node.config.node import (
     Worklists,
 )
 from dicom_node.config.notify import FindingWanted, Mail, Notify
+from dicom_node.config.triage import Triage
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
 from dicom_node.store import Store
@@ -74,6 +76,7 @@ def node_keys() -> str:
         "[rules.priors]": PriorsWanted,
         "[complete]": Complete,
         "[worklist]": Worklists,
+        "[hl7]": Hl7,
         "[work]": Work,
         "[deliver]": Deliver,
         "[web]": Web,
@@ -83,6 +86,8 @@ def node_keys() -> str:
         "[mail]": Mail,
         "[[notify]]": Notify,
         "[[notify.findings]]": FindingWanted,
+        "[[triage]]": Triage,
+        "[[triage.findings]]": FindingWanted,
     }
     known = {field for field in NodeConfig.model_fields} - {name.strip("[]").partition(".")[0] for name in sections}
     if known:

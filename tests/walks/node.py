@@ -30,6 +30,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "deliver": {"backoff_s": 0.2, "backoff_max_s": 1.0, "poll_s": 0.05},
     "web": {"start": False},
     "feedback": {},
+    "worklist": {},
+    "hl7": {},
 }
 
 
@@ -125,6 +127,7 @@ def serving(
     models: Mapping[str, Path],
     port: int,
     storage: Path | None = None,
+    triage: Sequence[Mapping[str, Any]] = (),
     **sections: Mapping[str, Any],
 ) -> Iterator[Node]:
     """Run a node until the block ends, with the models' folders copied beside its configuration.
@@ -136,7 +139,7 @@ def serving(
         shutil.copytree(source, folder / "models" / name, ignore=shutil.ignore_patterns("__pycache__"))
     said = {name: {**values, **sections.get(name, {})} for name, values in DEFAULTS.items()}
     said["node"] |= {"port": port, "storage": str(storage or folder / "data")}
-    said |= {"remotes": remotes, "models": {name: {"folder": f"models/{name}"} for name in models}, "rules": list(rules)}
+    said |= {"remotes": remotes, "models": {name: {"folder": f"models/{name}"} for name in models}, "rules": list(rules), "triage": list(triage)}
     (folder / "node.toml").write_text(_toml(said))
     with (folder / "node.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "dicom_node", "serve", "--config", str(folder / "node.toml")], cwd=ROOT, stderr=log)
@@ -194,4 +197,6 @@ def _toml(said: Mapping[str, Any]) -> str:
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_inline(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_inline, value))}]"
     return json.dumps(value)

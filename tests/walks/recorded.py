@@ -8,10 +8,13 @@ import fcntl
 import os
 import select
 import socket
+import stat
 import struct
+import sys
 import termios
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -282,9 +285,8 @@ def _hear(line: socket.socket, said: bytearray, count: int | None) -> None:
             return
         except TimeoutError as error:
             wanted = "the end of the connection" if count is None else f"PDU {count}"
-            raise AssertionError(
-                f"{wanted} did not come within {PATIENCE_S:g} s; heard so far: {[pdu.hex() for pdu in pdus(bytes(said))]}"
-            ) from error
+            heard_so_far = [pdu.hex() for pdu in pdus(bytes(said))]
+            raise AssertionError(f"{wanted} did not come within {PATIENCE_S:g} s; heard so far: {heard_so_far}\n{_stacks()}") from error
         if not heard:
             return
         said += heard
@@ -295,21 +297,29 @@ def _heard(said: bytes, count: int | None) -> bool:
     return count is not None and (len(parts) >= count or (bool(parts) and parts[-1][0] == _ABORTED))
 
 
+def _stacks() -> str:
+    """Say where every thread of this process is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames().items()
+    return "\n".join(f"{names.get(ident)}:\n{''.join(traceback.format_stack(frame, 8))}" for ident, frame in frames)
+
+
 def _other_end(line: socket.socket) -> int | None:
     """Return the descriptor by which this process reads what is sent on a line; none: the receiver has not accepted it, or has hung up already."""
+    ends = line.getpeername(), line.getsockname()
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         for descriptor in _sockets():
             with contextlib.suppress(OSError):
-                other = socket.socket(fileno=descriptor)
+                other = socket.socket(fileno=descriptor)  # whose it is, closes it
                 try:
-                    if other.family == socket.AF_INET and other.getpeername() == line.getsockname():
+                    if other.family == socket.AF_INET and (other.getsockname(), other.getpeername()) == ends:
                         return descriptor
                 finally:
                     other.detach()
         if select.select([line], [], [], 0.001)[0]:
             return None
-    raise AssertionError("the receiver does not accept connections")
+    raise AssertionError(f"the receiver does not accept connections\n{_stacks()}")
 
 
 def _sockets() -> Iterator[int]:
@@ -320,14 +330,16 @@ def _sockets() -> Iterator[int]:
 
 
 def _until_read(descriptor: int | None) -> None:
-    """Wait until the receiver has read everything, or has closed its end."""
+    """Wait until the receiver has read everything, or has closed its end, by whose number there may be something else then."""
     waiting = bytearray(4)
     until = time.monotonic() + PATIENCE_S
     while descriptor is not None and time.monotonic() < until:
         try:
             fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+            is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
         except OSError:
             return
-        if not any(waiting):
+        if not any(waiting) or not is_socket:
             return
         time.sleep(0)  # lets the receiver's thread have the interpreter
+    assert descriptor is None, f"what was said is not read\n{_stacks()}"

@@ -44,6 +44,7 @@ CUTS: dict[str, Cut] = {"as recorded": as_recorded, "whole": whole, "through hea
 _MOST_BYTES = {"single bytes": 3_000}  # of a recording: each byte is read before the next is sent
 _CUTS = {"stock": ("whole",), "fast": tuple(CUTS)} if len(PATHS) > 1 else {"stock": tuple(CUTS)}  # the path that is held against the other: all
 _NODE = {"max_pdu_bytes": 1 << 20, "network_timeout_s": 2, "acse_timeout_s": 2}
+_PATIENT = {"network_timeout_s": 20, "acse_timeout_s": 20}  # with real senders, of which none falls silent, however busy the machine
 _ABORTED = b"\x07"  # the type of an A-ABORT PDU
 
 IN_ANY_ORDER = (
@@ -67,7 +68,7 @@ class Street:
     def house(self, path: str, name: str) -> House:
         """Return the house of a path and a cut, or of another name; it is opened when first asked for."""
         if (path, name) not in self._houses:
-            self._houses[path, name] = House(self._folder / f"{path} {name}", path, **_NODE)
+            self._houses[path, name] = House(self._folder / f"{path} {name}", path, **_NODE | (_PATIENT if name == "live" else {}))
         return self._houses[path, name]
 
     def recorded(self, name: str, case: Case) -> tuple[Recording, Outcome]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from dicom_node.domain import AE, PeerUnavailable, Transient
 from dicom_node.simulate import samples
 from dicom_node.simulate.pacs import BEHAVIOURS, Behaviour, Pacs
 from dicom_node.simulate.scanner import SOP_CLASS_NOT_SUPPORTED, echo, push
+from tests.orthanc import free_ports
 from tests.peers import missing
 
 WAIT_S = 20.0
@@ -56,17 +56,11 @@ def written(
     return paths
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def storescp(folder: Path) -> Iterator[AE]:
     """Run DCMTK's storescp, and yield its address once it answers."""
     folder.mkdir()
-    ae = AE("STORESCP", "127.0.0.1", free_port())
+    ae = AE("STORESCP", "127.0.0.1", free_ports(1)[0])
     command = [dcmtk("storescp"), "--aetitle", ae.title, "--output-directory", str(folder), "--bit-preserving", "+xa", str(ae.port)]
     process = subprocess.Popen(command)
     try:

@@ -17,6 +17,7 @@ from dicom_node.domain import (
     GLOBAL_SUBSCRIPTION,
     Channel,
     JobState,
+    Raising,
     Refused,
     ReportKind,
     Subscription,
@@ -42,7 +43,9 @@ from dicom_node.worklist.ups.attributes import (
     study_of,
     unfinished,
 )
+from dicom_node.worklist.ups.ours import asked_model
 from dicom_node.worklist.ups.presented import INPUTS, Evidence, Station, presented
+from dicom_node.worklist.ups.reading import reading_step
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
 from dicom_node.worklist.ups.states import (
     ALREADY_CANCELED,
@@ -91,6 +94,10 @@ class Manager:
             contact_url=f"{web}/jobs/" if web else "",
         )
 
+    def model_of(self, said: Dataset) -> str | None:
+        """Return the model of this node that a step asks for, by its Scheduled Workitem Code; None: it asks for none."""
+        return asked_model(said, self._config)
+
     # --------------------------------------------------------------------------------------------------------- one workitem
 
     def create(self, said: Dataset, *, uid: str = "", requester: str) -> tuple[str, int]:
@@ -105,9 +112,35 @@ class Manager:
         if uid and not is_uid(uid):
             raise Refused("Affected SOP Instance UID is no UID", status=INVALID_VALUE)
         now, given = self._clock(), uid or f"2.25.{uuid.uuid4().int}"
-        kept, is_changed = created(said, uid_given=given, now=now, worklist_label=self._config.worklist.label)
+        item, is_changed = self._drafted(said, given, requester, now)
+        if not self._store.workitems.create(item, now=now, why=f"{requester} asks for '{_label(said)}'"):
+            raise _refused(decide(Wish.CREATE, JobState.SCHEDULED).status)
+        return given, CREATED_WITH_CHANGES if is_changed else SUCCESS
+
+    def reading(self, raised: Raising) -> Workitem:
+        """Return the step by which a reader finds a study that was raised; whoever raises it puts it on the worklist.
+
+        Raises
+        ------
+        Rejected: the job that found something is gone.
+        """
+        now, job = self._clock(), self._store.jobs.get(raised.job_id)
+        images = self._store.instances.by_ids([i for of in job.inputs.values() for i in of][:1])
+        titles = [self._config.remotes[name].ae.title for name in job.deliver if name in self._config.remotes]
+        order = self._store.orders.of_study(raised.study_instance_uid)
+        said = reading_step(raised, images[0].header if images else {}, order, self.station, titles, now)
+        return self._drafted(said, raised.workitem_uid, "", now)[0]
+
+    def _drafted(self, said: Dataset, uid: str, requester: str, now: float) -> tuple[Workitem, bool]:
+        """Return a new step as it is kept, and whether anything was filled in or left out.
+
+        Raises
+        ------
+        Refused: it does not say what it must.
+        """
+        kept, is_changed = created(said, uid_given=uid, now=now, worklist_label=self._config.worklist.label)
         item = Workitem(
-            uid=given,
+            uid=uid,
             state=JobState.SCHEDULED,
             priority=priority_of(kept),
             attributes=model_of(kept),
@@ -117,9 +150,7 @@ class Manager:
             readiness=readiness_of(kept),
             scheduled_at=start_of(kept),
         )
-        if not self._store.workitems.create(item, now=now, why=f"{requester} asks for '{_label(kept)}'"):
-            raise _refused(decide(Wish.CREATE, JobState.SCHEDULED).status)
-        return given, CREATED_WITH_CHANGES if is_changed else SUCCESS
+        return item, is_changed
 
     def get(self, uid: str, wanted: Sequence[int] = ()) -> Dataset:
         """Return a step; wanted: tags of the attributes that are asked for, all where there are none (PS3.4 CC.2.7).

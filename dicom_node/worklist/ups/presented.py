@@ -81,8 +81,8 @@ def _add_job(said: Dataset, item: Workitem, job: Job, station: Station, evidence
         if keyword not in said:
             setattr(said, keyword, [] if keyword.endswith("Sequence") else "")
     said.InputReadinessState = Readiness.INCOMPLETE.value if job.priors and job.state is JobState.SCHEDULED and not job.attempts else "READY"
-    said.ProcedureStepProgressInformationSequence = _progress(job, item.state, station)
-    said.UnifiedProcedureStepPerformedProcedureSequence = _performed(said, job, station, evidence) if job.started_at else []
+    said.ProcedureStepProgressInformationSequence = progress_of(job, item.state, station)
+    said.UnifiedProcedureStepPerformedProcedureSequence = performed(said, job, station, evidence) if job.started_at else []
 
 
 def workitem_code(name: str, model: Model | None) -> Dataset:
@@ -148,7 +148,8 @@ def _item(study_instance_uid: str, series_instance_uid: str, titles: Sequence[st
     return item
 
 
-def _progress(job: Job, state: JobState, station: Station) -> list[Dataset]:
+def progress_of(job: Job, state: JobState, station: Station) -> list[Dataset]:
+    """Return how far a job is as its step tells it, and why it ended where it was canceled; nothing while it waits."""
     if state is JobState.SCHEDULED:
         return []
     contact = f"{station.contact_url}{job.id}" if station.contact_url else ""
@@ -167,7 +168,8 @@ def _canceled(facts: Mapping[str, Any], at: float | None) -> Dataset:
     return item
 
 
-def _performed(said: Dataset, job: Job, station: Station, evidence: Evidence) -> list[Dataset]:
+def performed(said: Dataset, job: Job, station: Station, evidence: Evidence) -> list[Dataset]:
+    """Return what a job did, as its step tells it: who, when, and every object that came of it (PS3.4 Table CC.2.5-3)."""
     item = Dataset()
     item.PerformedStationNameCodeSequence = [station.code]
     item.PerformedWorkitemCodeSequence = list(said.ScheduledWorkitemCodeSequence)

@@ -10,6 +10,8 @@ Code = tuple[str, str, str]  # value, scheme designator, meaning
 UNSPECIFIED: Code = ("110513", "DCM", "Discontinued for unspecified reason")
 EQUIPMENT: Code = ("110501", "DCM", "Equipment failure")
 DUPLICATE: Code = ("110510", "DCM", "Duplicate order")
+REJECTED: Code = ("110530", "DCM", "Workitem assignment rejected by assigned resource")
+WRONG_ENTRY: Code = ("110514", "DCM", "Incorrect worklist entry selected")
 _RESCHEDULED: Code = ("110528", "DCM", "Discontinued Procedure Step rescheduled")
 
 OF_CAUSE: Mapping[str, Code] = {
