@@ -13,7 +13,7 @@ from dicom_node.schedule import retire
 from dicom_node.worklist.ups import reporting as ups_reporting
 from tests.contracts.arrange import finished
 from tests.stepping import ALL, FILTERED, NOW, REQUEST_CANCEL, SUSPEND, UNSUBSCRIBE, Peer, Stepping, eventually, stepping
-from tests.workitems import but, code, finishing, progress, setting, step, transaction, unspoken
+from tests.workitems import but, code, elements, finishing, progress, setting, step, transaction, unspoken
 
 DAY_S = 86400.0
 
@@ -118,6 +118,34 @@ def test_a_step_that_becomes_ready_is_told(node: Stepping, peer: Peer) -> None:
     watcher.waits_for(uid, 3)
     time.sleep(0.2)
     assert [said.InputReadinessState for of, _, said in watcher.told if of == uid] == ["INCOMPLETE", "READY", "UNAVAILABLE"]
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_texts_in_whatever_letters_are_told(node: Stepping, peer: Peer, claimed: bool) -> None:
+    """PS3.5 6.1: of an event, and of a step that was asked for in another character set."""
+    watcher, uid, mine = node.listen(), asked(peer, SpecificCharacterSet="ISO_IR 100", PatientName="Müller"), transaction()
+    peer.watch(uid)
+    if claimed:
+        peer.become("IN PROGRESS", mine, uid)
+    why = but(Dataset(), SpecificCharacterSet="ISO_IR 192", ReasonForCancellation="Größe: 王小東")
+    assert peer.act(REQUEST_CANCEL, why, uid) == 0x0000
+    if claimed:
+        said = finishing("CANCELED", mine)
+        said.SpecificCharacterSet = "ISO_IR 192"
+        said.ProcedureStepProgressInformationSequence[0].ReasonForCancellation = "Größe: 王小東"
+        said.ProcedureStepProgressInformationSequence[0].ProcedureStepProgressDescription = "Größe: 王小東"
+        assert peer.set(said, uid) == 0x0000
+        assert peer.become("CANCELED", mine, uid) == 0x0000
+    told = watcher.waits_for(uid, 5 if claimed else 3)
+    assert told[-1] == (1, "CANCELED")
+    texts = [element.value for of, _, report in watcher.told if of == uid for element in elements(report)]
+    assert texts.count("Größe: 王小東") == (3 if claimed else 1)
+    whole = peer.get(uid)[1]
+    assert str(whole.PatientName) == "Müller"
+    assert whole.ProcedureStepProgressInformationSequence[0].ReasonForCancellation == "Größe: 王小東"
+    ((found,), _) = peer.find(but(Dataset(), SOPInstanceUID=uid, PatientName="", ProcedureStepProgressInformationSequence=[]))
+    assert str(found.PatientName) == "Müller"
+    assert found.ProcedureStepProgressInformationSequence[0].ReasonForCancellation == "Größe: 王小東"
 
 
 def test_a_step_that_nobody_claimed_is_canceled_through_in_progress(node: Stepping, peer: Peer) -> None:

@@ -15,8 +15,14 @@ _REASON_CHARACTERS = 1024
 
 def information(of: EventReport) -> Dataset:
     """Return the Event Information of a report."""
-    facts = of.facts
-    match of.kind:
+    said = _information(of.kind, of.facts)
+    if any(not str(element.value).isascii() for element in said.iterall() if element.VR != "SQ"):
+        said.SpecificCharacterSet = "ISO_IR 192"
+    return said
+
+
+def _information(kind: ReportKind, facts: Mapping[str, Any]) -> Dataset:
+    match kind:
         case ReportKind.STATE:
             return _state(facts)
         case ReportKind.CANCEL_REQUESTED:

@@ -299,6 +299,8 @@ class Manager:
         progress = list(held.get("ProcedureStepProgressInformationSequence") or []) or [Dataset()]
         held.ProcedureStepProgressInformationSequence = progress
         progress[0].ReasonForCancellation = why
+        if not why.isascii():
+            held.SpecificCharacterSet = "ISO_IR 192"  # it was said in another one than the step, perhaps
         progress[0].ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code)]
         unfinished(held, JobState.CANCELED, self._clock())  # fills in when
         began = [] if item.is_claimed else [(ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})]

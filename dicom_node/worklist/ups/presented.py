@@ -72,8 +72,7 @@ def _add_job(said: Dataset, item: Workitem, job: Job, station: Station, evidence
     _default(said, "StudyInstanceUID", job.study_instance_uid)
     for keyword in _OF_PATIENT:
         _default(said, keyword, evidence.header.get(keyword) or "")
-    if "SpecificCharacterSet" not in said:
-        said.SpecificCharacterSet = "ISO_IR 192"
+    said.SpecificCharacterSet = "ISO_IR 192"  # requesters, images and this node may each have had another one
     _default(said, "ReferencedRequestSequence", [_request(job, evidence.header)])
     if not said.get(INPUTS) and evidence.inputs:
         said.InputInformationSequence = information(((one, ()) for one in evidence.inputs), station)

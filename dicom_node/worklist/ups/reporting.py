@@ -41,7 +41,7 @@ class Reporting(Watch):
         self._store = store
         self._clock = clock
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="watcher")
-        self._under_way: dict[str, Future[None]] = {}
+        self._under_way: dict[str, Future[bool]] = {}
         self._associations: dict[str, Association] = {}
         self._failures: dict[str, int] = {}  # in a row, to reach one
 
@@ -55,7 +55,7 @@ class Reporting(Watch):
         super().stop()
         for association in list(self._associations.values()):
             peer.cut(association)
-        self._pool.shutdown(wait=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def failed(self, error: Exception) -> None:
         """Tell that watchers could not be told."""
@@ -68,13 +68,21 @@ class Reporting(Watch):
         for receiver in self._store.subscriptions.receivers(Channel.DIMSE, now=self._clock()):
             going = self._under_way.get(receiver)
             if going is None or going.done():
-                self._under_way[receiver] = self._pool.submit(self._serve, receiver)
+                going = self._under_way[receiver] = self._pool.submit(self._serve, receiver)
+                going.add_done_callback(self._look_again)
         return _LOOK_EVERY_S
 
-    def _serve(self, receiver: str) -> None:
+    def _look_again(self, done: Future[bool]) -> None:
+        """Take a turn when one was told: the bell may have rung for it meanwhile, when it could not be told anew."""
+        if not done.cancelled() and done.result():
+            self._listener.wake()
+
+    def _serve(self, receiver: str) -> bool:
+        """Tell one what waits for it; say whether that went well."""
         try:
             self._tell(receiver)
             self._failures.pop(receiver, None)
+            return True
         except PeerUnavailable as error:
             failures = self._failures[receiver] = self._failures.get(receiver, 0) + 1
             wait_s = unreached_s(failures, self._config.deliver)
@@ -82,6 +90,7 @@ class Reporting(Watch):
             self._put_off(receiver, wait_s)
         except Exception as error:  # the outermost frame of this thread: what is to be told stands in the ledger
             _log.error("workitems.not_told", to=receiver, reason=fault(error))
+        return False
 
     def _put_off(self, receiver: str, wait_s: float) -> None:
         self._store.subscriptions.put_off(receiver, Channel.DIMSE, until=self._clock() + wait_s)
