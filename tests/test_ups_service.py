@@ -306,6 +306,8 @@ def test_some_attributes_are_read(peer: Peer) -> None:
     assert {element.keyword for element in said} <= {"SpecificCharacterSet", "ProcedureStepState", "PatientID", "InputInformationSequence"}
     assert (said.ProcedureStepState, said.PatientID, len(said.InputInformationSequence)) == ("IN PROGRESS", "P1", 1)
     assert "TransactionUID" not in peer.get(uid)[1]
+    status, said = peer.get(uid, ["TransactionUID"])
+    assert (status, [element.keyword for element in said if element.keyword != "SpecificCharacterSet"]) == (0x0000, [])
 
 
 def test_a_transaction_uid_within_a_sequence_is_told_to_nobody(peer: Peer) -> None:
@@ -426,6 +428,15 @@ def test_every_key_is_answered(worklist: tuple[Stepping, dict[str, str]]) -> Non
     assert (str(one.PatientName), one.AdmissionID or "", one.ProcedureStepState) == ("Müller^Jürg", "", "SCHEDULED")
     assert one.ScheduledWorkitemCodeSequence[0].CodeValue == "brain-mr"
     assert {element.keyword for element in one} == {element.keyword for element in keys}
+
+
+def test_a_search_of_more_than_is_taken_is_refused(worklist: tuple[Stepping, dict[str, str]]) -> None:
+    """PS3.4 Table CC.2.8-4: A700; and the association goes on."""
+    node, _ = worklist
+    keys = asks(ReferencedRequestSequence=[but(Dataset(), RequestedProcedureComments="x" * 10_000) for _ in range(500)])
+    with node.peer() as peer:
+        assert peer.find(keys) == ([], [0xA700])
+        assert len(peer.find(asks())[0]) == 3
 
 
 def test_a_search_is_canceled(worklist: tuple[Stepping, dict[str, str]]) -> None:

@@ -18,7 +18,7 @@ from dicom_node.worklist.ups import Manager
 from dicom_node.worklist.ups.attributes import unfinished
 from dicom_node.worklist.ups.events import information
 from tests.contracts.arrange import LEASE_S, NOW, STUDY, arrive, claimed, finished, job_of, judged, result_of, waiting
-from tests.workitems import becoming, but, cells, finishing, given, step, transaction, unspoken
+from tests.workitems import becoming, but, cells, finishing, given, performed, progress, step, transaction, unspoken
 
 WATCHER = "WATCHER"
 
@@ -318,6 +318,25 @@ def test_a_job_that_waits_becomes_more_urgent_by_ups(store):
     assert manager.set(uid, but(Dataset(), ScheduledProcedureStepPriority="HIGH"), who="AE") == 0
     assert store.jobs.get(job.id).priority is Priority.HIGH
     assert manager.get(uid).ScheduledProcedureStepPriority == "HIGH"
+
+
+def test_what_a_job_says_of_itself_nobody_else_changes(store):
+    """Its inputs, their readiness, its progress: what a peer says of them is passed over, and watchers hear nothing of it."""
+    job, manager = waiting(store), managing(store)
+    uid = of(store, job).uid
+    watching(store, uid)
+    before = manager.get(uid)
+    own = {
+        "InputReadinessState": "UNAVAILABLE",
+        "InputInformationSequence": [given("1.2.9")],
+        "ProcedureStepProgressInformationSequence": [progress()],
+    }
+    said = but(Dataset(), CommentsOnTheScheduledProcedureStep="soon", **own, UnifiedProcedureStepPerformedProcedureSequence=[performed()])
+    assert manager.set(uid, said, who="AE") == 0x0000
+    after = manager.get(uid)
+    assert after.CommentsOnTheScheduledProcedureStep == "soon"
+    assert all(after[keyword] == before[keyword] for keyword in (*own, "UnifiedProcedureStepPerformedProcedureSequence"))
+    assert told(store, uid) == ["SCHEDULED"]
 
 
 # --------------------------------------------------------------------------------------------------------------- taken up

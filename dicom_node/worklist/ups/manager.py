@@ -5,7 +5,7 @@ with what watchers are to be told.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydicom import Dataset
@@ -44,7 +44,7 @@ from dicom_node.worklist.ups.attributes import (
     unfinished,
 )
 from dicom_node.worklist.ups.ours import asked_model
-from dicom_node.worklist.ups.presented import INPUTS, Evidence, Station, presented
+from dicom_node.worklist.ups.presented import INPUTS, PERFORMED, Evidence, Station, presented
 from dicom_node.worklist.ups.reading import reading_step
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
 from dicom_node.worklist.ups.states import (
@@ -63,6 +63,8 @@ _WARNINGS = frozenset({ALREADY_CANCELED, ALREADY_COMPLETED})
 _PAGE = 200
 _REASON_CHARACTERS = 1024
 _SUBSCRIPTIONS_MAX = 1_000  # to worklists, of all receivers
+# What a job that performs a step says of it, and nobody else: passed over in an N-SET, as what names the step is.
+_OF_JOB = frozenset({"InputReadinessState", INPUTS, PERFORMED, "ProcedureStepProgressInformationSequence"})
 _ASSIGNING = ("ScheduledStationNameCodeSequence", "ScheduledHumanPerformersSequence", "HumanPerformerCodeSequence", "HumanPerformerOrganization")
 
 _SAYS: Mapping[int, str] = {
@@ -181,14 +183,14 @@ class Manager:
             status = may_be_set(item.state, given=given, held=item.key)
             if status != SUCCESS:
                 raise _refused(status)
-            before = dataset_of(item.attributes)
-            after = changed(before, said, self._clock())
+            new = said if item.job is None else _without(said, _OF_JOB)
+            after = changed(dataset_of(item.attributes), new, self._clock())
             return Change(
                 attributes=model_of(after),
-                priority=priority_of(said) if "ScheduledProcedureStepPriority" in said else None,
-                readiness=readiness_of(said) if "InputReadinessState" in said else None,
-                reports=_reports_of(item, said),
-                values={"scheduled_at": start_of(said)} if "ScheduledProcedureStepStartDateTime" in said else {},
+                priority=priority_of(new) if "ScheduledProcedureStepPriority" in new else None,
+                readiness=readiness_of(new) if "InputReadinessState" in new else None,
+                reports=_reports_of(item, new),
+                values={"scheduled_at": start_of(new)} if "ScheduledProcedureStepStartDateTime" in new else {},
                 who=who,
             )
 
@@ -444,6 +446,12 @@ def _label(said: Dataset) -> str:
     """Return how a step is called, as the journal may tell it: a label may name a patient, a code does not."""
     codes = codes_of(said, "ScheduledWorkitemCodeSequence")
     return codes[0][2] or codes[0][0] if codes else "a workitem"
+
+
+def _without(said: Dataset, keywords: Collection[str]) -> Dataset:
+    kept = Dataset()
+    kept.update({element.tag: element for element in said if element.keyword not in keywords})
+    return kept
 
 
 def _reports_of(item: Workitem, said: Dataset) -> list[tuple[ReportKind, dict[str, Any]]]:

@@ -35,6 +35,9 @@ NO_SUCH_CLASS, NO_SUCH_ACTION, UNRECOGNISED = 0x0118, 0x0123, 0x0211
 UNKNOWN_RECEIVER = 0xC308
 PENDING, UNSUPPORTED_KEYS, CANCELLED, UNABLE = 0xFF00, 0xFF01, 0xFE00, 0xC001
 
+OUT_OF_RESOURCES = 0xA700
+_OF_FIND: Mapping[int, int] = {NOT_AUTHORISED: UNABLE, INVALID_VALUE: UNABLE, RESOURCE_LIMITATION: OUT_OF_RESOURCES}  # PS3.4 Table CC.2.8-4
+
 _BYTES_MAX = 4 << 20  # of the data set of one request
 _COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _READERS: tuple[May, ...] = ("watch", "request", "perform")
@@ -157,9 +160,9 @@ class WorkitemService:
                 yield (PENDING if is_whole else UNSUPPORTED_KEYS), answer
             return
         except Refused as error:
-            status = _status(error.status if error.status not in (NOT_AUTHORISED, INVALID_VALUE) else UNABLE, str(error))
+            status = _status(_OF_FIND.get(error.status, error.status), str(error))
         except Transient:
-            status = _status(0xA700, "the ledger does not answer; try again later")
+            status = _status(OUT_OF_RESOURCES, "the ledger does not answer; try again later")
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
             status = _status(UNABLE, "the request could not be processed")
             _log.error("workitems.failed", reason=fault(error))
