@@ -21,6 +21,7 @@ from dicom_node.web.access.sockets import SUBPROTOCOL
 from dicom_node.web.ups.channel import message
 from dicom_node.worklist.ups.events import information
 from tests.upsrs import Client, progressed
+from tests.walks.node import wait_for
 
 BASE = "http://127.0.0.1:8080"
 
@@ -66,7 +67,7 @@ def test_every_event_is_told_in_order(http: TestClient, web: Context) -> None:
         client.update(uid, progressed(30))
         client.ask("POST", f"/workitems/{uid}/cancelrequest")
         assert heard(session, 2) == [(3, ""), (2, "")]
-    assert web.store.subscriptions.waiting("ME", Channel.WEB) == ()
+    wait_for(lambda: web.store.subscriptions.waiting("ME", Channel.WEB) == ())
 
 
 def test_an_event_is_a_data_set(web: Context) -> None:

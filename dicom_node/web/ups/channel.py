@@ -8,7 +8,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -179,8 +179,21 @@ class Teller:
                 sent.append(one.id)
         finally:
             if sent:
-                await asyncio.shield(TELLING.run(self._store.told, sent))
+                await _to_its_end(TELLING.run(self._store.told, sent))
         log.info("channel.told", to=self._line.receiver, events=len(sent))
+
+
+async def _to_its_end(doing: Awaitable[None]) -> None:
+    """Await something also where who awaits it is canceled meanwhile: what was sent is removed before another channel looks."""
+    task, canceled = asyncio.ensure_future(doing), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            canceled = error
+    task.result()
+    if canceled is not None:
+        raise canceled
 
 
 def message(report: EventReport, information: Dataset) -> str:
