@@ -50,7 +50,7 @@ class Peer:
         """Ask for a step; return the status, and the command that it came with."""
         answer, attributes = self.association.send_n_create(said, to, uid, meta_uid=by)
         assert not attributes, "no attribute is asked for"
-        return self._heard(answer, attributes), self.commands[-1]
+        return self._heard(answer, attributes), self.commands[-1] if self.commands else answer
 
     def set(self, said: Dataset, uid: str, *, to: str = PUSH, by: str | None = PULL) -> int:
         """Change a step."""
@@ -129,6 +129,22 @@ def _gist(kind: int, said: Dataset) -> str:
     return str({1: said.get("ProcedureStepState"), 2: said.get("RequestingAE"), 4: said.get("SCPStatus")}.get(kind, ""))
 
 
+def _listen(title: str, watcher: Watcher) -> Any:
+    entity = ApplicationEntity(title)
+    entity.add_supported_context(EVENT, scu_role=True, scp_role=True)
+    return entity.start_server(("127.0.0.1", watcher.port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, watcher.hears)])
+
+
+@contextmanager
+def listening(title: str, watcher: Watcher) -> Iterator[None]:
+    """Let a watcher listen until the block ends."""
+    server = _listen(title, watcher)
+    try:
+        yield
+    finally:
+        server.shutdown()
+
+
 class Stepping:
     """A node that answers for workitems and tells of them, on a ledger that outlives it."""
 
@@ -176,10 +192,7 @@ class Stepping:
     def listen(self, title: str = "WATCHER") -> Watcher:
         """Let a watcher listen."""
         watcher = self.watchers[title]
-        entity = ApplicationEntity(title)
-        entity.add_supported_context(EVENT, scu_role=True, scp_role=True)
-        handlers = [(evt.EVT_N_EVENT_REPORT, watcher.hears)]
-        self._listening[title] = entity.start_server(("127.0.0.1", watcher.port), block=False, evt_handlers=handlers)
+        self._listening[title] = _listen(title, watcher)
         return watcher
 
     def deafen(self, title: str = "WATCHER") -> None:

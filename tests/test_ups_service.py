@@ -401,6 +401,13 @@ def test_a_search_goes_by_three_classes(worklist: tuple[Stepping, dict[str, str]
         assert len(peer.find(asks(), by=by)[0]) == 3
 
 
+def test_a_search_by_a_class_without_one_is_refused(worklist: tuple[Stepping, dict[str, str]]) -> None:
+    """PS3.4 Table CC.2-1: Push has no C-FIND."""
+    node, _ = worklist
+    with node.peer() as peer:
+        assert peer.find(asks(), by=PUSH) == ([], [0xA900])
+
+
 def test_a_search_without_a_key_finds_nothing(worklist: tuple[Stepping, dict[str, str]]) -> None:
     """PS3.4 CC.2.8.3.1."""
     node, _ = worklist

@@ -1,12 +1,15 @@
 """The states of a Unified Procedure Step: every cell of PS3.4 Table CC.1.1-2, written down again, and what may be set when (CC.2.6)."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_node.domain import JobState
 from dicom_node.worklist.ups.states import TABLE, Effect, Wish, decide, may_be_set
-from tests.workitems import STATES, Cell, cells
+from tests.workitems import ANSWERS, STATES, Cell, cells
 
 MINE, THEIRS = "1.2.3", "1.2.4"
 EFFECTS = {
@@ -85,3 +88,18 @@ def test_the_table_has_a_row_for_each_event_and_a_cell_for_each_state() -> None:
     """No wish is forgotten."""
     assert {wish for wish, _ in TABLE} == set(Wish)
     assert all(set(row) == {state_of(one) for one in STATES} for row in TABLE.values())
+
+
+def test_the_document_says_the_same() -> None:
+    """docs/worklists.md, the table of states."""
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", (Path(__file__).parents[1] / "docs" / "worklists.md").read_text(), re.MULTILINE)
+    said = {wish: tuple(int(cell.strip()[:4], 16) for cell in row.split("|")) for wish, row in rows if re.fullmatch(r"(C307|0000).*( \|.*){4}", row)}
+    for (wish, which), answers in ANSWERS.items():
+        uid = "right" if which == "right" else "wrong or none"
+        first = {"create": "N-CREATE of this UID", "request cancel": "request to cancel", "SCHEDULED": "SCHEDULED"}.get(wish)
+        row = next(
+            row
+            for name, row in said.items()
+            if name == first or (not first and name.startswith(f"{wish}, ") and uid.startswith(name.split(", ")[1][:5]))
+        )
+        assert row == answers, (wish, which)
