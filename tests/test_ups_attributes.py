@@ -194,6 +194,21 @@ def test_a_request_of_a_hundred_thousand_is_refused() -> None:
     assert refused(step(InputInformationSequence=[given() for _ in range(1001)])) == 0x0106
 
 
+def test_sequences_lie_within_one_another_so_deep_and_no_deeper() -> None:
+    """What is read by going into it is bounded."""
+    for depth, is_kept in ((16, True), (17, False), (60, False)):
+        inner = Dataset()
+        for _ in range(depth - 1):
+            inner = but(Dataset(), ConceptCodeSequence=[inner])
+        said = but(Dataset(), ScheduledProcessingParametersSequence=[inner])
+        if is_kept:
+            assert dataset_of(model_of(said)) == said
+            continue
+        with pytest.raises(Refused) as refusal:
+            model_of(said)
+        assert refusal.value.status == 0x0106
+
+
 def test_the_inputs_and_the_study_of_a_step_are_read() -> None:
     """A step is about the study it names, or the only one of its inputs, or of its requests."""
     two = step(InputInformationSequence=[given(), given("1.2.4")], StudyInstanceUID=None)

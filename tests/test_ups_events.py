@@ -8,7 +8,9 @@ import pytest
 from pydicom import Dataset
 from pynetdicom import _config
 
+from dicom_node.domain import Channel
 from dicom_node.schedule import retire
+from dicom_node.worklist.ups import reporting as ups_reporting
 from tests.contracts.arrange import finished
 from tests.stepping import ALL, FILTERED, NOW, REQUEST_CANCEL, SUSPEND, UNSUBSCRIBE, Peer, Stepping, eventually, stepping
 from tests.workitems import but, code, finishing, progress, setting, step, transaction, unspoken
@@ -250,6 +252,27 @@ def test_a_slow_and_a_dead_watcher_keep_nobody_waiting(tmp_path: Path) -> None:
         revived = node.listen("DEAD")
         node.now += 10  # it is tried again
         assert revived.waits_for(uid, 3) == slow.waits_for(uid, 3) == [(1, "SCHEDULED"), (1, "IN PROGRESS"), (1, "COMPLETED")]
+
+
+def test_many_slow_watchers_take_turns_with_a_quick_one(tmp_path: Path, monkeypatch) -> None:
+    """R2.8: eight are told at once; one that has been told for a while lets another go first."""
+    monkeypatch.setattr(ups_reporting, "_TURN_S", 0.2)
+    slow = tuple(f"SLOW{number}" for number in range(8))
+    with stepping(tmp_path / "storage", watchers=("WATCHER", *slow)) as node:
+        for title in slow:
+            node.listen(title).slow_s = 0.3
+        quick = node.listen()
+        uids = [node.manager.create(step(), requester="TEST")[0] for _ in range(20)]
+        for receiver in slow:
+            for uid in uids:
+                node.manager.subscribe(uid, receiver, channel=Channel.DIMSE)
+        node.report()
+        assert eventually(lambda: all(node.watchers[title].told for title in slow))
+        node.manager.subscribe(uids[0], "WATCHER", channel=Channel.DIMSE)
+        assert quick.waits_for(uids[0], 1) == [(1, "SCHEDULED")]
+        assert all(len(node.watchers[title].told) < len(uids) for title in slow)
+        for title in slow:
+            node.watchers[title].slow_s = 0.0
 
 
 def test_a_watcher_that_refuses_a_report_hears_the_next(node: Stepping, peer: Peer) -> None:

@@ -3,13 +3,36 @@
 A report is a row for each watcher. Of an event that nobody watches there is none.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import JSON, Connection, bindparam, insert, literal, select
+from sqlalchemy import JSON, Connection, bindparam, func, insert, literal, select
 
 from dicom_node.domain import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION, Job, Readiness, ReportKind, Workitem, derived_uid, state_seen
 from dicom_node.store.worklists import event_report, subscription, workitem
+
+_BEGIN_TO_WATCH = 7105732  # PostgreSQL: whoever begins to watch waits until changes under way have ended; SQLite has one writer at a time anyway
+_WAITS_AT_MOST_S = 2.0  # for them, on a node that changes without pause: what is then not told, a search tells
+_LOOKS_EVERY_S = 0.01
+
+
+def alongside(connection: Connection) -> None:
+    """Let whoever begins to watch wait for the end of this transaction: it reports to those who watch already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock_shared(_BEGIN_TO_WATCH)))
+
+
+def alone(connection: Connection) -> None:
+    """Wait until no transaction is under way that reports, so that each change is either seen or told; to be asked before anything is read or locked.
+
+    It stands in no queue: who waited for a place in one while others wait for rows would stop both.
+    """
+    until = time.monotonic() + _WAITS_AT_MOST_S
+    while connection.dialect.name == "postgresql" and time.monotonic() < until:
+        if connection.execute(select(func.pg_try_advisory_xact_lock(_BEGIN_TO_WATCH))).scalar():
+            return
+        time.sleep(_LOOKS_EVERY_S)
 
 
 def workitem_uid(of: Job) -> str:
@@ -35,6 +58,7 @@ def is_watched(connection: Connection, job_id: int) -> bool:
 
 
 def _report(connection: Connection, kind: ReportKind, facts: Mapping[str, Any], now: float, *watched: Any) -> None:
+    alongside(connection)
     said = bindparam("said", dict(facts), JSON)
     rows = select(
         subscription.c.receiver, subscription.c.channel, subscription.c.workitem_uid, literal(int(kind)), said, literal(now), literal(0), literal(0.0)
@@ -45,6 +69,7 @@ def _report(connection: Connection, kind: ReportKind, facts: Mapping[str, Any], 
 
 def announce(connection: Connection, uid: str, facts: Mapping[str, Any], now: float) -> None:
     """Subscribe to a new workitem those who watch all, with a report, and leave word for whoever compares it with filters (PS3.4 CC.2.3.3)."""
+    alongside(connection)
     everybody = select(
         subscription.c.receiver, subscription.c.channel, literal(uid), subscription.c.deletion_lock, bindparam("k", {}, JSON), literal(now)
     )

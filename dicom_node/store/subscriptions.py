@@ -16,7 +16,7 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database
-from dicom_node.store.reporting import state_facts
+from dicom_node.store.reporting import alone, state_facts
 from dicom_node.store.workitems import all_workitems
 from dicom_node.store.worklists import event_report, subscription, workitem
 
@@ -39,9 +39,11 @@ class Subscriptions:
         is told of what there is. Filtered ones are compared by who knows how (`to_compare`, `match`).
         """
         with self._database.write() as connection:
+            alone(connection)
             _put(connection, wanted)
             if item is not None:
-                _tell(connection, wanted, item, now)
+                for current in all_workitems(connection, workitem.c.uid == item.uid):  # as it stands now; it may have changed since it was read
+                    _tell(connection, wanted, current, now)
             elif wanted.workitem_uid == GLOBAL_SUBSCRIPTION:
                 for one in all_workitems(connection, workitem.c.manager == ""):
                     _watch(connection, wanted, one, now, is_told=wanted.deletion_lock)
@@ -50,9 +52,11 @@ class Subscriptions:
     def match(self, wanted: Subscription, item: Workitem, *, now: float) -> None:
         """Record that a workitem is one that a filtered subscription means: its receiver watches it, and is told of it."""
         with self._database.write() as connection:
+            alone(connection)
             same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
             if connection.execute(select(subscription.c.id).where(*same)).first() is not None:  # it has not been ended meanwhile
-                _watch(connection, wanted, item, now, is_told=True)
+                for current in all_workitems(connection, workitem.c.uid == item.uid):
+                    _watch(connection, wanted, current, now, is_told=True)
         self._bell.ring(Topic.WORKITEMS)
 
     def unsubscribe(self, receiver: str, uid: str) -> bool:

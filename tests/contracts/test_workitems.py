@@ -2,13 +2,18 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pydicom import Dataset
+from sqlalchemy import Connection, update
 
 from dicom_node.config import NodeConfig
 from dicom_node.domain import GLOBAL_SUBSCRIPTION, Channel, Job, JobState, Priority, Refused, ReportKind, Subscription, Workitem
 from dicom_node.store import Store
+from dicom_node.store.jobs import insert_job
+from dicom_node.store.reporting import report
+from dicom_node.store.worklists import workitem
 from dicom_node.worklist.ups import Manager
 from dicom_node.worklist.ups.attributes import unfinished
 from dicom_node.worklist.ups.events import information
@@ -518,3 +523,62 @@ def test_a_subscription_is_one_row_for_each_receiver_and_step(store):
     (one,) = store.subscriptions.list()
     assert isinstance(one, Subscription)
     assert (one.receiver, one.deletion_lock) == (WATCHER, False)
+
+
+# ------------------------------------------------------------------------------------------------------- beginning to watch
+
+
+def began_during(storage: Path, address: str, change: Callable[[Store, Connection], object], uid: str) -> tuple[list[str], Store]:
+    """Let somebody subscribe while a change is under way that is committed later; return what that one is told."""
+    first, second = Store.open(storage, address), Store.open(storage, address)
+    begins = threading.Thread(target=watching, args=(second, uid), kwargs={"lock": True})
+    with first.database.write() as connection:
+        change(first, connection)
+        begins.start()
+        begins.join(0.3)  # it waits, or has read what there was before
+    begins.join()
+    second.close()
+    return told(first), first
+
+
+def test_who_subscribes_while_a_step_is_created_is_told_of_it(storage, address):
+    """Either it is there already, or it is new: never neither."""
+    store = Store.open(storage, address)
+    arrive(store)
+    wish = wanted(store)
+    store.close()
+    heard, store = began_during(storage, address, lambda _, connection: insert_job(connection, wish), GLOBAL_SUBSCRIPTION)
+    assert heard == ["SCHEDULED"]
+    store.close()
+
+
+@pytest.mark.parametrize("is_worklist", [True, False])
+def test_who_subscribes_while_a_step_changes_is_told_how_it_stands_after(storage, address, is_worklist):
+    """The last that it hears is what is so."""
+    store = Store.open(storage, address)
+    uid = requested(store)
+    store.close()
+
+    def change(_: Store, connection: Connection) -> None:
+        connection.execute(update(workitem).where(workitem.c.uid == uid).values(state=JobState.IN_PROGRESS))
+        report(connection, uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": "READY"}, NOW)
+
+    heard, store = began_during(storage, address, change, GLOBAL_SUBSCRIPTION if is_worklist else uid)
+    assert heard == ["IN PROGRESS"]
+    store.close()
+
+
+def test_each_who_watches_is_told_once_of_a_restart(store):
+    """And of the worst that it has to know: that its list is not whole."""
+    uid = requested(store)
+    watching(store, uid)
+    watching(store, uid, who="OTHER")
+    store.subscriptions.give_up(before=NOW + 1, now=NOW)
+    watching(store, uid, who="THIRD")
+    for _ in range(3):
+        assert store.subscriptions.restarted(now=NOW) == 3
+    words = {
+        who: [one.facts["workitems"] for one in store.subscriptions.waiting(who, Channel.DIMSE) if one.kind is ReportKind.SCP_STATUS]
+        for who in (WATCHER, "OTHER", "THIRD")
+    }
+    assert words == {WATCHER: ["COLD START"], "OTHER": ["COLD START"], "THIRD": ["WARM START"]}

@@ -22,6 +22,7 @@ _NOT_SCHEDULED = 0xC309
 
 _ITEMS_MAX = 1_000  # of a sequence; a study has fewer series
 _REFERENCES_MAX = 100_000
+_DEPTH_MAX = 16  # of sequences within sequences; the standard has four
 _CODE_CHARACTERS = 16  # of a Code Value; a longer one is a Long Code Value (PS3.3 8.1)
 
 # Attributes that are there, with or without a value, when a step is created (types 2 and 2C); the ones that must have none are below.
@@ -270,6 +271,14 @@ def hidden(said: Dataset) -> Dataset:
     return shown
 
 
+def _depth(said: Dataset) -> int:
+    """Return how deep sequences lie within one another."""
+    deepest, layer = 0, [said]
+    while layer := [item for one in layer for element in one if element.VR == "SQ" for item in element.value or ()]:
+        deepest += 1
+    return deepest
+
+
 def model_of(said: Dataset) -> Mapping[str, Any]:
     """Return a data set in the DICOM JSON Model, as the ledger keeps it.
 
@@ -281,6 +290,8 @@ def model_of(said: Dataset) -> Mapping[str, Any]:
         model = dict(said.to_json_dict())
         json.dumps(model, allow_nan=False)
         dataset_of(model).save_as(BytesIO(), implicit_vr=False, little_endian=True)
+        if _depth(said) > _DEPTH_MAX:
+            raise ValueError("sequences within sequences are read by going into them, and that has an end")
         if any("\0" in str(element.value) for element in said.iterall() if element.VR != "SQ"):
             raise ValueError("PostgreSQL takes no text with a NUL in it")
     except Exception as error:  # whatever pydicom raises on what anybody may send

@@ -26,6 +26,7 @@ from dicom_node.worklist.waits import unreached_s
 _AT_ONCE = 8  # watchers that are told at the same time
 _LOOK_EVERY_S = 1.0  # a claim, or progress, rings no bell
 _AT_MOST = 200  # reports over one association
+_TURN_S = 5.0  # then it is another watcher's turn, if one waits
 
 _log = structlog.get_logger()
 
@@ -101,9 +102,12 @@ class Reporting(Watch):
         if not waiting:
             return
         association = self._associations[receiver] = self._associate(remote)
+        began = time.monotonic()
         try:
             for one in waiting:
                 self._tell_one(association, one)
+                if time.monotonic() - began > _TURN_S:
+                    break
         finally:
             del self._associations[receiver]
             peer.close(association)
