@@ -354,10 +354,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         words = path.split("/")
         if "subscribers" in words:
+            if "BY DIMSE" in self.board.watching and words[5] in self.board.watching:
+                self._say(409, [])
+                return
             self.board.subscribe(words[3], words[5])
             self._say(201, [], {"Content-Location": self.channel})
         else:
             self._status(self.board.set(words[3], urlsplit(self.path).query, Dataset.from_json(body[0])))
+
+    def do_DELETE(self) -> None:
+        self._say(200 if self._path()[0].split("/")[5] in self.board.watching else 404, [])
+        self.board.watching.discard(self._path()[0].split("/")[5])
 
     def do_PUT(self) -> None:
         path, _ = self._path()

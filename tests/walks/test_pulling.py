@@ -22,7 +22,7 @@ from dicom_node.store import Store
 from dicom_node.worklist import Hearing, Manager, Pulling
 from tests import phantoms
 from tests.archives import archive
-from tests.contracts.arrange import LEASE_S, STUDY, arrive, job_of, result_of
+from tests.contracts.arrange import LEASE_S, STUDY, arrive, finished, job_of, result_of
 from tests.orthanc import free_ports
 from tests.walks.managing import GLOBAL, PROGRESS, SCP_STATUS, STATE, Board, code, dimse, send_event, step, web
 from tests.walks.node import serving, wait_for
@@ -303,6 +303,35 @@ def test_who_has_begun_anew_is_subscribed_to_again(tmp_path: Path, transport: st
             with house.manager():
                 house.claimed(missed)
                 assert house.board.count("subscribe", GLOBAL) == before + 1
+    house.store.close()
+
+
+def test_who_was_told_by_dimse_is_told_by_the_web_from_now_on(tmp_path: Path) -> None:
+    """A manager knows one way to tell an AE title of events (PS3.18 11.10); the earlier one is let go of."""
+    house = House(tmp_path, "web", tasks="triggered", every_s=3600.0)
+    house.board.watching |= {"DICOM_NODE", "BY DIMSE"}
+    with house.manager(), house.node():
+        wait_for(lambda: house.board.count("subscribe", GLOBAL))
+        time.sleep(0.4)  # until all was searched through, and the channel is open
+        house.claimed(house.board.add(asked_for()))
+    house.store.close()
+
+
+def test_what_was_analysed_before_is_completed_once_it_is_stored(tmp_path: Path) -> None:
+    """The job of the same analysis ended long ago; its results are not where this step wants them."""
+    house = House(tmp_path, "dimse")
+    done = finished(house.store, kinds=("SEG",), at=time.time() - 7200.0, deliver=())
+    with house.manager(), house.node():
+        uid = house.board.add(asked_for(destination="PACS"))
+        house.claimed(uid)
+        same = job_of(house.store.studies.view(STUDY), at=time.time(), deliver=("pacs",))
+        assert house.store.workitems.take_up(uid, same, now=time.time()).id == done.id
+        time.sleep(0.5)
+        assert house.board.state(uid) == "IN PROGRESS"
+        for one in house.store.deliveries.claim("pacs", "sender", now=time.time(), lease_s=60):
+            assert house.store.deliveries.sent(one, "sender", now=time.time(), status=0)
+        house.settled(uid)
+    assert house.board.state(uid) == "COMPLETED"
     house.store.close()
 
 
