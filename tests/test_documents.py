@@ -315,3 +315,10 @@ def test_every_state_and_ending_is_explained_to_the_administrator() -> None:
     """A state that a listing may show is a word somebody has to look up."""
     shown = text("docs/operations.md") + text("docs/glossary.md")
     assert [word for word in (*Discontinuation, *DeliveryState) if word.value not in shown] == []
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_test_that_a_document_names_exists(path: Path) -> None:
+    """What a document calls a proof is one."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text()):
+        assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

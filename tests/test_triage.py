@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pynetdicom.dsutils import decode, encode
 
 from dicom_node.config import NodeConfig, Triage, load_site
 from dicom_node.domain import ConfigError, JobState, Order, Priority, Raising, Refused, Result, Workitem
@@ -22,7 +24,7 @@ from dicom_node.worklist.ups.reading import reading_step
 from tests import phantoms
 from tests.contracts.arrange import NOW, STUDY
 from tests.reported import Node
-from tests.worklists import asking, entry
+from tests.worklists import asking, entry, write
 
 FAKES = Path(__file__).parent / "models"
 RULE = {"name": "large", "findings": [{"concept": "Volume", "min": 1.0}], "workitem": ["READ", "99SITE", "Read it"], "jobs": True}
@@ -136,6 +138,17 @@ def test_an_entry_of_a_raised_study_says_so_before_what_it_said() -> None:
     assert (answer.RequestedProcedureComments, answer.ReportingPriority, whole) == ("AI: look at it. needs a chair", "HIGH", True)
     assert mwl.asked(of_place(priority="HIGH")).matches(raised.attributes) and not mwl.asked(of_place(priority="HIGH")).matches(plain.attributes)
     assert plain.dataset.RequestedProcedureComments == "needs a chair" and plain.dataset.ReportingPriority == "ROUTINE"
+
+
+def test_a_comment_in_other_letters_than_the_files_is_answered_in_unicode(tmp_path: Path) -> None:
+    """PS3.3 C.12.1.1.2: names and comment are read as they were written; in plain letters the file's character set stays."""
+    held = entry(name="Müller^Zoë")
+    held.SpecificCharacterSet = "ISO_IR 100"
+    (plain,) = mwl.entries(dcmread(write(tmp_path, "1", held)))
+    for comment, characters in (("КИ: сначала", "ISO_IR 192"), ("AI: first", "ISO_IR 100")):
+        answer, _ = mwl.asked(of_place()).answer(mwl.raised(plain, [comment], Priority.HIGH))
+        read = decode(BytesIO(encode(answer, False, True)), False, True)
+        assert (str(read.PatientName), read.RequestedProcedureComments, read.SpecificCharacterSet) == ("Müller^Zoë", comment, characters)
 
 
 def test_an_entry_that_is_more_urgent_stays_so() -> None:

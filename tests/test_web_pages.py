@@ -46,7 +46,7 @@ when = {{ Modality = "CT", BodyPartExamined = {{ none = ["KNEE"] }} }}
 analyse = ["good"]
 deliver = ["pacs"]
 """
-PAGES = ("/", "/studies", "/jobs", "/deliveries", "/retrievals", "/quarantine", "/models", "/rules", "/remotes", "/storage")
+PAGES = ("/", "/studies", "/jobs", "/worklist", "/deliveries", "/retrievals", "/quarantine", "/models", "/rules", "/remotes", "/storage")
 OF_GOOD = {"models": ("good",)}
 
 

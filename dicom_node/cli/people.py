@@ -34,7 +34,8 @@ def people(
     name: Annotated[str, typer.Argument(help="Whose name.")] = "",
     role: Annotated[str, typer.Option(help="viewer, operator or admin; service: a program, which has tokens.")] = "",
     scope: Annotated[
-        list[str] | None, typer.Option(help="Of a token: dicomweb.read, dicomweb.write, api.read, api.act; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Of a token: dicomweb.read, dicomweb.write, worklist.read, worklist.write, api.read, api.act; may be given several times."),
     ] = None,
     days: Annotated[float, typer.Option(help="Of a token: how long it is valid.", min=0.01, max=3650)] = 365.0,
     config: ConfigOption = None,

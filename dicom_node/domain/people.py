@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 PERSON_ROLES = ("service", "viewer", "operator", "admin")  # each of the last three may what those before it may
-SCOPES = ("dicomweb.read", "dicomweb.write", "api.read", "api.act")  # what a program may be allowed
+SCOPES = ("dicomweb.read", "dicomweb.write", "worklist.read", "worklist.write", "api.read", "api.act")  # what a program may be allowed
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _RESERVED = ("local",)  # the journal's word for whoever sits at this machine

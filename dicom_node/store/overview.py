@@ -11,9 +11,10 @@ from dicom_node.domain import Delivery, DeliveryState, Job, JobState, RetrievalS
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import deliveries_of
 from dicom_node.store.indexing import STUDY_COLUMNS
-from dicom_node.store.jobs import job_of
 from dicom_node.store.match import prefilter
+from dicom_node.store.moving import job_of
 from dicom_node.store.tables import delivery, destination, event, instance, job, quarantine, result, retrieval, study, study_entry
+from dicom_node.store.worklists import event_report, subscription
 
 _MANY = 1000  # rows that are looked at for what is stuck, and runs that a model's times are told by
 
@@ -164,6 +165,8 @@ class Overview:
             select(func.sum(retrieval.c.held), func.count()).where(retrieval.c.ended_at.is_(None), retrieval.c.state == RetrievalState.RUNNING),
             select(func.max(quarantine.c.id)),
             select(func.sum(destination.c.failures), func.max(destination.c.succeeded_at)),
+            select(func.max(subscription.c.id), func.count()),
+            select(func.max(event_report.c.id), func.count()),
         )
         with self._database.read() as connection:
             return tuple(tuple(connection.execute(one).first() or ()) for one in asked)

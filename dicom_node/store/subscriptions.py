@@ -81,13 +81,14 @@ class Subscriptions:
             return tuple(_subscription(row) for row in rows)
 
     def watched(self) -> dict[tuple[str, str], dict[str, int]]:
-        """Return of each receiver and channel how many workitems it watches, and how many reports wait for it."""
+        """Return of each receiver and channel how many workitems it watches, how many of them it locks, and how many reports wait for it."""
         found: dict[tuple[str, str], dict[str, int]] = {}
         with self._database.read() as connection:
-            for name, table in (("workitems", subscription), ("waiting", event_report)):
-                counted = select(table.c.receiver, table.c.channel, func.count()).where(table.c.receiver != "", table.c.channel != Channel.HEARD)
+            for name, table, *only in (("workitems", subscription), ("locks", subscription, subscription.c.deletion_lock), ("waiting", event_report)):
+                told = table.c.receiver != "", table.c.channel != Channel.HEARD
+                counted = select(table.c.receiver, table.c.channel, func.count()).where(*told, *only)
                 for receiver, channel, number in connection.execute(counted.group_by(table.c.receiver, table.c.channel)):
-                    found.setdefault((receiver, channel), {"workitems": 0, "waiting": 0})[name] = number
+                    found.setdefault((receiver, channel), {"workitems": 0, "locks": 0, "waiting": 0})[name] = number
         return found
 
     # ----------------------------------------------------------------------------------------------------------- the outbox
@@ -167,14 +168,19 @@ class Subscriptions:
         return dropped
 
     def restarted(self, *, now: float) -> int:
-        """Leave word for everybody who watches that this node began anew, with all that it knew; return for how many (PS3.4 CC.2.4.3)."""
+        """Leave word for everybody who watches that this node began anew, with all that it knew; return for how many (PS3.4 CC.2.4.3).
+
+        Who is still to hear that its list is not whole hears that, and nothing that would make it think otherwise.
+        """
+        word = event_report.c.kind == ReportKind.SCP_STATUS
         with self._database.write() as connection:
             watching = connection.execute(select(subscription.c.receiver, subscription.c.channel).distinct()).all()
-            connection.execute(
-                delete(event_report).where(event_report.c.kind == ReportKind.SCP_STATUS, event_report.c.facts["status"].as_string() != "")
-            )
+            connection.execute(delete(event_report).where(word, event_report.c.facts["workitems"].as_string() != "COLD START"))
+            still = select(event_report.c.receiver, event_report.c.channel).where(word).distinct()
+            warned = {(receiver, channel) for receiver, channel in connection.execute(still)}
             for receiver, channel in watching:
-                _status_change(connection, receiver, channel, "WARM START", now)
+                if (receiver, channel) not in warned:
+                    _status_change(connection, receiver, channel, "WARM START", now)
         self._bell.ring(Topic.WORKITEMS)
         return len(watching)
 

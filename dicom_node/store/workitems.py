@@ -24,8 +24,8 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.jobs import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.journal import Event, note
+from dicom_node.store.moving import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import announce, report, state_facts
 from dicom_node.store.results import send_also
@@ -114,13 +114,18 @@ class Workitems:
         with self._database.read() as connection:
             return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
 
-    def newest(self, *, limit: int = 50, before: int = 0, state: JobState | None = None) -> tuple[tuple[int, Workitem], ...]:
-        """Return workitems with their numbers, newest first; before: only those of lower numbers."""
-        wanted = _select().order_by(workitem.c.id.desc()).limit(limit)
+    def newest(
+        self, *, limit: int = 50, before: int = 0, state: JobState | None = None, tags: Sequence[str] = ()
+    ) -> tuple[tuple[int, Workitem], ...]:
+        """Return workitems with their numbers, newest first; before: only those of lower numbers.
+
+        tags: of the attributes that come with them; others, such as inputs that name thousands of instances, stay where they are.
+        """
+        wanted = _select_some(tags).order_by(workitem.c.id.desc()).limit(limit)
         wanted = wanted.where(workitem.c.id < before) if before else wanted
         wanted = wanted.where(STATE.in_([state])) if state is not None else wanted
         with self._database.read() as connection:
-            return tuple((row["number"], _workitem(row)) for row in connection.execute(wanted).mappings())
+            return tuple((row["number"], _workitem(_with_some(row, tags))) for row in connection.execute(wanted).mappings())
 
     def counts(self) -> dict[str, int]:
         """Return how many workitems are in each state."""
@@ -160,10 +165,10 @@ class Workitems:
                 return None
             performs = _existing(connection, wanted) or insert_job(connection, _anew(connection, wanted), is_born=False)
             send_also(connection, performs.id, wanted.deliver, now=now)
-            connection.execute(
-                update(workitem).where(workitem.c.uid == uid).values(job_id=performs.id, state=None, readiness=Readiness.READY, changed_at=now)
-            )
-            _report_taken_up(connection, found, performs, now)
+            # It is kept as long as the study that its job is of, whatever other studies it names.
+            joined = {"job_id": performs.id, "state": None, "readiness": Readiness.READY, "study_instance_uid": performs.study_instance_uid}
+            connection.execute(update(workitem).where(workitem.c.uid == uid).values(**joined, changed_at=now))
+            _report_joined(connection, found, performs, now)
             _note(connection, found, "workitem taken up", "node", f"job {performs.id} performs it", now, performs.id)
         self._bell.ring(Topic.JOBS)
         self._ring()
@@ -255,7 +260,7 @@ def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
 
 def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -> None:
     """Remove the workitems that jobs of a study perform, in the caller's transaction."""
-    of_study = select(workitem.c.uid).where(workitem.c.study_instance_uid == study_instance_uid, workitem.c.job_id.is_not(None))
+    of_study = select(workitem.c.uid).join(job, workitem.c.job_id == job.c.id).where(job.c.study_instance_uid == study_instance_uid)
     forget_workitems(connection, list(connection.execute(of_study).scalars()))
 
 
@@ -273,6 +278,17 @@ def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
 def _select(*more: Any) -> Select[Any]:
     ours = [column.label(f"w_{column.name}") for column in workitem.columns]
     return select(workitem.c.id.label("number"), *ours, *job.columns, *more).select_from(_JOINED)
+
+
+def _select_some(tags: Sequence[str]) -> Select[Any]:
+    """Select workitems with only some of their attributes, which the database takes out of the rest."""
+    ours = [column.label(f"w_{column.name}") for column in workitem.columns if column is not workitem.c.attributes]
+    some = [workitem.c.attributes[tag].label(f"t_{tag}") for tag in tags]
+    return select(workitem.c.id.label("number"), *ours, *some, *job.columns).select_from(_JOINED)
+
+
+def _with_some(row: RowMapping, tags: Sequence[str]) -> Mapping[Any, Any]:
+    return {**row, "w_attributes": {tag: row[f"t_{tag}"] for tag in tags if row[f"t_{tag}"] is not None}}
 
 
 def all_workitems(connection: Connection, *conditions: Any) -> tuple[Workitem, ...]:
@@ -303,7 +319,7 @@ def _locked(connection: Connection, uid: str) -> Workitem | None:
         job_id = row.job_id
 
 
-def _workitem(row: RowMapping) -> Workitem:
+def _workitem(row: Mapping[Any, Any]) -> Workitem:
     said = {name.removeprefix("w_"): value for name, value in row.items() if name.startswith("w_")}
     performs = job_of({c.name: row[c.name] for c in job.columns}) if said["job_id"] is not None else None
     for name in ("id", "job_id", "not_before"):
@@ -334,20 +350,20 @@ def _apply(connection: Connection, found: Workitem, change: Change, now: float) 
         _note(connection, found, f"workitem {change.state.lower()}" if change.state else "workitem changed", change.who, change.why, now)
 
 
-def _report_taken_up(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
-    """Tell watchers where a workitem stands now that a job performs it, through every state that it passes."""
-    seen = state_seen(performs)
-    if seen is JobState.SCHEDULED and found.readiness is Readiness.READY:
-        return
-    if seen in _ENDED:
-        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
-    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
-
-
 def _note(connection: Connection, item: Workitem, kind: str, who: str, why: str, now: float, job_id: int | None = None) -> None:
     job_id = job_id or (item.job.id if item.job else None)
     detail = {"workitem": item.uid}
     note(connection, Event(at=now, study_instance_uid=item.study_instance_uid, job_id=job_id, kind=kind, who=who, why=why, detail=detail))
+
+
+def _report_joined(connection: Connection, found: Workitem, performs: Job, now: float) -> None:
+    """Tell watchers what has changed with the job that performs a workitem from now on: its readiness, and each state up to the job's."""
+    state = state_seen(performs)
+    if found.has_ended or (state is found.state and found.readiness is Readiness.READY):
+        return
+    if found.state is JobState.SCHEDULED and state in _ENDED:
+        report(connection, found.uid, ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": Readiness.READY}, now)
+    report(connection, found.uid, ReportKind.STATE, state_facts(performs), now)
 
 
 def _existing(connection: Connection, wanted: Job) -> Job | None:

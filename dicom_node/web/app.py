@@ -8,14 +8,14 @@ from starlette.responses import JSONResponse, Response
 
 from dicom_node import __version__
 from dicom_node.domain import ConfigError, NodeError, Refused, Rejected, Transient, fault
-from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, viewer
+from dicom_node.web import api, dicomweb, feedback, health, metrics, ohif, pages, pictures, ups, viewer
 from dicom_node.web.access import Access, Gate, login, security
 from dicom_node.web.context import Context
 from dicom_node.web.numbers import NUMBER  # noqa: F401 - routes name numbers
 
 log = structlog.get_logger()
 
-_PARTS = (dicomweb, health, login, api, pages, viewer, ohif, pictures, feedback)  # a request is compared with the routes in this order
+_PARTS = (dicomweb, ups, health, login, api, pages, viewer, ohif, pictures, feedback)  # a request is compared with the routes in this order
 
 
 def build(context: Context) -> FastAPI:

@@ -38,4 +38,6 @@ class Aside:
 
 DRAWING = Aside("drawing", 4)  # pictures: each takes a processor, and memory for its pixels
 RETRIEVING = Aside("retrieving", 16)  # a coded frame waits for the decoders
+SEEKING = Aside("seeking", 4)  # a search of the worklist looks at each workitem
+TELLING = Aside("telling", 4)  # channels of worklist events ask the ledger
 STORING = Aside("storing", 16)  # a file waits for its turn at the disk

@@ -1,11 +1,13 @@
 """What every page and resource is made from: the site, the store, and what other rooms do, as values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydicom import Dataset
+
 from dicom_node.config import Site
-from dicom_node.domain import Job
+from dicom_node.domain import Channel, EventReport, Job
 from dicom_node.store import Store
 
 
@@ -64,6 +66,37 @@ class Bringing(Protocol):
         """Forget it: who brings it has gone."""
 
 
+class Worklist(Protocol):
+    """The node's workitems, as their manager keeps them; what it refuses it says with a status of DIMSE (`Refused`)."""
+
+    def create(self, said: Dataset, *, uid: str = "", requester: str) -> tuple[str, int]:
+        """Create a workitem, and return its UID with the status."""
+
+    def get(self, uid: str, wanted: Sequence[int] = ()) -> Dataset:
+        """Return a workitem."""
+
+    def set(self, uid: str, said: Dataset, *, who: str) -> int:
+        """Change what a workitem says."""
+
+    def change_state(self, uid: str, said: Dataset, *, who: str) -> int:
+        """Change a workitem's state."""
+
+    def ask_to_cancel(self, uid: str, said: Dataset, *, who: str) -> int:
+        """Ask for a workitem to be canceled."""
+
+    def matching(self, keys: Dataset) -> Iterator[Dataset]:
+        """Yield every workitem that matches, whole."""
+
+    def subscribe(self, uid: str, receiver: str, *, channel: Channel, deletion_lock: bool = False, keys: Dataset | None = None) -> int:
+        """Let an AE be told of a workitem, of all, or of all that match."""
+
+    def unsubscribe(self, uid: str, receiver: str) -> None:
+        """End a subscription."""
+
+    def suspend(self, uid: str, receiver: str) -> None:
+        """Subscribe an AE to no further workitems."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The node, as the web sees it.
@@ -71,6 +104,7 @@ class Context:
     bring: opens the door for a file: calling AE title, Study Instance UID that it has to have (empty: any).
     explain: asks the rules of now about a study, without doing anything; None when there is no such study.
     try_rules: asks rules in TOML about the last so many studies, without doing anything; ConfigError names the line of what cannot run.
+    event_of: returns what an event report says.
     """
 
     site: Site
@@ -79,3 +113,5 @@ class Context:
     bring: Callable[[str, str], Bringing]
     explain: Callable[[str], Explanation | None]
     try_rules: Callable[[str, int], tuple[Tried, ...]]
+    worklist: Worklist
+    event_of: Callable[[EventReport], Dataset]

@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 _GRACE_S = 3  # for requests under way; streams of events never end by themselves
 _LOOK_EVERY_S = 1.0
+_MESSAGE_BYTES = 65_536
 
 
 def run(context: Context, stop: threading.Event) -> bool:
@@ -37,6 +38,8 @@ def run(context: Context, stop: threading.Event) -> bool:
         access_log=False,  # a query names patients
         server_header=False,
         lifespan="off",
+        ws="websockets-sansio",  # the channels of worklist events; what clients send there is not read
+        ws_max_size=_MESSAGE_BYTES,
         http="h11",  # it bounds how long a request's head may be; httptools, which uvicorn takes where it is installed, does not
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,

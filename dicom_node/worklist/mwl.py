@@ -21,6 +21,7 @@ PENDING, UNSUPPORTED_KEYS = 0xFF00, 0xFF01
 CANCELLED = 0xFE00
 
 _COMMENTS, _URGENCY = "RequestedProcedureComments", "ReportingPriority"
+_CHARACTERS = "SpecificCharacterSet"
 _DATE, _TIME = "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime"
 # The required matching keys of Table K.6-1, of which an entry without a value counts as a match. Patient ID, required too, is not among them: who
 # asks for one patient must not be given another's entries.
@@ -119,6 +120,8 @@ def raised(entry: Entry, comments: Sequence[str], priority: Priority) -> Entry:
     one.update({element.tag: element for element in entry.dataset})
     for (keyword, value), vr in zip(said.items(), ("LT", "CS"), strict=True):  # elements of their own: those of the entry are another answer's too
         one[keyword] = DataElement(Tag(keyword), vr, value)
+    if not all(map(str.isascii, comments)):  # the file's characters may not be those of the site's words
+        one[_CHARACTERS] = DataElement(Tag(_CHARACTERS), "CS", "ISO_IR 192")
     return Entry(dataset=one, attributes={**entry.attributes, **said})
 
 

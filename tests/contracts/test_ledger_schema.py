@@ -11,9 +11,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, make_url, text
 
-from dicom_node.domain import ConfigError, Transient
-from dicom_node.store import Database, Holdings, database
+from dicom_node.domain import ConfigError, JobState, Priority, Transient
+from dicom_node.store import Database, Holdings, Workitems, database
 from dicom_node.store.columns import metadata
+from dicom_node.store.reporting import workitem_uid
 
 ROWS = {  # of a study that was analysed
     "study": dict(
@@ -86,11 +87,16 @@ def test_a_ledger_with_studies_and_results_is_brought_up_to_date(address):
     holdings = Holdings(old, archive, SimpleNamespace(bring_files=lambda _paths: None))
     (found,) = holdings.find("STUDY", {"PatientID": "P1", "NumberOfStudyRelatedInstances": ""})
     (image,) = holdings.find("IMAGE", {"SOPInstanceUID": "1.2.3.1.1"})
+    workitems = Workitems(old, SimpleNamespace(ring=lambda _topic: None))
+    (item,) = workitems.of_job(1)
     with old.read() as connection:
         kept = connection.execute(text("SELECT job.priors, job.priors_state, result.header FROM job JOIN result ON result.job_id = job.id")).one()
     old.close()
     assert (found["StudyInstanceUID"], found["NumberOfStudyRelatedInstances"], image["SOPClassUID"]) == ("1.2.3", 2, "1.2.840.10008.5.1.4.1.1.2")
     assert (kept.priors, kept.priors_state, str(kept.header)) == (None, "", "{}")
+    # Every job becomes a workitem, of the UID that it would have been born with, and in the state that the job is in.
+    assert (item.uid, item.state, item.study_instance_uid, item.priority) == (workitem_uid(item.job), JobState.COMPLETED, "1.2.3", Priority.MEDIUM)
+    assert (item.transaction_uid, item.manager, item.attributes, item.created_at) == ("", "", {}, 1.0)
 
 
 def test_a_ledger_of_a_newer_program_is_left_alone(opened):

@@ -6,7 +6,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.documents import conformance, methods, objects, program, recognition, tree
+from tests.documents import conformance, methods, objects, program, recognition, tree, workitems
 from tests.documents.text import rendered
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +22,8 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "scu-statuses": conformance.scu_statuses,
     "scu-rejections": conformance.scu_rejections,
     "codes": conformance.codes,
+    "ups-states": workitems.states,
+    "ups-services": workitems.services,
     "segmentation": lambda: objects.iod("SEG", "segmentation"),
     "report": lambda: objects.iod("SR", "comprehensive-3d-sr"),
     "verified-report": objects.verified_report,

@@ -11,7 +11,20 @@ from tests.browsers import PATIENCE_MS, chromium
 from tests.walks.screenshots import served
 from tests.walks.viewed import web_of
 
-PAGES = ("/", "/studies", "/jobs", "/jobs/1", "/deliveries", "/retrievals", "/quarantine", "/models", "/models/lung-ct", "/rules", "/remotes")
+PAGES = (
+    "/",
+    "/studies",
+    "/jobs",
+    "/jobs/1",
+    "/worklist",
+    "/deliveries",
+    "/retrievals",
+    "/quarantine",
+    "/models",
+    "/models/lung-ct",
+    "/rules",
+    "/remotes",
+)
 MORE = ("/storage", "/jobs/99", "/login", "/api/")
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")

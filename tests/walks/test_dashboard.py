@@ -20,7 +20,20 @@ from tests.orthanc import free_ports
 from tests.walks.node import Node, serving, wait_for
 
 HERE = Path(__file__).parent
-PAGES = ("/", "/studies", "/jobs", "/deliveries", "/retrievals", "/quarantine", "/models", "/models/waits", "/rules", "/remotes", "/storage")
+PAGES = (
+    "/",
+    "/studies",
+    "/jobs",
+    "/worklist",
+    "/deliveries",
+    "/retrievals",
+    "/quarantine",
+    "/models",
+    "/models/waits",
+    "/rules",
+    "/remotes",
+    "/storage",
+)
 STRICT = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'"
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from dicom_node.config import Web
 from dicom_node.domain import Transient
@@ -22,6 +23,7 @@ from dicom_node.web.access import forgery
 from dicom_node.web.access.headers import DICOMWEB, is_preflight, is_under, security, shared
 from dicom_node.web.access.provider import Provider
 from dicom_node.web.access.roles import NOBODY, Person, Role, looks
+from dicom_node.web.access.sockets import deny, show_bearer
 from dicom_node.web.access.source import Source, is_ours, source
 from dicom_node.web.access.throttle import Throttle
 from dicom_node.web.context import Context
@@ -72,7 +74,10 @@ class Gate:
         self._clock = context.clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or let a websocket be opened."""
+        if scope["type"] == "websocket":
+            await self._opened(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,6 +99,33 @@ class Gate:
                 state |= {"person": asking.person, "csrf": csrf, "logged_in": asking.logged_in, "bearer_refused": asking.bearer_refused}
                 answer, receive = await self._forged(scope, receive, seen, asking)
         await (answer or self._app)(scope, receive, send)
+
+    async def _opened(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a websocket be opened, unless a page of another site asks for it: a browser sends the cookies of this one along (RFC 6455 10.2)."""
+        show_bearer(scope)
+        headers, seen = Headers(scope=scope), source(scope, self._web)
+        _as_seen(scope, seen)
+        socket = WebSocket(scope, receive, send)
+        state = scope.setdefault("state", {})
+        state |= {"access": self._access, "source": seen, "person": NOBODY}
+        if not is_ours(seen.host, self._web):
+            await deny(socket, 421, "the node is not called so", hint="web.names says by which names it is called.")
+            return
+        if self._web.on_loopback and seen.by_unknown_proxy:
+            await deny(socket, 403, "a proxy handed this on that the node does not know", hint="Name its address in web.behind_proxy.")
+            return
+        try:
+            asking = self._at_once(headers, seen)
+            if asking is None:
+                asking = await run_in_threadpool(self._asking, headers, seen)
+        except Transient as error:
+            await deny(socket, 503, str(error), {"retry-after": "5"}, error.hint)
+            return
+        if not asking.bearer and forgery.is_foreign(headers, seen.origin):
+            await deny(socket, 403, "a page of another site asked for this", hint="Use the node's own pages, or a bearer token.")
+            return
+        state["person"] = asking.person
+        await self._app(scope, receive, send)
 
     def _objection(self, scope: Scope, headers: Headers, seen: Source) -> Response | None:
         """Answer what is answered whoever asks."""
@@ -175,7 +207,8 @@ def _needs_token(scope: Scope, headers: Headers, asking: Asking) -> bool:
 
 def _as_seen(scope: Scope, seen: Source) -> None:
     """Let everybody after the gate see where a request comes from, and build addresses that the caller can reach."""
-    scope["scheme"], scope["client"] = seen.scheme, (seen.address, (scope.get("client") or ("", 0))[1])
+    scheme = {"http": "ws", "https": "wss"}[seen.scheme] if scope["type"] == "websocket" else seen.scheme
+    scope["scheme"], scope["client"] = scheme, (seen.address, (scope.get("client") or ("", 0))[1])
     scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"host"] + [(b"host", seen.host.encode("latin-1"))]
 
 

@@ -15,7 +15,7 @@ from dicom_node.domain import SCOPES
 from dicom_node.web.access.headers import API, DICOMWEB, is_under
 
 Endpoint = Callable[[Request], Response] | Callable[[Request], Awaitable[Response]]
-ScopeName = Literal["dicomweb.read", "dicomweb.write", "api.read", "api.act"]
+ScopeName = Literal["dicomweb.read", "dicomweb.write", "worklist.read", "worklist.write", "api.read", "api.act"]
 _Guarded = TypeVar("_Guarded", bound=Callable[..., Any])
 
 REALM = "dicom-node"

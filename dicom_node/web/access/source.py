@@ -10,6 +10,7 @@ from starlette.types import Scope
 
 from dicom_node.config import Web, is_loopback
 
+_OF_CHANNELS = {"ws": "http", "wss": "https"}  # a channel is asked for by HTTP (RFC 6455 4.1)
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 
 
@@ -37,10 +38,10 @@ def source(scope: Scope, web: Web) -> Source:
     """Read where a request comes from."""
     headers = Headers(scope=scope)
     address = (scope.get("client") or ("", 0))[0]
-    scheme, host = scope.get("scheme", "http"), headers.get("host", "")
+    scheme, host = _plain(scope.get("scheme", "http")), headers.get("host", "")
     if not _is_in(address, web.behind_proxy):
         return Source(address=address, scheme=scheme, host=host, by_unknown_proxy=any(name in headers for name in _FORWARDED))
-    said = _last(headers.getlist("x-forwarded-proto"))
+    said = _plain(_last(headers.getlist("x-forwarded-proto")))
     scheme = said if said in ("http", "https") else scheme
     host = _last(headers.getlist("x-forwarded-host")) or host
     address = _client(headers.getlist("x-forwarded-for"), address, web.behind_proxy)
@@ -81,6 +82,10 @@ def _client(said: Sequence[str], address: str, proxies: Sequence[str]) -> str:
 
 def _last(said: Sequence[str]) -> str:
     return said[-1].rpartition(",")[2].strip() if said else ""
+
+
+def _plain(scheme: str) -> str:
+    return _OF_CHANNELS.get(scheme, scheme)
 
 
 def _without_usual_port(host: str, scheme: str) -> str:

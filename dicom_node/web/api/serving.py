@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from dicom_node import __version__
 from dicom_node.web.access import Role
-from dicom_node.web.api import acting, looking
+from dicom_node.web.api import acting, looking, worklist
 from dicom_node.web.api.guard import READ, GuardedRoute, needs
 from dicom_node.web.context import Context
 
@@ -19,7 +19,8 @@ _ABOUT = "What the node's verbs say with --json, for programs. Research use only
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the resources under /api."""
-    served = [*looking.router_of(context).routes, *acting.router_of(context).routes]
+    routers = (looking.router_of(context), acting.router_of(context), *worklist.routers_of(context))
+    served = [route for router in routers for route in router.routes]
     described: dict[str, Any] = {}
 
     def description() -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """What the API says: a shape for each noun, whose keys are those of `--json`. None of them names a patient."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from dicom_node.domain import DeliveryState, Discontinuation, JobState, RetrievalState, StudyState
+from dicom_node.domain import DeliveryState, Discontinuation, JobState, Readiness, RetrievalState, StudyState
 from dicom_node.domain.feedback import Verdict, VerificationState
 
 T = TypeVar("T")
@@ -299,6 +299,40 @@ class Wish(Shape):
 
     remote: str = Field(min_length=1, max_length=64)
     study_instance_uid: str = Field(min_length=1, max_length=64, pattern=r"^[0-9]+(\.[0-9]+)*$")
+
+
+class WorkitemShape(Shape):
+    """One workitem: what was asked for, by whom, and who performs it."""
+
+    uid: str
+    state: JobState
+    priority: Literal["HIGH", "MEDIUM", "LOW"]
+    code: str = Field(description="Scheduled Workitem Code: of an analysis of this node's, the model.")
+    meaning: str
+    study_instance_uid: str
+    requester: str = Field(description="Empty: a rule of the site.")
+    performer: str = Field(description="Who claimed it; empty: nobody, or this node.")
+    manager: str = Field(description="The remote whose workitem it is; empty: this node's.")
+    readiness: Readiness
+    job_id: int | None
+    scheduled_at: float
+    created_at: float
+    changed_at: float
+    ended_at: float | None
+    reason: str
+
+
+class AnalysisWish(Shape):
+    """An analysis that is to be made."""
+
+    model: str = Field(min_length=1, max_length=64)
+    priority: Literal["HIGH", "MEDIUM", "LOW"] = "MEDIUM"
+
+
+class Asked(Shape):
+    """The workitem that says so."""
+
+    workitem_uid: str
 
 
 class State(Shape):

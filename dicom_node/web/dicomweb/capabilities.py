@@ -1,6 +1,6 @@
 """Tells what can be asked here (PS3.18 8.9): a description in WADL, the same for everybody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from xml.sax.saxutils import quoteattr
 
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ _OCTETS = 'multipart/related; type="application/octet-stream"|application/octet-
 _STUDY = "studies/{StudyInstanceUID}"
 _SERIES = f"{_STUDY}/series/{{SeriesInstanceUID}}"
 _INSTANCE = f"{_SERIES}/instances/{{SOPInstanceUID}}"
+_SUBSCRIBER = "workitems/{UPSInstanceUID}/subscribers/{AETitle}"
 _RENDERED = "image/jpeg|image/png|image/gif|text/html|text/plain|application/pdf"
 _THUMBNAIL = "image/jpeg|image/png"
 _STORED = "application/dicom+json|application/dicom+xml"
@@ -38,6 +39,24 @@ _RESOURCES: Mapping[str, Mapping[str, str]] = {  # resource -> method -> represe
     f"{_INSTANCE}/frames/{{frames}}": {"GET": _OCTETS},
     f"{_INSTANCE}/bulkdata/{{path}}": {"GET": _OCTETS},
     f"{_INSTANCE}/pixeldata": {"GET": _OCTETS},
+    "workitems": {"GET": _METADATA, "POST": ""},
+    "workitems/{UPSInstanceUID}": {"GET": _METADATA, "POST": ""},
+    "workitems/{UPSInstanceUID}/state": {"PUT": ""},
+    "workitems/{UPSInstanceUID}/cancelrequest": {"POST": ""},
+    _SUBSCRIBER: {"POST": "", "DELETE": ""},
+    f"{_SUBSCRIBER}/suspend": {"POST": ""},
+    "subscribers/{AETitle}": {"GET": ""},
+}
+_STATUSES: Mapping[tuple[str, str], int] = {  # of what is done and is not 200
+    ("workitems", "POST"): 201,
+    ("workitems/{UPSInstanceUID}/cancelrequest", "POST"): 202,
+    (_SUBSCRIBER, "POST"): 201,
+    ("subscribers/{AETitle}", "GET"): 101,
+}
+_TAKEN: Mapping[tuple[str, str], str] = {  # what a request brings
+    **dict.fromkeys((("studies", "POST"), (_STUDY, "POST")), "multipart/related"),
+    **dict.fromkeys((("workitems", "POST"), ("workitems/{UPSInstanceUID}", "POST")), _STORED),
+    **dict.fromkeys((("workitems/{UPSInstanceUID}/state", "PUT"), ("workitems/{UPSInstanceUID}/cancelrequest", "POST")), _STORED),
 }
 
 
@@ -63,10 +82,15 @@ def wadl(service: str) -> str:
 
 
 def _resource(path: str, methods: Mapping[str, str]) -> str:
-    return f"<resource path={quoteattr(path)}>{''.join(_method(name, types.split('|')) for name, types in methods.items())}</resource>"
+    return f"<resource path={quoteattr(path)}>{''.join(_method(path, name, types) for name, types in methods.items())}</resource>"
 
 
-def _method(name: str, types: Sequence[str]) -> str:
-    said = "".join(f"<representation mediaType={quoteattr(one)}/>" for one in types)
-    taken = '<request><representation mediaType="multipart/related"/></request>' if name == "POST" else ""
-    return f'<method name="{name}">{taken}<response status="200">{said}</response></method>'
+def _method(path: str, name: str, types: str) -> str:
+    taken = _TAKEN.get((path, name), "")
+    request = f"<request>{_representations(taken)}</request>" if taken else ""
+    status = _STATUSES.get((path, name), 200)
+    return f'<method name="{name}">{request}<response status="{status}">{_representations(types)}</response></method>'
+
+
+def _representations(types: str) -> str:
+    return "".join(f"<representation mediaType={quoteattr(one)}/>" for one in types.split("|") if one)

@@ -5,7 +5,7 @@ that the ledger does not match is ignored, and the answer says so.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag, tag_for_keyword
@@ -78,12 +78,50 @@ def criteria(level: Level, above: dict[str, str], parameters: Sequence[tuple[str
     ------
     Malformed: it is none.
     """
-    if len(parameters) > _MOST_PARAMETERS:
-        raise Malformed("there are too many parameters")
     if not all(_UID.fullmatch(uid) for uid in above.values()):
         raise Malformed("the path has something that is no UID")
-    keys, included, switches, numbers = dict(above), list[str](), dict[str, str](), dict[str, int]()
-    unmatched: list[str] = []
+    said, keys, unmatched = read(parameters), dict(above), list[str]()
+    for path, value in said.attributes:
+        _read_key(level, path, value, keys, unmatched)
+    told, if_known = _told(level, above, keys, said.included)
+    ignored = (not_matched(unmatched),) if unmatched else ()
+    return Criteria(
+        level=level,
+        keys=keys,
+        told=told,
+        if_known=if_known,
+        limit=min(said.limit, MOST_RESULTS),
+        offset=said.offset,
+        warnings=(*said.warnings, *ignored),
+    )
+
+
+def not_matched(names: Iterable[str]) -> str:
+    """Say that attributes were not compared."""
+    return f"The following attributes were not matched: {', '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What the parameters of a search say, whatever is sought."""
+
+    attributes: tuple[tuple[list[str], str], ...]  # keywords, of one within a sequence those of the sequences too; and what is to match
+    included: tuple[str, ...]
+    limit: int
+    offset: int
+    warnings: tuple[str, ...]
+
+
+def read(parameters: Sequence[tuple[str, str]]) -> Parameters:
+    """Read the parameters of a search, in their order.
+
+    Raises
+    ------
+    Malformed: they are none.
+    """
+    if len(parameters) > _MOST_PARAMETERS:
+        raise Malformed("there are too many parameters")
+    attributes, included, switches, numbers = list[tuple[list[str], str]](), list[str](), dict[str, str](), dict[str, int]()
     for name, value in parameters:
         if name == "includefield":
             included += value.split(",")
@@ -94,22 +132,17 @@ def criteria(level: Level, above: dict[str, str], parameters: Sequence[tuple[str
             _once(name, switches)
             switches[name] = _switch(name, value)
         elif name not in _OTHERS:
-            _read_key(level, name, value, keys, unmatched)
-    told, if_known = _told(level, above, keys, included)
-    ignored = (f"The following attributes were not matched: {', '.join(unmatched)}",) if unmatched else ()
-    return Criteria(
-        level=level,
-        keys=keys,
-        told=told,
-        if_known=if_known,
-        limit=min(numbers.get("limit", MOST_RESULTS), MOST_RESULTS),
+            attributes.append((path_of(name), value))
+    return Parameters(
+        attributes=tuple(attributes),
+        included=tuple(included),
+        limit=numbers.get("limit", MOST_RESULTS),
         offset=numbers.get("offset", 0),
-        warnings=(*(_SWITCHES[name] for name, said in switches.items() if said == "true" and _SWITCHES[name]), *ignored),
+        warnings=tuple(_SWITCHES[name] for name, said in switches.items() if said == "true" and _SWITCHES[name]),
     )
 
 
-def _read_key(level: Level, name: str, value: str, keys: dict[str, str], unmatched: list[str]) -> None:
-    path = _path(name)
+def _read_key(level: Level, path: list[str], value: str, keys: dict[str, str], unmatched: list[str]) -> None:
     keyword = path[0]
     if len(path) > 1 or keyword not in ATTRIBUTES[level]:
         if value:
@@ -122,7 +155,7 @@ def _read_key(level: Level, name: str, value: str, keys: dict[str, str], unmatch
     keys[keyword] = wanted
 
 
-def _path(name: str) -> list[str]:
+def path_of(name: str) -> list[str]:
     """Return the keywords of an attribute, of one within a sequence those of the sequences too; a tag without a keyword stands for itself."""
     path = [_keyword(one) for one in name.split(".")]
     if not all(path):
@@ -172,6 +205,6 @@ def _told(level: Level, above: dict[str, str], keys: dict[str, str], included: S
         if name == "all":
             more += ATTRIBUTES[level]
         elif name:
-            keyword = _path(name)[0]
+            keyword = path_of(name)[0]
             told += [keyword] if keyword in ATTRIBUTES[level] else []
     return tuple(dict.fromkeys(told)), tuple(dict.fromkeys(more))

@@ -3,12 +3,12 @@
 from starlette.routing import BaseRoute
 
 from dicom_node.web.context import Context
-from dicom_node.web.pages import deliveries, events, front, jobs, models, refused, remotes, retrievals, rules, static, storage, studies
+from dicom_node.web.pages import deliveries, events, front, jobs, models, refused, remotes, retrievals, rules, static, storage, studies, worklist
 from dicom_node.web.pages.showing import Pages
 
 __all__ = ["refused", "routes"]
 
-_PARTS = (front, studies, jobs, deliveries, retrievals, models, rules, remotes, storage)
+_PARTS = (front, studies, jobs, worklist, deliveries, retrievals, models, rules, remotes, storage)
 
 
 def routes(context: Context) -> list[BaseRoute]:

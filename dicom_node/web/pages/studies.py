@@ -126,6 +126,7 @@ def walk_of(pages: Pages, uid: str) -> dict[str, Any]:
     return {
         "uid": uid,
         "ohif": is_here(pages.context),
+        "models": sorted(pages.site.models),
         "row": store.overview.entry(uid),
         "study": study,
         "steps": steps(events),

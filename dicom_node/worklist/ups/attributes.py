@@ -3,8 +3,11 @@
 Pure: data sets in, data sets out; what is missing or wrong is refused with the status of PS3.7.
 """
 
+import json
+import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+from io import BytesIO
 from typing import Any
 
 from pydicom import DataElement, Dataset
@@ -36,6 +39,10 @@ _NOT_SET = frozenset(
     }
 )
 HIDDEN = Tag("TransactionUID")
+# DT: what is left out is left out from the right (PS3.5 Table 6.2-1). `strptime` takes one digit for two, and reads other moments.
+_MOMENT = re.compile(
+    r"([0-9]{4})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-5][0-9]|60)(?:\.([0-9]{1,6}))?)?)?)?)?)?(?:([+-])([0-9]{2})([0-9]{2}))?"
+)
 
 
 def created(said: Dataset, *, uid_given: str, now: float, worklist_label: str) -> tuple[Dataset, bool]:
@@ -95,6 +102,8 @@ def changed(held: Dataset, said: Dataset, now: float) -> Dataset:
     merged = Dataset()
     merged.update({element.tag: element for element in held})
     merged.update({element.tag: element for element in said if element.tag.group > 0x0002 and element.keyword not in _NOT_SET})
+    if "SpecificCharacterSet" in said and said.SpecificCharacterSet != held.get("SpecificCharacterSet"):
+        merged.SpecificCharacterSet = "ISO_IR 192"  # what is there was written in another one, and is to be read too
     merged.ScheduledProcedureStepModificationDateTime = moment(now)
     return merged
 
@@ -107,7 +116,8 @@ def unfinished(held: Dataset, to: JobState, now: float) -> tuple[str, ...]:
             progress = held.ProcedureStepProgressInformationSequence = [Dataset()]
         if not progress[0].get("ProcedureStepCancellationDateTime"):
             progress[0].ProcedureStepCancellationDateTime = moment(now)
-        return () if progress[0].get("ProcedureStepDiscontinuationReasonCodeSequence") else ("ProcedureStepDiscontinuationReasonCodeSequence",)
+        reasons = codes_of(progress[0], "ProcedureStepDiscontinuationReasonCodeSequence")
+        return () if reasons and all(value for value, _, _ in reasons) else ("ProcedureStepDiscontinuationReasonCodeSequence",)
     performed = held.get("UnifiedProcedureStepPerformedProcedureSequence") or []
     if not performed:
         return ("UnifiedProcedureStepPerformedProcedureSequence",)
@@ -149,13 +159,21 @@ def start_of(said: Dataset) -> float:
     ------
     Refused: it does not say, or it is no moment.
     """
-    named = needed(said, "ScheduledProcedureStepStartDateTime")
-    for form in ("%Y%m%d%H%M%S.%f%z", "%Y%m%d%H%M%S%z", "%Y%m%d%H%M%S.%f", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%Y%m%d"):
-        try:
-            return datetime.strptime(named, form).timestamp()
-        except (ValueError, OverflowError, OSError):
-            continue
+    found = _MOMENT.fullmatch(needed(said, "ScheduledProcedureStepStartDateTime"))
+    try:
+        if found is not None:
+            return _seconds(*found.groups(default=""))
+    except (ValueError, OverflowError, OSError):  # there is no such day, or the machine's clock knows none
+        pass
     raise Refused("ScheduledProcedureStepStartDateTime is no moment", status=INVALID_VALUE)
+
+
+def _seconds(year: str, month: str, day: str, hour: str, minute: str, second: str, fraction: str, sign: str, hours: str, minutes: str) -> float:
+    ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    zone = timezone(-ahead if sign == "-" else ahead) if sign else None  # without one it is this node's local time
+    seconds = min(int(second or 0), 59)  # 60: a leap second
+    micros = int(f"{fraction:0<6}")
+    return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), seconds, micros, zone).timestamp()
 
 
 def moment(at: float) -> str:
@@ -216,7 +234,7 @@ def _check_sequences(said: Dataset) -> None:
             raise Refused(f"{element.keyword or element.tag} has more than {_ITEMS_MAX} items", status=INVALID_VALUE)
     for keyword in ("ScheduledWorkitemCodeSequence", "ScheduledStationNameCodeSequence", "ScheduledStationClassCodeSequence"):
         for item in items(said, keyword) or ():
-            if not all(code(item)[:2]):
+            if not all(code(item)[:2]) and not item.get("URNCodeValue"):  # a URN names its scheme by itself
                 raise Refused(f"an item of {keyword} has no code", status=MISSING_VALUE)
     count = 0
     for item in items(said, "InputInformationSequence") or ():
@@ -253,8 +271,21 @@ def hidden(said: Dataset) -> Dataset:
 
 
 def model_of(said: Dataset) -> Mapping[str, Any]:
-    """Return a data set in the DICOM JSON Model, as the ledger keeps it."""
-    return dict(said.to_json_dict())
+    """Return a data set in the DICOM JSON Model, as the ledger keeps it.
+
+    Raises
+    ------
+    Refused: a value is of no form that can be told again; one such step would end every search that comes to it.
+    """
+    try:
+        model = dict(said.to_json_dict())
+        json.dumps(model, allow_nan=False)
+        dataset_of(model).save_as(BytesIO(), implicit_vr=False, little_endian=True)
+        if any("\0" in str(element.value) for element in said.iterall() if element.VR != "SQ"):
+            raise ValueError("PostgreSQL takes no text with a NUL in it")
+    except Exception as error:  # whatever pydicom raises on what anybody may send
+        raise Refused("a value cannot be kept", status=INVALID_VALUE) from error
+    return model
 
 
 def dataset_of(model: Mapping[str, Any]) -> Dataset:

@@ -11,7 +11,7 @@ from dicom_node.store.match import matcher
 from dicom_node.store.workitems import PRIORITY, STATE
 from dicom_node.store.worklists import workitem
 from dicom_node.worklist.answering import TOLD, filled, plain
-from dicom_node.worklist.ups.attributes import HIDDEN
+from dicom_node.worklist.ups.attributes import HIDDEN, hidden
 
 DOES_NOT_FIT = 0xA900
 
@@ -26,19 +26,20 @@ class Asked:
     conditions: tuple[Any, ...]  # that SQL can compare: they let too much through, never too little
     matches: Callable[[Dataset], bool]
     with_inputs: bool  # whether the inputs are asked for, or compared
+    is_supported: bool  # whether every key is: a Transaction UID is none
 
     def answer(self, whole: Dataset) -> tuple[Dataset, bool]:
         """Return what is answered of a step: every key that was asked for, but the Transaction UID."""
         answer, is_whole = filled(self.keys, whole)
         if "SpecificCharacterSet" in whole:
             answer.SpecificCharacterSet = whole.SpecificCharacterSet
-        return answer, is_whole and HIDDEN not in self.keys
+        return answer, is_whole and self.is_supported
 
 
 def asked(keys: Dataset) -> Asked | None:
     """Return what keys ask for; None where there is none: that matches nothing (PS3.4 CC.2.8.3.1).
 
-    The Transaction UID is neither matched nor answered (CC.2.8.1).
+    The Transaction UID is neither matched nor answered, at whatever depth (CC.2.8.1).
 
     Raises
     ------
@@ -46,19 +47,19 @@ def asked(keys: Dataset) -> Asked | None:
     """
     try:
         keys.decode()
-        wanted = {keyword: value for keyword, value in plain(keys).items() if keyword not in TOLD and keyword != "TransactionUID"}
+        told = hidden(keys)
+        wanted = {keyword: value for keyword, value in plain(told).items() if keyword not in TOLD}
     except Exception as error:  # whatever pydicom raises on bytes that anybody may send: they are no data set
         raise Refused("the keys cannot be read", status=DOES_NOT_FIT) from error
     if not any(True for element in keys if element.keyword not in TOLD and element.tag.element):
         return None
-    told = Dataset()
-    told.update({element.tag: element for element in keys if element.tag != HIDDEN})
     test = matcher(wanted, required=frozenset())
     return Asked(
         keys=told,
         conditions=tuple(_conditions(wanted)),
         matches=lambda whole: test(plain(whole)),
         with_inputs=_INPUTS in wanted,
+        is_supported=all(element.tag != HIDDEN for element in keys.iterall()),
     )
 
 

@@ -71,7 +71,10 @@ class WorkitemService:
         calling_ae = _calling(event)
         try:
             status, said = act(event, calling_ae)
-            return _status(status), said
+            answer = _status(status)
+            if status != 0x0000 and said is not None and "AffectedSOPInstanceUID" in said:
+                answer.AffectedSOPInstanceUID, said = said.AffectedSOPInstanceUID, None  # pynetdicom takes it from there with success alone
+            return answer, said
         except Refused as error:
             answer = _status(error.status, str(error))
         except Transient as error:  # the ledger is away: it may be asked again
