@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ from dicom_node.store import Store
 from dicom_node.worklist import Hearing, Manager, Pulling
 from tests import phantoms
 from tests.archives import archive
-from tests.contracts.arrange import LEASE_S, STUDY, arrive, job_of, result_of
+from tests.certificates import Pair, authority, signed
+from tests.contracts.arrange import LEASE_S, STUDY, arrive, finished, job_of, result_of
 from tests.orthanc import free_ports
 from tests.walks.managing import GLOBAL, PROGRESS, SCP_STATUS, STATE, Board, code, dimse, send_event, step, web
 from tests.walks.node import serving, wait_for
@@ -43,6 +45,7 @@ class House:
     board: Board = field(default_factory=Board)
     ports: list[int] = field(default_factory=lambda: free_ports(3))
     token: str = ""
+    pki: tuple[Pair, Pair] | None = None  # an authority, and what it has signed for the manager
 
     def __post_init__(self) -> None:
         self.store = Store.open(self.folder / "storage")
@@ -54,7 +57,9 @@ class House:
     def config(self) -> NodeConfig:
         tasks: dict[str, Any] = {"ae": f"TASKS@127.0.0.1:{self.ports[1]}", "tasks": self.tasks, "tasks_every_s": self.every_s, "timeout_s": 5.0}
         if self.transport == "web":
-            tasks["tasks_url"] = f"http://127.0.0.1:{self.ports[1]}/dicom-web"
+            tasks["tasks_url"] = f"{'https' if self.pki else 'http'}://127.0.0.1:{self.ports[1]}/dicom-web"
+        if self.pki:
+            tasks["tls"] = {"authorities": self.pki[0].certificate}
         if self.token:
             (self.folder / "token.txt").write_text(f"{self.token}\n")
             tasks["tasks_token_file"] = self.folder / "token.txt"
@@ -76,7 +81,10 @@ class House:
     def manager(self) -> Iterator[None]:
         """Let the manager be there."""
         if self.transport == "web":
-            with web(self.board, self.ports[1], self.ports[2], token=self.token):
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if self.pki else None
+            if tls is not None and self.pki:
+                tls.load_cert_chain(self.pki[1].certificate, self.pki[1].key)
+            with web(self.board, self.ports[1], self.ports[2], token=self.token, tls=tls):
                 yield
         else:
             with dimse(self.board, self.ports[1], self.here):
@@ -303,6 +311,54 @@ def test_who_has_begun_anew_is_subscribed_to_again(tmp_path: Path, transport: st
             with house.manager():
                 house.claimed(missed)
                 assert house.board.count("subscribe", GLOBAL) == before + 1
+    house.store.close()
+
+
+def test_work_and_events_come_over_tls_from_whom_an_authority_knows(tmp_path: Path) -> None:
+    """The token goes to nobody else: another authority's certificate is not taken."""
+    ours, other = authority(tmp_path, "ours"), authority(tmp_path, "other")
+    signed_ = signed(ours, tmp_path, "tasks")
+    house = House(tmp_path, "web", tasks="triggered", every_s=3600.0, token="s3cret", pki=(ours, signed_))
+    with house.manager(), house.node():
+        house.claimed(house.board.add(asked_for()))
+        time.sleep(0.4)  # until all was searched through, and the channel is open
+        house.claimed(house.board.add(asked_for()))
+    house.store.close()
+    stranger = House(tmp_path / "stranger", "web", token="s3cret", pki=(other, signed_))
+    with stranger.manager(), stranger.node():
+        uid = stranger.board.add(asked_for())
+        time.sleep(0.5)
+        assert stranger.row(uid) is None
+    assert stranger.board.asked == []
+    stranger.store.close()
+
+
+def test_who_was_told_by_dimse_is_told_by_the_web_from_now_on(tmp_path: Path) -> None:
+    """A manager knows one way to tell an AE title of events (PS3.18 11.10); the earlier one is let go of."""
+    house = House(tmp_path, "web", tasks="triggered", every_s=3600.0)
+    house.board.watching |= {"DICOM_NODE", "BY DIMSE"}
+    with house.manager(), house.node():
+        wait_for(lambda: house.board.count("subscribe", GLOBAL))
+        time.sleep(0.4)  # until all was searched through, and the channel is open
+        house.claimed(house.board.add(asked_for()))
+    house.store.close()
+
+
+def test_what_was_analysed_before_is_completed_once_it_is_stored(tmp_path: Path) -> None:
+    """The job of the same analysis ended long ago; its results are not where this step wants them."""
+    house = House(tmp_path, "dimse")
+    done = finished(house.store, kinds=("SEG",), at=time.time() - 7200.0, deliver=())
+    with house.manager(), house.node():
+        uid = house.board.add(asked_for(destination="PACS"))
+        house.claimed(uid)
+        same = job_of(house.store.studies.view(STUDY), at=time.time(), deliver=("pacs",))
+        assert house.store.workitems.take_up(uid, same, now=time.time()).id == done.id
+        time.sleep(0.5)
+        assert house.board.state(uid) == "IN PROGRESS"
+        for one in house.store.deliveries.claim("pacs", "sender", now=time.time(), lease_s=60):
+            assert house.store.deliveries.sent(one, "sender", now=time.time(), status=0)
+        house.settled(uid)
+    assert house.board.state(uid) == "COMPLETED"
     house.store.close()
 
 
