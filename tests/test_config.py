@@ -190,6 +190,23 @@ def test_off_loopback_somebody_must_be_named():
         NodeConfig.model_validate({"node": {"host": "0.0.0.0"}, "remotes": receiving})
 
 
+def test_work_is_taken_where_it_can_be_asked_for():
+    """A token goes over TLS alone, and to a place that is one; a code means one model."""
+    told = {"ae": "TASKS@h:1", "tasks": "pull"}
+    for more, said in (
+        ({"tasks_url": "tasks.example/dicom-web"}, "no address of UPS-RS"),
+        ({"tasks_url": "https://user:secret@tasks.example"}, "no address of UPS-RS"),
+        ({"tasks_url": "http://tasks.example", "tasks_token_file": "t"}, "over https alone"),
+        ({"tasks_token_file": "t"}, "shown to UPS-RS alone"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            NodeConfig.model_validate({"remotes": {"tasks": told | more}})
+    NodeConfig.model_validate({"remotes": {"tasks": told | {"tasks_url": "http://127.0.0.1:8/x", "tasks_token_file": "t"}}})
+    models = {name: {"folder": "f", "workitem_codes": [["A", "99H"]]} for name in ("one", "two")}
+    with pytest.raises(ValueError, match="'A' of 99H stands there twice"):
+        NodeConfig.model_validate({"models": models})
+
+
 def test_who_may_do_what_is_by_its_title():
     """Permissions are per remote; once somebody is named, nobody else may."""
     config = NodeConfig.model_validate({"remotes": {"ct": {"ae": "CT@h:1", "may": ["send"]}, "pacs": {"ae": "PACS@h:1", "may": ["query"]}}})

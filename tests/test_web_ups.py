@@ -350,7 +350,7 @@ _MODELS = st.recursive(
 )
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(
     said=_MODELS | _JSON,
     over=st.booleans(),
@@ -416,7 +416,7 @@ _WISHES = st.text(max_size=20) | st.sampled_from(
 )
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(wishes=st.lists(st.tuples(_NAMES, _WISHES), max_size=3))
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydicom, which the program has silenced: they quote values
 def test_an_address_of_any_kind_is_a_search_or_refused(client: Client, web: Context, wishes: list[tuple[str, str]]) -> None:

@@ -21,7 +21,7 @@ from dicom_node.web.access.sockets import SUBPROTOCOL
 from dicom_node.web.ups.channel import message
 from dicom_node.worklist.ups.events import information
 from tests.upsrs import Client, progressed
-from tests.walks.kept import eventually
+from tests.walks.node import wait_for
 
 BASE = "http://127.0.0.1:8080"
 
@@ -67,7 +67,7 @@ def test_every_event_is_told_in_order(http: TestClient, web: Context) -> None:
         client.update(uid, progressed(30))
         client.ask("POST", f"/workitems/{uid}/cancelrequest")
         assert heard(session, 2) == [(3, ""), (2, "")]
-        assert eventually(lambda: web.store.subscriptions.waiting("ME", Channel.WEB) == ())
+    wait_for(lambda: web.store.subscriptions.waiting("ME", Channel.WEB) == ())
 
 
 def test_an_event_is_a_data_set(web: Context) -> None:
@@ -82,6 +82,41 @@ def test_an_event_is_a_data_set(web: Context) -> None:
     assert said["00404041"] == {"vr": "CS", "Value": ["READY"]}
     assert said["00741000"] == {"vr": "CS", "Value": ["CANCELED"]}
     assert said["0074100E"]["Value"][0]["00080100"]["Value"] == ["110513"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "said"),
+    [
+        (ReportKind.CANCEL_REQUESTED, {"requester": "RIS", "reason": "twice", "code": ["110510", "DCM", "Duplicate order"]}, "00741236"),
+        (ReportKind.PROGRESS, {"progress": 0.5, "note": "half"}, "00741002"),
+        (ReportKind.SCP_STATUS, {"status": "RESTARTED", "subscriptions": "WARM START", "workitems": "COLD START"}, "00741242"),
+        (ReportKind.ASSIGNED, {"attributes": {"00404025": {"vr": "SQ", "Value": []}}}, "00404025"),
+    ],
+)
+def test_every_kind_of_event_is_told(kind: ReportKind, facts: dict[str, Any], said: str) -> None:
+    """PS3.4 Table CC.2.4-1."""
+    report = EventReport(receiver="ME", channel=Channel.WEB, workitem_uid=GLOBAL_SUBSCRIPTION, kind=kind, facts=facts, at=0.0, id=1)
+    told = json.loads(message(report, information(report)))
+    assert said in told and told["00001002"]["Value"] == [int(kind)]
+
+
+def test_a_channel_does_not_last_for_ever(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was shut out meanwhile does not come back."""
+    monkeypatch.setattr("dicom_node.web.ups.channel._LASTS_S", 0.05)
+    with channel(http) as session:
+        with pytest.raises(WebSocketDisconnect) as ended:
+            session.receive_text()
+        assert ended.value.code == 1001
+
+
+def test_there_are_only_so_many_channels(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.web.ups.channel._MOST_CHANNELS", 1)
+    with channel(http):
+        with pytest.raises(WebSocketDenialResponse) as refused, channel(http, "YOU"):
+            pass
+        assert refused.value.status_code == 503
+    with channel(http, "YOU"):
+        pass
 
 
 def test_the_newer_channel_takes_the_place_of_the_older(http: TestClient) -> None:

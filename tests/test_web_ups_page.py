@@ -76,6 +76,8 @@ def test_an_operator_ends_what_a_dead_watcher_locks(house: House) -> None:
     assert counted["locks"] == counted["workitems"] > 3 and counted["waiting"] > 2
     assert house.says(house.post("/worklist/subscribers/end", receiver="DEAD")) == "DEAD watches no more, and locks nothing."
     assert house.store.subscriptions.watched() == {}
+    last = house.store.journal.after(house.store.journal.last() - 1)[0]
+    assert (last.kind, last.who, last.why) == ("watcher ended", "dr. who", "DEAD: a person ended what it watches")
     house.post("/worklist/subscribers/end", status=409, receiver="")
 
 

@@ -34,6 +34,8 @@ _OTHER_RESULTS: Mapping[str, str] = {
 _FIND, _MOVE, _GET = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.2.3"  # Study Root
 _COMMITMENT, _WORKLIST, _AVAILABILITY = "1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.31", "1.2.840.10008.5.1.4.33"
 
+_WATCH, _PULL = "1.2.840.10008.5.1.4.34.6.2", "1.2.840.10008.5.1.4.34.6.3"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -74,6 +76,11 @@ def wishes(remote: Remote) -> tuple[Wish, ...]:
         found.append(_wish("Modality Worklist", _WORKLIST, "Have it enabled there for this node, or set orders = false."))
     if remote.notify:
         found.append(_wish("Instance Availability Notification", _AVAILABILITY, "Have it enabled there for this node, or set notify = false."))
+    if remote.tasks != "none" and not remote.tasks_url:
+        found.append(_wish("UPS Pull", _PULL, 'Have it enabled there for this node, or set tasks = "none".'))
+    if remote.tasks == "triggered" and not remote.tasks_url:
+        hint = "Have it enabled there, so that the node is told of what is new; without it the worklist is looked through all the same."
+        found.append(Wish(what="UPS Watch", sop_class_uid=_WATCH, must=False, hint=hint))
     return tuple(found)
 
 

@@ -11,8 +11,8 @@ from dicom_node.domain import Delivery, DeliveryState, Job, JobState, RetrievalS
 from dicom_node.store.database import Database
 from dicom_node.store.deliveries import deliveries_of
 from dicom_node.store.indexing import STUDY_COLUMNS
-from dicom_node.store.jobs import job_of
 from dicom_node.store.match import prefilter
+from dicom_node.store.moving import job_of
 from dicom_node.store.tables import delivery, destination, event, instance, job, quarantine, result, retrieval, study, study_entry
 from dicom_node.store.worklists import event_report, subscription
 

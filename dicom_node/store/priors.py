@@ -5,7 +5,7 @@ from sqlalchemy import select, update
 from dicom_node.domain import Job, JobState, Priors, PriorsState
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database
-from dicom_node.store.jobs import job_of, tell_of
+from dicom_node.store.moving import job_of, tell_of
 from dicom_node.store.tables import job
 
 _AT_ONCE = 1000

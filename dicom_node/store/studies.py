@@ -13,8 +13,8 @@ from dicom_node.store.archive import Archive
 from dicom_node.store.bell import Bell, Topic, ringing
 from dicom_node.store.database import Database, unless_there
 from dicom_node.store.feedback import forget_of_study, unwritten
-from dicom_node.store.jobs import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.journal import Event, note
+from dicom_node.store.moving import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.recording import instance_of
 from dicom_node.store.tables import (
     delivery,

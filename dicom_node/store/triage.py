@@ -13,9 +13,9 @@ from dicom_node.domain import Attributes, JobState, Priority, Raising, Workitem
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database
 from dicom_node.store.holdings import Holdings
-from dicom_node.store.jobs import hurry, job_of
 from dicom_node.store.journal import Event, note
 from dicom_node.store.match import written
+from dicom_node.store.moving import hurry, job_of
 from dicom_node.store.reading import begun, pass_on, read_on
 from dicom_node.store.tables import event, job, study_entry
 from dicom_node.store.workitems import Change, change_in, create_in

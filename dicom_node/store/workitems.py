@@ -24,8 +24,8 @@ from dicom_node.domain import (
 )
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database, insert_unless_there
-from dicom_node.store.jobs import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.journal import Event, note
+from dicom_node.store.moving import cancel_in, hurry, insert_job, job_of
 from dicom_node.store.recording import instances_by_id
 from dicom_node.store.reporting import announce, report, state_facts
 from dicom_node.store.results import send_also

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from dicom_node.domain import Discontinuation, JobState, Priority, Rejected
-from dicom_node.store.jobs import HEAD_START_S
+from dicom_node.store.moving import HEAD_START_S
 from tests.contracts.arrange import LEASE_S, NOW, STUDY, arrive, claimed, finished, judged, kinds, last, result_of, waiting
 
 

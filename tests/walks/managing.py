@@ -3,6 +3,7 @@
 import contextlib
 import json
 import queue
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -354,10 +355,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         words = path.split("/")
         if "subscribers" in words:
+            if "BY DIMSE" in self.board.watching and words[5] in self.board.watching:
+                self._say(409, [])
+                return
             self.board.subscribe(words[3], words[5])
             self._say(201, [], {"Content-Location": self.channel})
         else:
             self._status(self.board.set(words[3], urlsplit(self.path).query, Dataset.from_json(body[0])))
+
+    def do_DELETE(self) -> None:
+        self._say(200 if self._path()[0].split("/")[5] in self.board.watching else 404, [])
+        self.board.watching.discard(self._path()[0].split("/")[5])
 
     def do_PUT(self) -> None:
         path, _ = self._path()
@@ -393,7 +401,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def web(board: Board, port: int, events_port: int, *, token: str = "") -> Iterator[str]:
+def web(board: Board, port: int, events_port: int, *, token: str = "", tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Serve a board over HTTP, its events over a websocket; give the address."""
     open_: set[ServerConnection] = set()
 
@@ -411,17 +419,19 @@ def web(board: Board, port: int, events_port: int, *, token: str = "") -> Iterat
             with contextlib.suppress(ConnectionClosed):
                 line.send(json.dumps(message | {"00001002": {"vr": "US", "Value": [kind]}}))
 
-    said = {"board": board, "token": token, "channel": f"ws://127.0.0.1:{events_port}/events"}
+    said = {"board": board, "token": token, "channel": f"{'wss' if tls else 'ws'}://127.0.0.1:{events_port}/events"}
     server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), said))
     server.daemon_threads = True
-    sockets = serve(on_socket, "127.0.0.1", events_port)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    sockets = serve(on_socket, "127.0.0.1", events_port, ssl=tls)
     threads = [threading.Thread(target=one.serve_forever, daemon=True) for one in (server, sockets)]
     later = _Later(tell)
     board.tellers.append(later)
     for thread in threads:
         thread.start()
     try:
-        yield f"http://127.0.0.1:{port}/dicom-web"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}/dicom-web"
     finally:
         board.tellers.remove(later)
         server.shutdown()

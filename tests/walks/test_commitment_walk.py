@@ -21,7 +21,7 @@ from dicom_node.deliver import Committer, Deliverer, Reports
 from dicom_node.domain import AE, CommitmentRole, CommitmentState, Delivery, DeliveryState, Job, Result, derived_uid
 from dicom_node.receive import Promises, Receiver, Reporter
 from dicom_node.store import Store
-from dicom_node.store.jobs import insert_job
+from dicom_node.store.moving import insert_job
 from dicom_node.wire.commitment import SOP_CLASS, SOP_INSTANCE, Asked, Said, read_report, read_request, report, request
 from tests.orthanc import ask, free_ports, orthanc
 

@@ -27,7 +27,7 @@ from dicom_node.deliver import Deliverer
 from dicom_node.domain import AE, Delivery, DeliveryState, Job, PeerUnavailable, Result, derived_uid
 from dicom_node.simulate.pacs import BEHAVIOURS, Pacs
 from dicom_node.store import Store
-from dicom_node.store.jobs import insert_job
+from dicom_node.store.moving import insert_job
 from dicom_node.wire.peer import echo
 from tests.certificates import authority, signed
 from tests.orthanc import ask, free_ports, orthanc

@@ -1,9 +1,13 @@
 """A peer asks for an analysis by a workitem, and the node performs it: inputs, claim, progress, outputs, end (IHE AIW-I, Push workflow)."""
 
+import contextlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import hl7
 import pytest
@@ -35,6 +39,7 @@ class House:
     far: Sequence[Dataset]
     watcher: Watcher
     mllp: int
+    http: int
 
 
 def images(seed: str, **said: Any) -> list[Dataset]:
@@ -44,7 +49,7 @@ def images(seed: str, **said: Any) -> list[Dataset]:
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    far, (port, mllp) = images("far"), free_ports(2)
+    far, (port, mllp, http) = images("far"), free_ports(3)
     (folder / "far").mkdir()
     with (
         Pacs(folder / "pacs", ae_title="PACS") as pacs,
@@ -59,11 +64,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         }
         models = {"marker": HERE / "models" / "marker", "waits": HERE / "models" / "waits", "declines": FAKES / "declines"}
         rules = [{"name": "pelves wait", "when": {"BodyPartExamined": "PELVIS"}, "analyse": ["waits"]}]
-        sections = {"worklist": {"wait_for_inputs_s": 3.0}, "hl7": {"port": mllp}}
+        sections = {"worklist": {"wait_for_inputs_s": 3.0}, "hl7": {"port": mllp}, "web": {"start": True, "port": http}}
         with serving(folder / "node", remotes=remotes, rules=rules, models=models, port=port, **sections) as node:
             with hears.asking(node.ae) as asking:
                 assert asking.subscribe(GLOBAL, "WATCHER") == 0
-            yield House(node, pacs, far, hears, mllp)
+            yield House(node, pacs, far, hears, mllp, http)
             assert "PHANTOM" not in node.log.upper()
 
 
@@ -238,3 +243,21 @@ def test_an_order_is_canceled(house):
     (uid,) = [one.uid for _, one in house.node.store.workitems.newest(limit=1)]
     assert ordered(house, changed(order, ORC_1="CA", MSH_10="M10")) == "AA"
     assert ended(house, uid).ProcedureStepState == "CANCELED"
+
+
+def test_a_program_has_a_study_analysed(house, tmp_path):
+    """A requester without DICOM: it names study and model, and gets the workitem's UID."""
+    made = sent(house, "by program", tmp_path)
+    uid = made[0].StudyInstanceUID
+    body = json.dumps({"model": "marker", "priority": "HIGH"}).encode()
+    request = Request(f"http://127.0.0.1:{house.http}/api/v1/studies/{uid}/analyses", body, {"Content-Type": "application/json"})
+
+    def posted() -> dict[str, Any]:
+        with contextlib.suppress(URLError), urlopen(request, timeout=60) as answer:
+            return {"status": answer.status, **json.loads(answer.read())}
+        return {}
+
+    said = wait_for(posted)  # the web may still be starting
+    assert said.pop("status") == 202
+    item = ended(house, next(one for one in said.values() if str(one).startswith("2.25.")))
+    assert item.ProcedureStepState == "COMPLETED" and job_of(house, item).priority.name == "HIGH"

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION, JobState, Priority, Rejected, Workitem, is_ae_title, is_uid
+from dicom_node.store import Event
 from dicom_node.web.access import Role, person
 from dicom_node.web.asking import TOLD, ask, code_of, label_of
 from dicom_node.web.forms import Form
@@ -86,6 +87,8 @@ def _done(pages: Pages) -> list[BaseRoute]:
         if not is_ae_title(receiver):
             raise Rejected("that is no AE title", hint="Press a button of the list.")
         worklist.unsubscribe(GLOBAL_SUBSCRIPTION, receiver)
+        why = f"{receiver}: a person ended what it watches"
+        pages.store.journal.write(Event(at=pages.clock(), study_instance_uid="", kind="watcher ended", who=person(request).name, why=why))
         return back("/worklist", f"{receiver} watches no more, and locks nothing.")
 
     def analyse(request: Request, form: Form) -> Response:

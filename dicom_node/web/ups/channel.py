@@ -7,7 +7,8 @@ between the two tells it again. A subscriber has one channel; where it opens ano
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -89,6 +90,15 @@ class Exchange:
                 del self._lines[line.receiver]
 
     def _run(self) -> None:
+        while True:
+            try:
+                self._listen()
+                return
+            except Exception as error:  # the outermost loop of this thread: nobody would be told of anything any more
+                log.error("channel.not_looked", reason=fault(error))
+                time.sleep(_EVERY_S)
+
+    def _listen(self) -> None:
         listener = self._store.bell.listen(Topic.WORKITEMS)
         try:
             while self._is_wanted():
@@ -108,9 +118,6 @@ class Exchange:
             due = self._store.subscriptions.receivers(Channel.WEB, now=self._clock())
         except NodeError as error:  # the ledger is away: what is to be told stands in it
             log.warning("channel.not_looked", reason=str(error))
-            return
-        except Exception as error:  # the outermost loop of this thread: nobody would be told of anything any more
-            log.error("channel.not_looked", reason=fault(error))
             return
         with self._lock:
             lines = [self._lines[receiver] for receiver in due if receiver in self._lines]
@@ -172,8 +179,21 @@ class Teller:
                 sent.append(one.id)
         finally:
             if sent:
-                await asyncio.shield(TELLING.run(self._store.told, sent))
+                await _to_its_end(TELLING.run(self._store.told, sent))
         log.info("channel.told", to=self._line.receiver, events=len(sent))
+
+
+async def _to_its_end(doing: Awaitable[None]) -> None:
+    """Await something also where who awaits it is canceled meanwhile: what was sent is removed before another channel looks."""
+    task, canceled = asyncio.ensure_future(doing), None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            canceled = error
+    task.result()
+    if canceled is not None:
+        raise canceled
 
 
 def message(report: EventReport, information: Dataset) -> str:

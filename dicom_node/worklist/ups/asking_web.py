@@ -92,8 +92,11 @@ class WebManager:
 
     def subscribe(self) -> None:
         """Ask for all events, and open the channel that the answer names."""
-        where = f"/workitems/{GLOBAL_SUBSCRIPTION}/subscribers/{quote(self._ae_title)}?deletionlock=false"
-        status, headers, _ = self._ask("POST", where)
+        where = f"/workitems/{GLOBAL_SUBSCRIPTION}/subscribers/{quote(self._ae_title)}"
+        status, headers, _ = self._ask("POST", f"{where}?deletionlock=false")
+        if status == 409:  # this AE title was subscribed before, by DIMSE
+            self._ask("DELETE", where)
+            status, headers, _ = self._ask("POST", f"{where}?deletionlock=false")
         if status not in (200, 201):
             raise Rejected(f"{self._name} answered a subscription with {status}", hint='Have it allowed there, or set tasks = "pull".')
         channel, self._channel = self._channel, None

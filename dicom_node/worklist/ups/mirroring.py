@@ -23,7 +23,7 @@ from dicom_node.worklist.ups.suiting import destinations
 from dicom_node.worklist.waits import later_s
 
 PROGRESS_EVERY_S = 10.0  # at most so often a manager is told how far one step is
-STORED_WITHIN_S = 3600.0  # after a job's end: then its step is completed, with what is stored by then
+STORED_WITHIN_S = 3600.0  # after a job's end, or after the step came to a job that had ended: then it is completed, with what is stored by then
 
 _ENDED = (JobState.COMPLETED, JobState.CANCELED)
 _log = structlog.get_logger()
@@ -68,7 +68,7 @@ class Mirror:
             self._end(item, JobState.CANCELED, canceled(item, self._ours.station, now))
         elif item.state is not JobState.COMPLETED:
             self._tell_progress(item, now)
-        elif job is not None and not (self._is_awaited(item) and now < (job.ended_at or now) + STORED_WITHIN_S):
+        elif job is not None and not (now < max(job.ended_at or now, item.changed_at) + STORED_WITHIN_S and self._is_awaited(item)):
             titles = {name: remote.ae.title for name, remote in self._config.remotes.items()}
             made = self._store.workitems.whereabouts(item.uid)
             self._end(item, JobState.COMPLETED, completed(item, job, self._ours.station, made, titles))

@@ -14,7 +14,7 @@ import structlog
 from pydicom import Dataset
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.domain import Channel, EventReport, JobState, PeerUnavailable, Rejected, ReportKind, Workitem, fault
+from dicom_node.domain import Channel, ConfigError, EventReport, JobState, NodeError, PeerUnavailable, Rejected, ReportKind, Workitem, fault
 from dicom_node.store import Listener, Store, Topic
 from dicom_node.worklist.ups.asking import DimseManager, ForeignManager
 from dicom_node.worklist.ups.asking_web import WebManager
@@ -125,7 +125,7 @@ class _Puller:
         while not self._stopping.is_set():
             try:
                 self.turn()
-            except PeerUnavailable as error:
+            except (PeerUnavailable, ConfigError) as error:  # or what it is asked with cannot be read
                 self._unreachable(error)
             except Exception as error:  # the outermost loop of this thread: what is to be done stands in the ledger, and is looked at again
                 _log.error("tasks.failed", of=self.name, why=fault(error))
@@ -177,7 +177,7 @@ class _Puller:
             if current is not None and current.ended_at is None:
                 self._mirror.tell(current)
 
-    def _unreachable(self, error: PeerUnavailable) -> None:
+    def _unreachable(self, error: NodeError) -> None:
         self._failures += 1
         self._not_before = self._clock() + unreached_s(self._failures, self._config.deliver)
         self._subscribe_at = self._search_at = 0.0  # events may have been missed
