@@ -209,6 +209,23 @@ def test_sequences_lie_within_one_another_so_deep_and_no_deeper() -> None:
         assert refusal.value.status == 0x0106
 
 
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value"),
+    [
+        *((keyword, "LO", "a text") for keyword in ("InputInformationSequence", "OutputDestinationSequence", "ReferencedRequestSequence")),
+        *((keyword, "LO", "a text") for keyword in ("ScheduledStationGeographicLocationCodeSequence", "ScheduledWorkitemCodeSequence")),
+        *((keyword, "SQ", [Dataset()]) for keyword in ("PatientID", "ProcedureStepLabel", "AdmissionID")),
+    ],
+)
+def test_what_is_no_sequence_is_refused_where_one_belongs_and_the_other_way_round(keyword: str, vr: str, value: Any) -> None:
+    """With Explicit VR a peer says what a value is; who reads it later goes by the dictionary."""
+    said = step(**{keyword: None})
+    said.add_new(keyword, vr, value)
+    with pytest.raises(Refused) as refusal:
+        model_of(made(said)[0])
+    assert refusal.value.status == 0x0106
+
+
 def test_the_inputs_and_the_study_of_a_step_are_read() -> None:
     """A step is about the study it names, or the only one of its inputs, or of its requests."""
     two = step(InputInformationSequence=[given(), given("1.2.4")], StudyInstanceUID=None)

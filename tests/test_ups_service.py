@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.config import disable_value_validation
+from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import _config
 
 from tests.stepping import (
@@ -144,6 +145,16 @@ def test_an_action_that_says_too_little_changes_nothing(peer: Peer, said: Datase
     """PS3.4 Table CC.2.1-1 and PS3.7 10.1.4.1.10."""
     uid, _ = arranged(peer, "SCHEDULED")
     assert peer.act(CHANGE_STATE, said, uid) == status
+    assert state_of(peer, uid) == "SCHEDULED"
+
+
+def test_a_wish_to_cancel_whose_reason_is_no_sequence_is_refused(peer: Peer) -> None:
+    """0106, a value of another kind; the step stays."""
+    uid, _ = arranged(peer, "SCHEDULED")
+    why = Dataset()
+    why.add_new("ProcedureStepDiscontinuationReasonCodeSequence", "LO", "a text")
+    assert {context.transfer_syntax[0] for context in peer.association.accepted_contexts} == {ExplicitVRLittleEndian}
+    assert peer.act(REQUEST_CANCEL, why, uid) == 0x0106
     assert state_of(peer, uid) == "SCHEDULED"
 
 

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any
 
 from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
 from pydicom.tag import Tag
 
 from dicom_node.domain import JobState, Priority, Readiness, Refused, is_uid
@@ -53,6 +54,7 @@ def created(said: Dataset, *, uid_given: str, now: float, worklist_label: str) -
     ------
     Refused: what must be there is missing, empty or wrong.
     """
+    _check_kinds(said)
     if "ProcedureStepState" in said and text(said, "ProcedureStepState") not in ("", JobState.SCHEDULED):
         raise Refused("a step begins SCHEDULED", status=_NOT_SCHEDULED)
     needed(said, "ProcedureStepState")
@@ -90,6 +92,7 @@ def changed(held: Dataset, said: Dataset, now: float) -> Dataset:
     ------
     Refused: it changes the state, or a value is wrong.
     """
+    _check_kinds(said)
     if "ProcedureStepState" in said:
         raise Refused("the state is changed by an action, not by N-SET", status=INVALID_VALUE)
     for keyword, check in (
@@ -228,6 +231,13 @@ def study_of(said: Dataset) -> str:
     return only[0] if len(only) == 1 else ""
 
 
+def _check_kinds(said: Dataset) -> None:
+    """Raise Refused where a sequence belongs and is none, or the other way round: with Explicit VR a peer says what a value is."""
+    for element in said.iterall():
+        if element.keyword and (dictionary_VR(element.tag) == "SQ") is not (element.VR == "SQ"):
+            raise Refused(f"{element.keyword} is of another kind", status=INVALID_VALUE)
+
+
 def _check_sequences(said: Dataset) -> None:
     """Raise Refused where a sequence is out of bounds, or its items lack what they must have (Tables CC.2.5-2b to 2d)."""
     for element in said:
@@ -287,6 +297,7 @@ def model_of(said: Dataset) -> Mapping[str, Any]:
     Refused: a value is of no form that can be told again; one such step would end every search that comes to it.
     """
     try:
+        _check_kinds(said)
         model = dict(said.to_json_dict())
         json.dumps(model, allow_nan=False)
         dataset_of(model).save_as(BytesIO(), implicit_vr=False, little_endian=True)
