@@ -12,7 +12,7 @@ import structlog
 from dicom_node.assemble.recognition import recognised
 from dicom_node.assemble.selection import select
 from dicom_node.config import Rule, Site
-from dicom_node.domain import Cause, Job, Readiness, RetrievalState, Study, StudyState, Transient, Workitem, fault
+from dicom_node.domain import Cause, Job, Readiness, Retrieval, RetrievalState, Study, StudyState, Transient, Workitem, fault
 from dicom_node.route import Routing, route
 from dicom_node.serve.judging import with_keywords
 from dicom_node.store import Change, Store, Topic, Watch
@@ -69,7 +69,7 @@ class Performing(Watch):
             self._give_up(item, fault(error), EQUIPMENT, now)
             return
         if again_at is not None:
-            self._store.workitems.put_off(item.uid, until=again_at)
+            self._store.workitems.put_off(item, until=again_at)
 
     def _give_up(self, item: Workitem, why: str, code: Code, now: float) -> None:
         """Cancel a workitem that cannot be performed, unless somebody else has taken it meanwhile."""
@@ -93,6 +93,8 @@ class Performing(Watch):
         """
         asked = errand(attributes.dataset_of(item.attributes), self._site.config)
         if isinstance(asked, str):
+            if item.is_claimed:  # at another manager, before this node's models were changed: nobody else may perform it any more
+                raise Unperformable(asked, REJECTED)
             return now + _NOT_OURS_S
         if asked.problem:
             raise Unperformable(asked.problem, OF_CAUSE[Cause.TYPES])
@@ -143,6 +145,7 @@ class Performing(Watch):
         Unperformable: it cannot be had.
         """
         uid = asked.study_instance_uid
+        tried = self._tried(item, uid)  # before looking what is here: what a retrieval brings is here when it has ended
         study, state = self._store.studies.view(uid), self._store.studies.state(uid)
         if study is not None and asked.patient_id and {patient for patient, _ in study.patients} - {asked.patient_id}:
             raise Unperformable("its study is another patient's", WRONG_ENTRY)
@@ -152,10 +155,17 @@ class Performing(Watch):
         if study is not None and state is StudyState.CONFLICT:
             raise Unperformable("the study is held: a person must look at it first", OF_CAUSE[Cause.FORMAT])
         if study is None or absent:
-            self._fetch(item, asked, now)
+            self._fetch(item, asked, tried, now)
         return None
 
-    def _fetch(self, item: Workitem, asked: Errand, now: float) -> None:
+    def _tried(self, item: Workitem, study_instance_uid: str) -> Mapping[str, Retrieval]:
+        """Return how a study was asked of remotes since the workitem came, by their names; nothing while it is not known which study."""
+        if not study_instance_uid:
+            return {}
+        found = self._store.retrievals.list(study_instance_uid=study_instance_uid, limit=100)
+        return {one.remote: one for one in found if one.requested_at >= item.created_at}
+
+    def _fetch(self, item: Workitem, asked: Errand, tried: Mapping[str, Retrieval], now: float) -> None:
         """Ask for the inputs of whom the workitem names, once; give up when that failed, or when nobody brings them in time.
 
         Raises
@@ -164,7 +174,6 @@ class Performing(Watch):
         """
         uid, config = asked.study_instance_uid, self._site.config
         remotes = [name for name, remote in config.remotes.items() if remote.ae.title in asked.retrieve_aes and remote.retrieve != "none"]
-        tried = {one.remote: one for one in self._store.retrievals.list(study_instance_uid=uid, limit=100) if one.requested_at >= item.created_at}
         if any(not one.state.has_ended for one in tried.values()):
             return
         untried = [name for name in remotes if uid and name not in tried]

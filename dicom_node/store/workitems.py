@@ -136,8 +136,11 @@ class Workitems:
     # ----------------------------------------------------------------------------------------------- of those performed here
 
     def waiting(self, *, now: float, limit: int = 50) -> tuple[Workitem, ...]:
-        """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due."""
-        wanted = _select().where(*_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.id).limit(limit)
+        """Return the workitems that nobody has taken up yet, or that this node has claimed and not begun, as far as they are due.
+
+        Who has waited longest comes first: however many wait for their inputs, each has its turn.
+        """
+        wanted = _select().where(*_TO_TAKE_UP, workitem.c.not_before <= now).order_by(workitem.c.not_before, workitem.c.id).limit(limit)
         with self._database.read() as connection:
             return _all(connection, wanted)
 
@@ -148,10 +151,11 @@ class Workitems:
             found: float | None = connection.execute(due).scalar()
             return found
 
-    def put_off(self, uid: str, *, until: float) -> None:
-        """Look at a workitem again later."""
+    def put_off(self, seen: Workitem, *, until: float) -> None:
+        """Look at a workitem again later; at once if it has changed since it was seen."""
+        same = workitem.c.uid == seen.uid, workitem.c.changed_at == seen.changed_at
         with self._database.write() as connection:
-            connection.execute(update(workitem).where(workitem.c.uid == uid).values(not_before=until))
+            connection.execute(update(workitem).where(*same).values(not_before=until))
 
     def take_up(self, uid: str, wanted: Job, *, now: float) -> Job | None:
         """Let a job perform a workitem, from now on; None when somebody else has taken it meanwhile.
@@ -176,7 +180,8 @@ class Workitems:
 
     def mirrored(self) -> tuple[tuple[Workitem, str], ...]:
         """Return the workitems of other managers that this node has not brought to their end there, each with what was last told."""
-        wanted = _select(workitem.c.performer).where(workitem.c.manager != "", workitem.c.ended_at.is_(None)).order_by(workitem.c.id)
+        unsettled = workitem.c.manager > "", workitem.c.ended_at.is_(None)
+        wanted = _select(workitem.c.performer).where(*unsettled).order_by(workitem.c.manager, workitem.c.id)
         with self._database.read() as connection:
             return tuple((_workitem(row), row["performer"]) for row in connection.execute(wanted).mappings())
 

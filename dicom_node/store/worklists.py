@@ -4,6 +4,8 @@ from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, String
 
 from dicom_node.store.columns import Ae, Id, Key, Moment, Sentence, Uid, metadata
 
+_TO_TAKE_UP = "job_id IS NULL AND ended_at IS NULL"  # few of all: most have a job from their birth
+
 workitem = Table(
     "workitem",
     metadata,
@@ -26,7 +28,8 @@ workitem = Table(
     Column("changed_at", Moment, nullable=False),
     Column("ended_at", Moment),
     Column("reason", Sentence, nullable=False),
-    Index("ix_workitem_state", "state", "not_before"),
+    Index("ix_workitem_manager", "manager"),
+    Index("ix_workitem_due", "not_before", sqlite_where=text(_TO_TAKE_UP), postgresql_where=text(_TO_TAKE_UP)),
     sqlite_autoincrement=True,  # a query goes from page to page by number
 )
 

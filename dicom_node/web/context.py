@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pydicom import Dataset
 
 from dicom_node.config import Site
-from dicom_node.domain import Channel, EventReport, Job
+from dicom_node.domain import Channel, EventReport, Job, Priority
 from dicom_node.store import Store
 
 
@@ -71,6 +71,9 @@ class Worklist(Protocol):
 
     def create(self, said: Dataset, *, uid: str = "", requester: str) -> tuple[str, int]:
         """Create a workitem, and return its UID with the status."""
+
+    def ask_for(self, model: str, study_instance_uid: str, priority: Priority, *, requester: str) -> str:
+        """Create the workitem that asks this node for an analysis of a study that is here, and return its UID."""
 
     def get(self, uid: str, wanted: Sequence[int] = ()) -> Dataset:
         """Return a workitem."""

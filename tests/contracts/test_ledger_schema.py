@@ -167,6 +167,9 @@ def test_a_server_that_does_not_flush_is_asked_to(postgres):
         "SELECT * FROM result WHERE study_instance_uid = '1'",
         "SELECT * FROM event WHERE study_instance_uid = '1'",
         "SELECT * FROM job WHERE predecessor_id = 1",
+        "SELECT * FROM workitem WHERE job_id IS NULL AND ended_at IS NULL AND state = 'a' AND not_before <= 1 ORDER BY not_before, id LIMIT 50",
+        "SELECT min(not_before) FROM workitem WHERE job_id IS NULL AND ended_at IS NULL AND state = 'a'",
+        "SELECT * FROM workitem WHERE manager > '' AND ended_at IS NULL ORDER BY manager, id",
     ],
 )
 def test_what_is_asked_often_has_an_index(tmp_path, question):

@@ -368,6 +368,29 @@ def test_a_request_is_performed_by_a_job_of_its_own(store):
     assert [one.facts["readiness"] for one in store.subscriptions.waiting(WATCHER, Channel.DIMSE)][:2] == ["INCOMPLETE", "READY"]
 
 
+def test_a_request_that_changes_while_it_is_looked_at_is_looked_at_again(store):
+    """Its inputs became ready after this node saw that they were not: that is not put off for a day."""
+    uid = requested(store, InputReadinessState="INCOMPLETE")
+    (seen,) = store.workitems.waiting(now=NOW)
+    Manager(NodeConfig(), {}, store, lambda: NOW + 1).set(uid, but(Dataset(), InputReadinessState="READY"), who="REQUESTER")
+    store.workitems.put_off(seen, until=NOW + 86400)
+    assert [item.uid for item in store.workitems.waiting(now=NOW + 1)] == [uid]
+    store.workitems.put_off(store.workitems.get(uid), until=NOW + 86400)
+    assert store.workitems.waiting(now=NOW + 1) == ()
+
+
+def test_however_many_wait_each_has_its_turn(store):
+    """Who was looked at last comes last, though the first are due again by then."""
+    uids = [requested(store) for _ in range(5)]
+    seen = []
+    for number in range(3):
+        now = NOW + 2 * number
+        for item in store.workitems.waiting(now=now, limit=2):
+            seen.append(item.uid)
+            store.workitems.put_off(item, until=now + 2)
+    assert seen == [*uids, uids[0]]
+
+
 def test_a_request_that_was_ready_is_not_told_anew_when_it_is_taken_up(store):
     """An event is a change."""
     watching(store)

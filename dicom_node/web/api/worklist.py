@@ -11,8 +11,8 @@ from dicom_node.web.api import shapes
 from dicom_node.web.api.asked import Cursor, Limit, Uid, number
 from dicom_node.web.api.guard import ACT, FAILURES, READ, GuardedRoute, needs
 from dicom_node.web.api.shapes import Page
-from dicom_node.web.asking import TOLD, ask, code_of
 from dicom_node.web.context import Context
+from dicom_node.web.workitems import TOLD, code_of
 
 _operator = needs(Role.OPERATOR, ACT)
 Operator = Annotated[Person, Depends(_operator)]
@@ -38,7 +38,7 @@ def routers_of(context: Context) -> tuple[APIRouter, APIRouter]:
         study = context.store.studies.view(study_instance_uid)
         if study is None or not study.instances:
             raise HTTPException(404, "nothing of that study is here")
-        uid = ask(context, study_instance_uid, wish.model, Priority[wish.priority], who=who.name)
+        uid = context.worklist.ask_for(wish.model, study_instance_uid, Priority[wish.priority], requester=who.name)
         return shapes.Asked(workitem_uid=uid)
 
     return looking, acting

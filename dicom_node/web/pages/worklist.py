@@ -11,10 +11,10 @@ from starlette.routing import BaseRoute, Route
 from dicom_node.domain import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION, JobState, Priority, Rejected, Workitem, is_ae_title, is_uid
 from dicom_node.store import Event
 from dicom_node.web.access import Role, person
-from dicom_node.web.asking import TOLD, ask, code_of, label_of
 from dicom_node.web.forms import Form
 from dicom_node.web.pages.acting import act, field
 from dicom_node.web.pages.showing import PAGE_ROWS, Pages, asked, back, link, number, one_of
+from dicom_node.web.workitems import TOLD, code_of, label_of
 
 
 def routes(pages: Pages) -> list[BaseRoute]:
@@ -96,7 +96,7 @@ def _done(pages: Pages) -> list[BaseRoute]:
         if not is_uid(uid):
             raise Rejected("there is no such study here", hint="Search for it.")
         model = field(form, "model")
-        ask(pages.context, uid, model, priority, who=person(request).name)
+        pages.context.worklist.ask_for(model, uid, priority, requester=person(request).name)
         return back("/worklist", f"{model} is asked for.")
 
     return [

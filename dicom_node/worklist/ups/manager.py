@@ -12,8 +12,10 @@ from pydicom import Dataset
 
 from dicom_node.domain import (
     JobState,
+    Priority,
     Raising,
     Refused,
+    Rejected,
     ReportKind,
     Workitem,
     is_uid,
@@ -51,6 +53,7 @@ from dicom_node.worklist.ups.states import (
     may_be_set,
 )
 from dicom_node.worklist.ups.watched import Watched, refused
+from dicom_node.worklist.ups.wishes import analysis
 
 _WARNINGS = frozenset({ALREADY_CANCELED, ALREADY_COMPLETED})
 _REASON_CHARACTERS = 1024
@@ -84,6 +87,23 @@ class Manager(Watched):
         if not self._store.workitems.create(item, now=now, why=f"{requester} asks for '{_label(said)}'"):
             raise refused(decide(Wish.CREATE, JobState.SCHEDULED).status)
         return given, CREATED_WITH_CHANGES if is_changed else SUCCESS
+
+    def ask_for(self, model: str, study_instance_uid: str, priority: Priority, *, requester: str) -> str:
+        """Create the step that asks this node for an analysis of a study that is here, and return its UID.
+
+        Raises
+        ------
+        Rejected: there is no such model, or nothing of the study is here.
+        Refused: the study is larger than a step may name.
+        """
+        known = self._models.get(model)
+        if known is None:
+            raise Rejected("that is not a model that the site runs", hint="Name it in [models].")
+        study = self._store.studies.view(study_instance_uid)
+        if study is None or not study.instances:
+            raise Rejected("nothing of that study is here", hint="Fetch it, or send it.")
+        uid, _ = self.create(analysis(study, model, known, self.station, priority, self._clock()), requester=requester)
+        return uid
 
     def reading(self, raised: Raising) -> Workitem:
         """Return the step by which a reader finds a study that was raised; whoever raises it puts it on the worklist.

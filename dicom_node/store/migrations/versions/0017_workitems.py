@@ -43,7 +43,9 @@ def upgrade() -> None:
     )
     for column in ("job_id", "study_instance_uid", "patient_id"):
         op.create_index(f"ix_workitem_{column}", "workitem", [column])
-    op.create_index("ix_workitem_state", "workitem", ["state", "not_before"])
+    op.create_index("ix_workitem_manager", "workitem", ["manager"])
+    due = sa.text("job_id IS NULL AND ended_at IS NULL")
+    op.create_index("ix_workitem_due", "workitem", ["not_before"], sqlite_where=due, postgresql_where=due)
     op.create_table(
         "subscription",
         sa.Column("id", _ID, primary_key=True),
