@@ -339,7 +339,7 @@ _TAGS = st.sampled_from(
     ["00741000", "00081195", "00741200", "00741204", "00404005", "00404041", "00404021", "00404018", "00741002", "00100010", "00100020", "00741216"]
 ) | st.text("0123456789ABCDEFabcdef", min_size=8, max_size=8)
 _VALUES = _JSON | st.sampled_from(["SCHEDULED", "HIGH", "READY", "20260110", "1.2.3", "\x00", "\ud800", "9" * 400, {"Alphabetic": "a^b"}, {}])
-_VRS = st.sampled_from(["CS", "UI", "SQ", "LO", "PN", "DT", "DS", "IS", "US", "AT", "OB", "UN", "FD", "XX", None])
+_VRS = st.sampled_from(["CS", "UI", "SQ", "LO", "PN", "DT", "DS", "IS", "US", "AT", "OB", "UN", "FD", "XX", None]) | st.just([]) | st.just({})
 _ELEMENTS = st.fixed_dictionaries(
     {"vr": _VRS}, optional={"Value": st.lists(_VALUES, max_size=3) | _JSON, "InlineBinary": _JSON, "BulkDataURI": _JSON}
 )
@@ -348,6 +348,13 @@ _MODELS = st.recursive(
     lambda inner: st.dictionaries(_TAGS, st.fixed_dictionaries({"vr": st.just("SQ"), "Value": st.lists(inner, max_size=2)}), max_size=3),
     max_leaves=4,
 )
+
+
+@pytest.mark.parametrize("vr", [[], {}, 1, True, ["CS"]])
+def test_a_kind_that_is_no_text_is_the_clients_fault(client: Client, vr: Any) -> None:
+    """Whatever JSON can say."""
+    model = whole().to_json_dict() | {"00741000": {"vr": vr, "Value": ["SCHEDULED"]}}
+    assert client.ask("POST", "/workitems", json.dumps(model).encode()).status_code == 400
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
+from sqlalchemy import JSON, ColumnElement, Connection, RowMapping, and_, bindparam, delete, func, insert, literal, select, text, update
 
 from dicom_node.domain import (
     FILTERED_SUBSCRIPTION,
@@ -17,10 +17,12 @@ from dicom_node.domain import (
 from dicom_node.store.bell import Bell, Topic
 from dicom_node.store.database import Database
 from dicom_node.store.reporting import alone, state_facts
-from dicom_node.store.workitems import all_workitems
+from dicom_node.store.workitems import brief_workitems, locked
 from dicom_node.store.worklists import event_report, subscription, workitem
 
 WORKLISTS = (GLOBAL_SUBSCRIPTION, FILTERED_SUBSCRIPTION)
+_OURS = workitem.c.manager == ""
+_AT_ONCE = 1_000  # workitems that are told of in one transaction
 _MOST_WAITING = 10_000  # reports of one receiver: beyond them the oldest go, and it is told that its list is not whole
 
 
@@ -31,32 +33,48 @@ class Subscriptions:
         self._database = database
         self._bell = bell
 
-    def subscribe(self, wanted: Subscription, item: Workitem | None, *, now: float) -> None:
+    def subscribe(self, wanted: Subscription, *, now: float) -> None:
         """Record that somebody watches a workitem, or all of them; who did so already does so as it says now.
 
-        item: the workitem, where it is one: its present state is the first report (PS3.4 CC.2.3.3).
-        Of a subscription to all, with a deletion lock, every workitem that there is gets its subscription and a first report; without a lock none
-        is told of what there is. Filtered ones are compared by who knows how (`to_compare`, `match`).
+        Of one workitem the present state is the first report (PS3.4 CC.2.3.3). Of a subscription to all, with a deletion lock, every workitem that
+        there is gets its subscription and a first report; without a lock none is told of what there is. Filtered ones are compared by who knows
+        how (`to_compare`, `match`).
         """
         with self._database.write() as connection:
             alone(connection)
-            _put(connection, wanted)
-            if item is not None:
-                for current in all_workitems(connection, workitem.c.uid == item.uid):  # as it stands now; it may have changed since it was read
-                    _tell(connection, wanted, current, now)
-            elif wanted.workitem_uid == GLOBAL_SUBSCRIPTION:
-                for one in all_workitems(connection, workitem.c.manager == ""):
-                    _watch(connection, wanted, one, now, is_told=wanted.deletion_lock)
+            if wanted.workitem_uid in WORKLISTS:
+                _put(connection, wanted)
+            elif (item := locked(connection, wanted.workitem_uid)) is not None:
+                _put(connection, wanted)
+                _tell(connection, wanted, [item], now)
+            if wanted.workitem_uid == GLOBAL_SUBSCRIPTION:
+                _watch(connection, wanted, now, _OURS)
+            last = connection.execute(select(func.max(workitem.c.id))).scalar() or 0
+        if wanted.workitem_uid == GLOBAL_SUBSCRIPTION and wanted.deletion_lock:
+            self._tell_of_all(wanted, last, now)
         self._bell.ring(Topic.WORKITEMS)
 
-    def match(self, wanted: Subscription, item: Workitem, *, now: float) -> None:
-        """Record that a workitem is one that a filtered subscription means: its receiver watches it, and is told of it."""
+    def _tell_of_all(self, wanted: Subscription, last: int, now: float) -> None:
+        """Tell a subscriber of every workitem up to a number: some in each transaction, for who receives images waits for each."""
+        after = 0
+        while True:
+            with self._database.write() as connection:
+                alone(connection)
+                found = brief_workitems(connection, _OURS, workitem.c.id > after, workitem.c.id <= last, limit=_AT_ONCE)
+                _tell(connection, wanted, [item for _, item in found], now)
+            if len(found) < _AT_ONCE:
+                return
+            after = found[-1][0]
+
+    def match(self, wanted: Subscription, uids: Collection[str], *, now: float) -> None:
+        """Record that workitems are such as a filtered subscription means: its receiver watches them, and is told of them."""
+        meant = workitem.c.uid.in_(list(uids))
         with self._database.write() as connection:
             alone(connection)
             same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
             if connection.execute(select(subscription.c.id).where(*same)).first() is not None:  # it has not been ended meanwhile
-                for current in all_workitems(connection, workitem.c.uid == item.uid):
-                    _watch(connection, wanted, current, now, is_told=True)
+                _watch(connection, wanted, now, meant)
+                _tell(connection, wanted, [item for _, item in brief_workitems(connection, meant, limit=len(uids))], now)
         self._bell.ring(Topic.WORKITEMS)
 
     def unsubscribe(self, receiver: str, uid: str) -> bool:
@@ -197,16 +215,27 @@ def _put(connection: Connection, wanted: Subscription) -> None:
         connection.execute(insert(subscription).values(**key, **said))
 
 
-def _watch(connection: Connection, of_all: Subscription, item: Workitem, now: float, *, is_told: bool) -> None:
-    one = Subscription(receiver=of_all.receiver, channel=of_all.channel, workitem_uid=item.uid, deletion_lock=of_all.deletion_lock, created_at=now)
-    _put(connection, one)
-    if is_told:
-        _tell(connection, one, item, now)
+def _stand_still(connection: Connection) -> None:
+    """Let nobody create or change a workitem until the commit: what is read is what is told first, and none is born unseen. SQLite does so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE job, workitem IN SHARE MODE"))
 
 
-def _tell(connection: Connection, to: Subscription, item: Workitem, now: float) -> None:
-    said = {"receiver": to.receiver, "channel": to.channel, "workitem_uid": item.uid, "kind": int(ReportKind.STATE), "facts": state_facts(item)}
-    connection.execute(insert(event_report).values(**said, at=now, not_before=0.0))
+def _watch(connection: Connection, of_all: Subscription, now: float, meant: ColumnElement[bool]) -> None:
+    """Subscribe who watches all, or some, to the workitems that are meant, with the same lock."""
+    keys, mine = bindparam("k", {}, JSON), subscription.c.receiver == of_all.receiver
+    known = mine, subscription.c.workitem_uid.in_(select(workitem.c.uid).where(meant))
+    connection.execute(update(subscription).where(*known).values(channel=of_all.channel, deletion_lock=of_all.deletion_lock, keys={}))
+    new = select(literal(of_all.receiver), literal(of_all.channel), workitem.c.uid, literal(of_all.deletion_lock), keys, literal(now))
+    new = new.where(meant, ~select(subscription.c.id).where(mine, subscription.c.workitem_uid == workitem.c.uid).exists()).order_by(workitem.c.id)
+    columns = ["receiver", "channel", "workitem_uid", "deletion_lock", "keys", "created_at"]
+    connection.execute(insert(subscription).from_select(columns, new, include_defaults=False))
+
+
+def _tell(connection: Connection, to: Subscription, items: Collection[Workitem], now: float) -> None:
+    said = {"receiver": to.receiver, "channel": to.channel, "kind": int(ReportKind.STATE), "at": now, "not_before": 0.0}
+    if items:
+        connection.execute(insert(event_report), [{**said, "workitem_uid": item.uid, "facts": state_facts(item)} for item in items])
 
 
 def _status_change(connection: Connection, receiver: str, channel: str, lists: str, now: float) -> None:

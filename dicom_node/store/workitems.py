@@ -164,7 +164,7 @@ class Workitems:
         One that came to nothing is done anew.
         """
         with self._database.write() as connection:
-            found = _locked(connection, uid)
+            found = locked(connection, uid)
             if found is None or found.job is not None or found.has_ended or (found.is_claimed and not found.manager):
                 return None
             performs = _existing(connection, wanted) or insert_job(connection, _anew(connection, wanted), is_born=False)
@@ -188,7 +188,7 @@ class Workitems:
     def settle(self, uid: str, *, now: float, reason: str = "") -> None:
         """Record that a workitem of another manager has come to its end there; reason: why it came to nothing here."""
         with self._database.write() as connection:
-            found = _locked(connection, uid)
+            found = locked(connection, uid)
             if found is None or found.ended_at is not None:
                 return
             # One that no job performs any more, and that did not end by this node, has come to nothing here.
@@ -247,7 +247,7 @@ def create_in(connection: Connection, item: Workitem, *, now: float, why: str = 
 
 def change_in(connection: Connection, uid: str, decide: Callable[[Workitem], Change | None], *, now: float) -> Workitem | None:
     """Change a workitem in the caller's transaction, as `Workitems.change` does; what is decided to be None changes nothing."""
-    found = _locked(connection, uid)
+    found = locked(connection, uid)
     if found is None:
         return None
     change = decide(found)
@@ -296,9 +296,10 @@ def _with_some(row: RowMapping, tags: Sequence[str]) -> Mapping[Any, Any]:
     return {**row, "w_attributes": {tag: row[f"t_{tag}"] for tag in tags if row[f"t_{tag}"] is not None}}
 
 
-def all_workitems(connection: Connection, *conditions: Any) -> tuple[Workitem, ...]:
-    """Return every workitem that meets SQL conditions, in the order in which they came, in the caller's transaction."""
-    return _all(connection, _select().where(*conditions).order_by(workitem.c.id))
+def brief_workitems(connection: Connection, *conditions: Any, limit: int) -> tuple[tuple[int, Workitem], ...]:
+    """Return workitems that meet SQL conditions, with their numbers and without their attributes, in the caller's transaction."""
+    wanted = _select_some(()).where(*conditions).order_by(workitem.c.id).limit(limit)
+    return tuple((row["number"], _workitem(_with_some(row, ()))) for row in connection.execute(wanted).mappings())
 
 
 def _all(connection: Connection, wanted: Select[Any]) -> tuple[Workitem, ...]:
@@ -310,7 +311,7 @@ def _one(connection: Connection, *conditions: Any) -> Workitem | None:
     return _workitem(row) if row else None
 
 
-def _locked(connection: Connection, uid: str) -> Workitem | None:
+def locked(connection: Connection, uid: str) -> Workitem | None:
     """Return a workitem whose rows nobody else changes until the commit: the job's first, as everywhere."""
     job_id = connection.execute(select(workitem.c.job_id).where(workitem.c.uid == uid)).scalar()
     while True:

@@ -4,14 +4,12 @@ from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, String
 
 from dicom_node.store.columns import Ae, Id, Key, Moment, Sentence, Uid, metadata
 
-_TO_TAKE_UP = "job_id IS NULL AND ended_at IS NULL"  # few of all: most have a job from their birth
-
 workitem = Table(
     "workitem",
     metadata,
     Column("id", Id, primary_key=True),
     Column("uid", Uid, nullable=False, unique=True),
-    Column("job_id", Id, ForeignKey("job.id", ondelete="CASCADE"), index=True),  # that performs it: its state is then the job's
+    Column("job_id", Id, ForeignKey("job.id", ondelete="CASCADE")),  # that performs it: its state is then the job's
     Column("state", String(16)),  # none: the job's
     Column("priority", Integer, nullable=False),  # of one that no job performs
     Column("attributes", JSON, nullable=False),
@@ -29,7 +27,7 @@ workitem = Table(
     Column("ended_at", Moment),
     Column("reason", Sentence, nullable=False),
     Index("ix_workitem_manager", "manager"),
-    Index("ix_workitem_due", "not_before", sqlite_where=text(_TO_TAKE_UP), postgresql_where=text(_TO_TAKE_UP)),
+    Index("ix_workitem_job_id", "job_id", "ended_at", "not_before"),  # those that no job performs, and nobody has ended, by when they are due
     sqlite_autoincrement=True,  # a query goes from page to page by number
 )
 

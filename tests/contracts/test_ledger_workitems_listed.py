@@ -27,9 +27,9 @@ def test_a_list_has_the_newest_first_with_some_of_what_they_say(store: Store) ->
 
 def test_who_watches_is_counted_with_what_is_locked_and_what_waits(store: Store) -> None:
     store.workitems.create(item(1), now=NOW)
-    store.subscriptions.subscribe(Subscription(receiver="SOME", channel=Channel.WEB, workitem_uid="1.2.1"), store.workitems.get("1.2.1"), now=NOW)
+    store.subscriptions.subscribe(Subscription(receiver="SOME", channel=Channel.WEB, workitem_uid="1.2.1"), now=NOW)
     of_all = Subscription(receiver="ALL", channel=Channel.DIMSE, workitem_uid=GLOBAL_SUBSCRIPTION, deletion_lock=True)
-    store.subscriptions.subscribe(of_all, None, now=NOW)
+    store.subscriptions.subscribe(of_all, now=NOW)
     assert store.subscriptions.watched() == {
         ("SOME", "WEB"): {"workitems": 1, "locks": 0, "waiting": 1},
         ("ALL", "DIMSE"): {"workitems": 2, "locks": 2, "waiting": 1},

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, update
 
 from dicom_node.config import NodeConfig
 from dicom_node.domain import GLOBAL_SUBSCRIPTION, Channel, Job, JobState, Priority, Refused, ReportKind, Subscription, Workitem
-from dicom_node.store import Store
-from dicom_node.store.jobs import insert_job
+from dicom_node.store import Store, subscriptions
+from dicom_node.store.moving import insert_job
 from dicom_node.store.reporting import report
 from dicom_node.store.worklists import workitem
 from dicom_node.worklist.ups import Manager
@@ -624,3 +624,38 @@ def test_each_who_watches_is_told_once_of_a_restart(store):
         for who in (WATCHER, "OTHER", "THIRD")
     }
     assert words == {WATCHER: ["COLD START"], "OTHER": ["COLD START"], "THIRD": ["WARM START"]}
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_who_begins_to_watch_all_watches_each_and_hears_of_each_once(store, monkeypatch, lock):
+    """However many there are; what it watched before it watches as it says now (PS3.4 CC.2.3.3)."""
+    monkeypatch.setattr(subscriptions, "_AT_ONCE", 2)
+    uids = [requested(store) for _ in range(5)]
+    watching(store, uids[0], lock=not lock)
+    watching(store, lock=lock)
+    assert {one.workitem_uid: one.deletion_lock for one in store.subscriptions.list()} == dict.fromkeys([GLOBAL_SUBSCRIPTION, *uids], lock)
+    assert [one.workitem_uid for one in store.subscriptions.waiting(WATCHER, Channel.DIMSE)] == [uids[0], *(uids if lock else [])]
+
+
+def test_no_step_is_born_unseen_while_somebody_begins_to_watch_all(storage, address):
+    """Each has its subscription, whichever of the two was first; and no watcher hears a state that was over (PS3.4 CC.2.3.3)."""
+    stores = [Store.open(storage, address) for _ in range(2)]
+    made: list[str] = []
+
+    def create() -> None:
+        for _ in range(15):
+            made.append(requested(stores[0]))
+            managing(stores[0]).change_state(made[-1], becoming("IN PROGRESS", transaction()), who="AE")
+
+    births = threading.Thread(target=create)
+    births.start()
+    for number in range(8):
+        watching(stores[1], who=f"W{number}", lock=True)
+    births.join()
+    for number in range(8):
+        watched = {one.workitem_uid for one in stores[1].subscriptions.list(receiver=f"W{number}")}
+        assert watched == {GLOBAL_SUBSCRIPTION, *made}
+        for uid in made:
+            assert told(stores[1], uid, f"W{number}")[-1] == "IN PROGRESS"
+    for one in stores:
+        one.close()

@@ -133,9 +133,9 @@ def _checked(model: Any, depth: int) -> dict[str, Any]:
 def _vr(tag: int, said: Any) -> str:
     known = dictionary_VR(tag).split(" or ") if dictionary_has_tag(tag) else []
     vr = said if said is not None else (known or [""])[0]
-    if vr not in _KINDS or (known and vr not in known):
+    if not isinstance(vr, str) or vr not in _KINDS or (known and vr not in known):
         raise ValueError("no such kind")
-    return str(vr)
+    return vr
 
 
 def _element(vr: str, element: dict[str, Any], depth: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The workitems as others see them: read, searched, and watched (PS3.4 CC.2.3, CC.2.7, CC.2.8)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset
@@ -18,6 +19,7 @@ from dicom_node.worklist.ups.states import NO_SUCH_WORKITEM, SUCCESS
 _PAGE = 200
 _SUBSCRIPTIONS_MAX = 1_000  # to worklists, of all receivers
 _INPUT_TAG = Tag(INPUTS)
+_INPUTS_KEY = f"{_INPUT_TAG:08X}"  # as the DICOM JSON Model writes it
 
 _SAYS: Mapping[int, str] = {
     0x0111: "there is such a step already",
@@ -85,26 +87,28 @@ class Watched:
         if asked is None:
             return
         for _, whole in self._matching(asked):
-            yield asked.answer(hidden(whole))
+            yield asked.answer(whole)
 
     def matching(self, keys: Dataset) -> Iterator[Dataset]:
         """Yield every step that matches, whole."""
         asked = search.asked(keys)
         if asked is not None:
             for _, whole in self._matching(asked):
-                yield hidden(whole)
+                yield whole
 
     def _matching(self, asked: search.Asked) -> Iterator[tuple[Workitem, Dataset]]:
         after = 0
         while page := self._store.workitems.page(*asked.conditions, after=after, limit=_PAGE):
             after = page[-1][0]
             items = [item for _, item in page]
-            for item, whole in zip(items, self._presented(items, with_inputs=asked.with_inputs), strict=True):
-                if asked.matches(hidden(whole)):
+            for item, whole in zip(items, map(hidden, self._presented(items, with_inputs=asked.with_inputs)), strict=True):
+                if asked.matches(whole):
                     yield item, whole
 
     def _presented(self, items: Sequence[Workitem], *, with_inputs: bool = True) -> list[Dataset]:
         """Return steps as others see them; with_inputs: with every instance of their inputs, of which there may be thousands."""
+        if not with_inputs:
+            items = [replace(item, attributes={tag: said for tag, said in item.attributes.items() if tag != _INPUTS_KEY}) for item in items]
         ids: dict[str, list[int]] = {item.uid: [i for of in item.job.inputs.values() for i in of] for item in items if item.job is not None}
         wanted = {i for of in ids.values() for i in (of if with_inputs else of[:1])}
         instances = {one.id: one for one in self._store.instances.by_ids(sorted(wanted))} if wanted else {}
@@ -148,10 +152,13 @@ class Watched:
             keys=model_of(keys) if is_filtered and keys is not None else {},
             created_at=now,
         )
-        self._store.subscriptions.subscribe(wanted, None if is_worklist else self._found(uid), now=now)
+        if not is_worklist:
+            self._found(uid)
+        self._store.subscriptions.subscribe(wanted, now=now)
         asked = search.asked(keys) if is_filtered and keys is not None else None
-        for item, _ in self._matching(asked) if asked is not None else ():
-            self._store.subscriptions.match(wanted, item, now=now)
+        meant = [item.uid for item, _ in self._matching(asked)] if asked is not None else []
+        for start in range(0, len(meant), _PAGE):
+            self._store.subscriptions.match(wanted, meant[start : start + _PAGE], now=now)
         return SUCCESS
 
     def unsubscribe(self, uid: str, receiver: str) -> None:
@@ -174,13 +181,15 @@ class Watched:
     def compare(self) -> int:
         """Compare new steps with the filters of those who watch only some; return how many steps were compared."""
         new = self._store.subscriptions.to_compare()
-        filters = self._store.subscriptions.list(uid=FILTERED_SUBSCRIPTION) if new else ()
+        filters = [(one, search.asked(dataset_of(one.keys))) for one in self._store.subscriptions.list(uid=FILTERED_SUBSCRIPTION)] if new else []
         for _, uid in new:
             item = self._store.workitems.get(uid)
-            for one in filters if item is not None and not item.manager else ():
-                asked = search.asked(dataset_of(one.keys))
-                if item is not None and asked is not None and asked.matches(hidden(self._presented([item])[0])):
-                    self._store.subscriptions.match(one, item, now=self._clock())
+            if item is None or item.manager:
+                continue
+            whole = hidden(self._presented([item])[0])
+            for one, asked in filters:
+                if asked is not None and asked.matches(whole):
+                    self._store.subscriptions.match(one, [uid], now=self._clock())
         self._store.subscriptions.told([key for key, _ in new])
         return len(new)
 

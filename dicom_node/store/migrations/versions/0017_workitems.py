@@ -41,11 +41,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid", name="uq_workitem_uid"),
         sqlite_autoincrement=True,
     )
-    for column in ("job_id", "study_instance_uid", "patient_id"):
+    for column in ("study_instance_uid", "patient_id"):
         op.create_index(f"ix_workitem_{column}", "workitem", [column])
     op.create_index("ix_workitem_manager", "workitem", ["manager"])
-    due = sa.text("job_id IS NULL AND ended_at IS NULL")
-    op.create_index("ix_workitem_due", "workitem", ["not_before"], sqlite_where=due, postgresql_where=due)
+    op.create_index("ix_workitem_job_id", "workitem", ["job_id", "ended_at", "not_before"])
     op.create_table(
         "subscription",
         sa.Column("id", _ID, primary_key=True),
