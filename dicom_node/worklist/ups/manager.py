@@ -6,6 +6,7 @@ with what watchers are to be told.
 
 import uuid
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset
@@ -214,12 +215,13 @@ class Manager(Watched):
         why = "it was completed"
         if to is JobState.CANCELED:
             progress = held.ProcedureStepProgressInformationSequence[0]
-            why = str(progress.get("ReasonForCancellation") or "its performer gave it up")[:_REASON_CHARACTERS]
-            facts |= {"reason": why, "code": codes_of(progress, "ProcedureStepDiscontinuationReasonCodeSequence")[0]}
+            code = codes_of(progress, "ProcedureStepDiscontinuationReasonCodeSequence")[0]
+            facts |= {"reason": str(progress.get("ReasonForCancellation") or "")[:_REASON_CHARACTERS], "code": code}
+            why = f"its performer gave it up ({code[0]}, {code[1]})"  # its own words may name a patient
         return Change(
             state=to,
             attributes=model_of(held),
-            reason=why if to is JobState.CANCELED else "",
+            reason=facts.get("reason", ""),
             reports=[(ReportKind.STATE, facts)],
             who=who,
             why=why,
@@ -247,23 +249,17 @@ class Manager(Watched):
                 if status in _WARNINGS:
                     return Change()
                 raise refused(status)
-            why = reason or "it was asked to be canceled"
-            if outcome.effect is Effect.CANCEL_UNCLAIMED:
-                return self._canceled_unclaimed(item, code, why, who)
+            asked = f"{who} asked for it to be canceled ({code[0]}, {code[1]})"  # for the journal: a peer's own words may name a patient
+            began = (ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})
             if item.job is not None:
-                return Change(cancel=why, who=who)
+                return Change(reports=[began] if outcome.effect is Effect.CANCEL_UNCLAIMED else [], cancel=asked, who=who)
+            if outcome.effect is Effect.CANCEL_UNCLAIMED:
+                return replace(self.gives_up(item, code, reason or asked, who), why=asked)
             told = (ReportKind.CANCEL_REQUESTED, {"requester": who, "reason": reason, "code": code, **contact})
-            return Change(reports=[told], who=who, why=f"its performer is asked to cancel it: {why}")
+            return Change(reports=[told], who=who, why=asked)
 
         self._change(uid, decided)
         return status
-
-    def _canceled_unclaimed(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
-        """Cancel a step that waits, through IN PROGRESS, as its table says: both are reported."""
-        began = (ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})
-        if item.job is not None:
-            return Change(reports=[began], cancel=why, who=who)
-        return self.gives_up(item, code, why, who)
 
     def gives_up(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
         """Return how a step that no job performs is canceled: with its reason, and through IN PROGRESS where nobody had claimed it."""
