@@ -1,6 +1,7 @@
 """An archive that is asked over HTTP, in this process, written from PS3.18 alone; it misbehaves as a test wants it to."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,12 +95,14 @@ def multipart(files: Sequence[bytes], boundary: str = BOUNDARY) -> bytes:
 
 
 @contextmanager
-def web_archive(**how: Any) -> Iterator[WebArchive]:
+def web_archive(tls: ssl.SSLContext | None = None, **how: Any) -> Iterator[WebArchive]:
     """Let one answer."""
     of = WebArchive(**how)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Asked,), {"of": of}))
     server.daemon_threads = True
-    of.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    of.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}/dicom-web"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
