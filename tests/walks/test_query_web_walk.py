@@ -1,12 +1,14 @@
 """The node asks archives and fetches from them over HTTP: Orthanc's DICOMweb plug-in, a node's own web, and archives that misbehave."""
 
 import contextlib
+import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import Dataset, dcmread
 from structlog.testing import capture_logs
 
 from dicom_node.config import Node, Remote
@@ -14,6 +16,7 @@ from dicom_node.domain import PeerUnavailable, Rejected, RetrievalState, Transie
 from dicom_node.guard import probe
 from dicom_node.query import count, find, wado
 from dicom_node.wire import Credentials
+from tests.certificates import authority, signed
 from tests.orthanc import ask as orthanc_ask
 from tests.orthanc import free_ports, orthanc
 from tests.peers import missing
@@ -47,7 +50,7 @@ def house(folder: Path, url: str, **more: Any) -> House:
 # ---------------------------------------------------------------------------------------------------------- real archives
 
 
-def is_asked_and_gives_its_study(url: str, folder: Path) -> None:
+def is_asked_and_gives_its_study(url: str, folder: Path, images: Sequence[Dataset]) -> None:
     """Ask at every level, fetch a study, lose a series of it, and fetch that."""
     both = ask(url, keys={"PatientID": "", "StudyDate": "", "PatientName": ""})
     assert sorted(one["PatientID"] for one in both) == ["P1", "P2"] and len(ask(url, limit=1)) == 1
@@ -65,6 +68,8 @@ def is_asked_and_gives_its_study(url: str, folder: Path) -> None:
         assert (done.state, done.expected, done.held, done.attempts) == (RetrievalState.COMPLETED, 6, 6, 1), done
         held = node.store.studies.view(STUDY)
         assert held is not None and {one.calling_ae for one in held.instances} == {"ARCHIVE"}
+        came = {one.sop_instance_uid: dcmread(node.store.archive.path(one.path)) for one in held.instances}
+        assert all(came[one.SOPInstanceUID] == one for one in images if one.StudyInstanceUID == STUDY)
         assert [event.kind for event in node.store.journal.of_study("1.2.3")] == ["retrieval asked", "retrieval running", "retrieval completed"]
         assert node.put_off(node.ask(uid="1.2.3"), "does not know the study").attempts
 
@@ -78,14 +83,14 @@ def test_orthanc_is_asked_and_gives_a_study(tmp_path: Path) -> None:
     with orthanc(tmp_path / "orthanc", Plugins=[str(PLUGIN)]) as (_, url):
         for file in files(tmp_path / "files", images):
             orthanc_ask(f"{url}/instances", file.read_bytes())
-        is_asked_and_gives_its_study(f"{url}/dicom-web", tmp_path / "node")
+        is_asked_and_gives_its_study(f"{url}/dicom-web", tmp_path / "node", images)
 
 
 def test_a_nodes_own_web_is_asked_and_gives_a_study(tmp_path: Path) -> None:
     names = {"PatientName": "Müller^Änne", "SpecificCharacterSet": "ISO_IR 192"}
     images = study(PatientID="P1", **names) + study("there", PatientID="P2", StudyDate="20200202", **names)
     with web(tmp_path / "web", files(tmp_path / "files", images)) as far:
-        is_asked_and_gives_its_study(far.dicomweb, tmp_path / "node")
+        is_asked_and_gives_its_study(far.dicomweb, tmp_path / "node", images)
 
 
 def test_only_the_series_that_lack_something_are_asked_for(tmp_path: Path) -> None:
@@ -114,6 +119,19 @@ def test_the_token_is_shown_and_pages_are_gone_through(tmp_path: Path) -> None:
         assert node.ended(node.ask()).state is RetrievalState.COMPLETED
         with pytest.raises(Rejected, match="not authorised"):
             ask(archive.url)
+
+
+def test_an_archive_over_https_must_be_signed_by_those_whom_the_site_names(tmp_path: Path) -> None:
+    """PS3.15 B.12."""
+    by, stranger = (authority(tmp_path, name) for name in ("house", "stranger"))
+    shown = signed(by, tmp_path, "archive")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate, shown.key)
+    with web_archive(context, images=study()) as archive:
+        with house(tmp_path / "node", archive.url, tls={"authorities": by.certificate}) as node:
+            assert node.ended(node.ask()).state is RetrievalState.COMPLETED
+        with house(tmp_path / "other", archive.url, tls={"authorities": stranger.certificate}) as node:
+            node.put_off(node.ask(), "does not answer over HTTP")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad answers
@@ -241,9 +259,8 @@ def test_a_service_that_passes_keys_over_is_not_believed() -> None:
         assert ask(archive.url, keys={"PatientID": "P3"}) == ()
 
 
-def test_one_that_is_not_wanted_any_more_is_cut_off(tmp_path: Path) -> None:
-    """In the middle of an object, while nothing comes."""
-    begun, gone = threading.Event(), threading.Event()
+def stalling(begun: threading.Event, gone: threading.Event) -> Odd:
+    """Return what stops in the middle of an object."""
 
     def stalls(asked: Asked) -> bool:
         asked.send_response(200)
@@ -258,7 +275,20 @@ def test_one_that_is_not_wanted_any_more_is_cut_off(tmp_path: Path) -> None:
         asked.close_connection = True
         return True
 
-    with web_archive(images=study(), retrieve=stalls) as archive, house(tmp_path, archive.url, timeout_s=60.0) as node:
+    return stalls
+
+
+def test_silence_in_the_middle_of_an_object_ends(tmp_path: Path) -> None:
+    odd = stalling(threading.Event(), threading.Event())
+    with web_archive(images=study(), retrieve=odd) as archive, house(tmp_path, archive.url, timeout_s=0.7) as node:
+        node.put_off(node.ask(), "sent nothing for 0.7 s in the middle of a retrieval")
+
+
+def test_one_that_is_not_wanted_any_more_is_cut_off(tmp_path: Path) -> None:
+    """In the middle of an object, while nothing comes."""
+    begun, gone = threading.Event(), threading.Event()
+    odd = stalling(begun, gone)
+    with web_archive(images=study(), retrieve=odd) as archive, house(tmp_path, archive.url, timeout_s=60.0) as node:
         one = node.ask()
         assert begun.wait(20)
         node.store.retrievals.cancel(one.id, who="anna", now=1.0)
