@@ -18,6 +18,8 @@ CONFIG = {
     "remotes": {
         "archive": {"ae": "ARCHIVE@10.0.4.11:104", "may": ["send"], "retrieve": "move"},
         "pacs": {"ae": "PACS@10.0.4.10:104", "may": ["receive"]},
+        "far": {"ae": "FAR@10.0.4.12:104", "retrieve": "web", "web_url": "https://far.example/dicom-web"},
+        "tasks": {"ae": "TASKS@10.0.4.13:104", "web_url": "https://tasks.example/dicom-web"},
         "scanner": {"ae": "CT@10.0.4.21:104", "may": ["send"]},
     },
     "models": {"lung-ct": {"folder": "lung_ct", "workitem_codes": [["LUNGVOL", "99HOSPITAL"]]}, "brain-mr": {"folder": "brain_mr"}},
@@ -49,6 +51,10 @@ def inputs(title: str = "ARCHIVE", **more: Any) -> list[Dataset]:
     return [item(**said | more)]
 
 
+def by_web(*urls: str) -> list[Dataset]:
+    return inputs(DICOMRetrievalSequence=[], WADORSRetrievalSequence=[item(RetrieveURL=url) for url in urls])
+
+
 def step(**changed: Any) -> Dataset:
     """Return a step that the node takes, but for what is changed; None removes."""
     said: dict[str, Any] = {
@@ -77,6 +83,8 @@ def stored(*titles: str) -> list[Dataset]:
         {"ScheduledWorkitemCodeSequence": [code("mammography"), code("brain-mr")]},
         {"OutputDestinationSequence": stored("PACS")},
         {"InputInformationSequence": inputs("NOBODY", DICOMRetrievalSequence=[item(RetrieveAETitle="NOBODY"), item(RetrieveAETitle="ARCHIVE")])},
+        {"InputInformationSequence": by_web("https://far.example/dicom-web/studies/1.2/series/1.2.1")},
+        {"InputInformationSequence": by_web("https://nobody.example/studies/1.2", "https://far.example:443/dicom-web/studies/1.2")},
     ],
 )
 def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
@@ -105,10 +113,8 @@ def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
         ({"InputInformationSequence": [], "StudyInstanceUID": "1.2"}, "no inputs"),
         ({"InputInformationSequence": inputs(TypeOfInstances="CDA")}, "no DICOM object"),
         ({"InputInformationSequence": inputs("PACS")}, "no remote with `retrieve`"),
-        (
-            {"InputInformationSequence": inputs(DICOMRetrievalSequence=[], WADORSRetrievalSequence=[item(RetrieveURL="https://x.example")])},
-            "retrieve",
-        ),
+        ({"InputInformationSequence": by_web("https://x.example/dicom-web/studies/1.2")}, "retrieve"),
+        ({"InputInformationSequence": by_web("https://tasks.example/dicom-web/studies/1.2")}, "retrieve"),  # from which nothing is fetched
     ],
 )
 def test_what_is_not_is_left_to_others(changed: dict[str, Any], why: str) -> None:

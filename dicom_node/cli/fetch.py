@@ -65,7 +65,7 @@ def _remote(config: "NodeConfig", name: str) -> "Remote":
     to = config.remotes.get(name)
     if to is None or to.retrieve == "none":
         known = ", ".join(one for one, remote in config.remotes.items() if remote.retrieve != "none") or "none"
-        raise ConfigError(f"'{name}' is not a remote that studies are fetched from: {known}", hint='Give it retrieve = "move" or "get".')
+        raise ConfigError(f"'{name}' is not a remote that studies are fetched from: {known}", hint='Give it retrieve = "move", "get" or "web".')
     return to
 
 

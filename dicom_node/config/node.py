@@ -120,21 +120,21 @@ class Remote(_Part):
     may: frozenset[May] = frozenset()  # send: to us; receive: from us; query, move (C-MOVE, C-GET), commit, worklist (MWL, MPPS, IAN): ask us;
     # of workitems (UPS) watch: find, read, subscribe; request: create, ask to cancel; perform: claim, change, complete
     storage_commitment: bool = False  # whether it is asked to commit itself to every result that it took
-    retrieve: Literal["none", "move", "get"] = "none"  # how studies are fetched from it; none: it is not queried
+    retrieve: Literal["none", "move", "get", "web"] = "none"  # how studies are fetched from it; none: it is not queried
     retrieves_at_once: int = Field(default=1, ge=1, le=16)
     retrieve_hours: tuple[Hours, ...] = ()  # when the node fetches by itself, local time; empty: always. A person may always
     fetch_notified: bool = False  # whether what a notification says it has, and the node has not, is fetched from it
     orders: bool = False  # whether it is asked, by Modality Worklist, for the order of a study
     notify: bool = False  # whether it is told, by Instance Availability Notification, that results exist
     tasks: Tasks = "none"  # whether the node takes work from its worklist (UPS): by looking, or also by being told of what is new
-    tasks_url: str = ""  # of its UPS-RS, the address before /workitems; empty: it is asked over DIMSE
-    tasks_token_file: Path | None = None  # its first line is the bearer token that UPS-RS is asked with; none: without one
     tasks_every_s: float = Field(default=60.0, gt=0)  # how often its worklist is looked through
     reject_superseded: bool = False  # whether results that newer ones replace are rejected there by a Key Object (IHE IOCM)
     associations: int = Field(default=1, ge=1, le=16)  # at most so many at once, for sending to it
     timeout_s: float = Field(default=60.0, gt=0)
     segmentation: Encoding = "BINARY"  # LABELMAP where it stores Label Map Segmentations, which few archives and viewers do yet
     deflate: bool = False  # whether Deflated Explicit VR Little Endian is proposed first: a segmentation shrinks a hundredfold on the wire
+    web_url: str = ""  # of its DICOMweb services, the address before /studies and /workitems; its worklist is then asked there, too
+    web_token_file: Path | None = None  # its first line is the bearer token that they are asked with; none: without one
     tls: RemoteTls | None = None  # none: it is called without TLS
     certificate: str = ""  # the one it must show when it calls: "sha256:" and its fingerprint, or a name in it; empty: any that is known
     user: User | None = None  # presented to it
@@ -151,15 +151,17 @@ class Remote(_Part):
         return self
 
     @model_validator(mode="after")
-    def _can_be_asked_for_work(self) -> Self:
-        if self.tasks_token_file is not None and not self.tasks_url:
-            raise ValueError("tasks_token_file: a token is shown to UPS-RS alone; give this remote `tasks_url`")
-        if self.tasks_url:
-            address = urlsplit(self.tasks_url)
+    def _can_be_asked_by_http(self) -> Self:
+        if self.web_token_file is not None and not self.web_url:
+            raise ValueError("web_token_file: a token is shown to DICOMweb services alone; give this remote `web_url`")
+        if self.retrieve == "web" and not self.web_url:
+            raise ValueError('retrieve = "web": say where; give this remote `web_url`')
+        if self.web_url:
+            address = urlsplit(self.web_url)
             if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment or "@" in address.netloc:
-                raise ValueError(f"'{self.tasks_url}' is no address of UPS-RS: write it like https://manager.hospital.example/dicom-web")
-            if self.tasks_token_file is not None and address.scheme == "http" and not is_loopback(address.hostname):
-                raise ValueError("tasks_token_file: a token goes over https alone")
+                raise ValueError(f"'{self.web_url}' is no address of DICOMweb services: write it like https://archive.hospital.example/dicom-web")
+            if self.web_token_file is not None and address.scheme == "http" and not is_loopback(address.hostname):
+                raise ValueError("web_token_file: a token goes over https alone")
         return self
 
 

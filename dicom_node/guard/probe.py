@@ -16,6 +16,7 @@ from dicom_node.config import Node, Remote, Tls, WebTls
 from dicom_node.domain import ConfigError, PeerUnavailable
 from dicom_node.guard.certificate import certificate_in, days_left
 from dicom_node.guard.credentials import credentials
+from dicom_node.guard.web import WebLine
 from dicom_node.wire import ClientTls, Credentials
 from dicom_node.wire.credentials import tls_failed
 from dicom_node.wire.peer import accepted, associate, close, echo_over
@@ -24,6 +25,8 @@ _LONGEST_S = 10.0  # that one step waits
 _SOON_DAYS = 30  # before its end a certificate is told of
 _EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _VERIFICATION = "1.2.840.10008.1.1"
+_NO_STUDY = "2.25.0"
+_ANSWER_BYTES = 1 << 20
 
 _SEG, _LABELMAP, _SR = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7", "1.2.840.10008.5.1.4.1.1.88.34"
 _OTHER_RESULTS: Mapping[str, str] = {
@@ -66,7 +69,7 @@ def wishes(remote: Remote) -> tuple[Wish, ...]:
         found += [_wish(f"storage of {name}", uid, f"{stored}.") for name, uid in (seg, ("Comprehensive 3D SR", _SR))]
         for name, uid in _OTHER_RESULTS.items():
             found.append(Wish(what=f"storage of {name}", sop_class_uid=uid, must=False, hint=f"{stored} if a model of a rule makes it."))
-    if remote.retrieve != "none":
+    if remote.retrieve not in ("none", "web"):
         found.append(_wish("C-FIND", _FIND, "Have Study Root Query/Retrieve - FIND enabled there for this node, or set retrieve to none."))
         which = ("C-MOVE", _MOVE) if remote.retrieve == "move" else ("C-GET", _GET)
         found.append(_wish(*which, "Have it enabled there for this node, or set `retrieve` to the other way."))
@@ -108,8 +111,11 @@ def _own(what: str, certificate: Path, renew: str, now: float) -> Finding:
 def probe(name: str, remote: Remote, node: Node, now: float) -> Iterator[Finding]:
     """Try a remote, and end at the first step without which the next has no sense."""
     wanted = wishes(remote)
-    if not wanted:
+    if remote.retrieve == "web":
+        yield _search(name, remote)
+    if not wanted and remote.retrieve != "web":
         yield Finding(what=f"remote {name}", ok=True, says=f"{remote.ae}: only calls us; not tried")
+    if not wanted:
         return
     try:
         ours = credentials(node, remote)
@@ -117,6 +123,20 @@ def probe(name: str, remote: Remote, node: Node, now: float) -> Iterator[Finding
         yield from _associate(name, remote, node, ours, wanted)
     except (ConfigError, PeerUnavailable) as error:
         yield Finding(what=f"remote {name}", ok=False, says=str(error), hint=error.hint)
+
+
+def _search(name: str, remote: Remote) -> Finding:
+    """Search its studies over HTTP, for one that nobody has."""
+    what = f"remote {name}: QIDO-RS"
+    try:
+        line = WebLine(remote.web_url, remote, min(remote.timeout_s, _LONGEST_S))
+        status, _, _ = line.ask("GET", f"/studies?StudyInstanceUID={_NO_STUDY}", accept="application/dicom+json", most_bytes=_ANSWER_BYTES)
+        line.close()
+    except (ConfigError, PeerUnavailable) as error:
+        return Finding(what=what, ok=False, says=str(error), hint=error.hint)
+    is_taken = status in (200, 204, 206)
+    hint = "" if is_taken else "Correct `web_url`, and have the node allowed to search and retrieve there; its token is in `web_token_file`."
+    return Finding(what=what, ok=is_taken, says=f"{remote.web_url} answered {status}", hint=hint)
 
 
 def _reach(name: str, remote: Remote, ours: Credentials, now: float) -> Iterator[Finding]:

@@ -26,16 +26,17 @@ def printable(comment: object) -> str:
     return "".join(character if character.isprintable() else " " for character in str(comment or "")).strip()[:64]
 
 
-def readable(identifier: Dataset) -> Answer:
+def readable(identifier: Dataset, *, is_decoded: bool = False) -> Answer:
     """Return what an identifier says, in whatever character set, without its sequences and private attributes.
 
-    An attribute whose value is none of its VR is left out, too.
+    An attribute whose value is none of its VR is left out, too. is_decoded: whether its texts are texts already, as those of JSON.
     """
     said: Answer = {}
     for tag in list(identifier.keys()):
         with contextlib.suppress(Exception):  # whatever pydicom raises on bytes that anybody may send
             element = identifier[tag]
-            pydicom.charset.decode_element(element, identifier.get("SpecificCharacterSet") or "ISO_IR 6")
+            if not is_decoded:
+                pydicom.charset.decode_element(element, identifier.get("SpecificCharacterSet") or "ISO_IR 6")
             if element.keyword and element.VR not in ("SQ", "OB", "OW", "UN"):
                 values = [str(value)[:_TEXT] for value in _values(element.value)[:_VALUES]]
                 said[element.keyword] = values if len(values) > 1 else values[0] if values else ""

@@ -11,15 +11,20 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from dicom_node.config import NodeConfig, Remote
 from dicom_node.domain import Canceled, NodeError, PeerUnavailable, Retrieval, Transient, fault
 from dicom_node.guard import credentials
+from dicom_node.guard.web import WebLine
+from dicom_node.query import wado
+from dicom_node.query.asking import asking
 from dicom_node.query.outcomes import Manner, Next, Outcome, Standing, may_fetch, outcome, series_to_ask, standing, wait_s
 from dicom_node.query.retrieving import Fetched, Take, Wanted, fetch
-from dicom_node.query.scu import Contents, asking
+from dicom_node.query.scu import Contents
+from dicom_node.query.wado import Bring
 from dicom_node.store import Listener, Store, Topic
 
 _REST_AT_LEAST_S = 0.01
@@ -37,20 +42,23 @@ class Fetching:
     ConfigError: a certificate or a passcode that a remote is called with cannot be read.
     """
 
-    def __init__(self, config: NodeConfig, store: Store, clock: Callable[[], float], take: Take, manner: Manner | None = None) -> None:
-        """Build it; take: makes durable what comes by C-GET."""
+    def __init__(
+        self, config: NodeConfig, store: Store, clock: Callable[[], float], *, take: Take, bring: Bring, manner: Manner | None = None
+    ) -> None:
+        """Build it; take: makes durable what comes by C-GET; bring: what comes by HTTP."""
         self._store = store
         self._clock = clock
         self._manner = manner or Manner()
         self._stopping = threading.Event()
         self._listener: Listener | None = None
         self._threads: list[threading.Thread] = []
-        owner = _Owner(config, store, clock, take, self._manner, self._stopping)
+        owner = _Owner(config, store, clock, take, bring, self._manner, self._stopping)
         token = f"{socket.gethostname()[:32]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._slots: list[_Slot] = []
         for name, remote in config.remotes.items():
             if remote.retrieve != "none":
                 credentials(config.node, remote)  # so that they are known to be readable
+                WebLine(name, remote).token()
                 line = _Line()
                 self._slots += [_Slot(owner, name, remote, line, f"{token}/{name[:20]}/{number}") for number in range(remote.retrieves_at_once)]
 
@@ -111,6 +119,7 @@ class _Owner:
     store: Store
     clock: Callable[[], float]
     take: Take
+    bring: Bring
     manner: Manner
     stopping: threading.Event
 
@@ -236,7 +245,11 @@ class _Slot:
             return
         wanted = Wanted(study_instance_uid=uid, series_instance_uids=series_to_ask(work.there, now), there=work.there)
         started = time.monotonic()
-        work.said = fetch(self._remote, node, wanted, credentials=shown, take=self._owner.take, tend=lambda so_far: self._tend(work, so_far))
+        tend = partial(self._tend, work)
+        if self._remote.retrieve == "web":
+            work.said = wado.fetch(self._remote, wanted, bring=self._owner.bring, tend=tend)
+        else:
+            work.said = fetch(self._remote, node, wanted, credentials=shown, take=self._owner.take, tend=tend)
         self._settle(work)
         told = outcome(work.said, self._standing(work))
         if told.next is not Next.END and not self._may_send():
@@ -244,7 +257,7 @@ class _Slot:
         self._record(work, told, seconds=round(time.monotonic() - started, 3))
 
     def _may_send(self) -> bool:
-        return self._remote.retrieve == "get" or self._owner.config.may(self._remote.ae.title, "send")
+        return self._remote.retrieve != "move" or self._owner.config.may(self._remote.ae.title, "send")
 
     def _standing(self, work: _Work) -> Standing:
         uid, store = work.one.study_instance_uid, self._owner.store
@@ -267,7 +280,7 @@ class _Slot:
 
     def _settle(self, work: _Work) -> None:
         """Wait while instances come: the last response may be earlier than they are."""
-        if work.said.status not in (0x0000, 0xB000):
+        if self._remote.retrieve == "web" or work.said.status not in (0x0000, 0xB000):  # what comes by HTTP is here by its end
             return
         quiet_at, before = time.monotonic() + self._owner.manner.settle_s, -1
         while time.monotonic() < quiet_at and not self._owner.stopping.is_set():

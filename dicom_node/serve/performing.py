@@ -17,7 +17,7 @@ from dicom_node.route import Routing, route
 from dicom_node.serve.judging import with_keywords
 from dicom_node.store import Change, Store, Topic, Watch
 from dicom_node.worklist.ups import Manager, attributes
-from dicom_node.worklist.ups.ours import Errand, errand
+from dicom_node.worklist.ups.ours import Errand, can_bring, errand
 from dicom_node.worklist.ups.reasons import EQUIPMENT, OF_CAUSE, REJECTED, WRONG_ENTRY, Code
 
 _LOOK_EVERY_S = 2.0  # at a workitem whose inputs are on their way
@@ -173,7 +173,7 @@ class Performing(Watch):
         Unperformable: they cannot be had.
         """
         uid, config = asked.study_instance_uid, self._site.config
-        remotes = [name for name, remote in config.remotes.items() if remote.ae.title in asked.retrieve_aes and remote.retrieve != "none"]
+        remotes = [name for name, remote in config.remotes.items() if can_bring(remote, asked.retrieve_aes, asked.retrieve_urls)]
         if any(not one.state.has_ended for one in tried.values()):
             return
         untried = [name for name in remotes if uid and name not in tried]

@@ -20,6 +20,7 @@ from dicom_node.query.counting import Ask, Counting
 from dicom_node.query.fetching import Fetching
 from dicom_node.receive import Reporter, recovered
 from dicom_node.schedule import Ticks, retire, take_back
+from dicom_node.serve.bringing import bringing
 from dicom_node.serve.joining import managing, receiver, seeking, taking, without_ours
 from dicom_node.serve.judging import Judge, Witnesses
 from dicom_node.serve.performing import Performing
@@ -67,7 +68,7 @@ class Server:
         self._receiver = receiver(site, store, clock)
         self._counting = Counting(without_ours(count, store), clock) if count is not None else None
         manager = managing(site, store, clock)
-        self._fetching = Fetching(site.config, store, clock, taking(site.config, store, clock))
+        self._fetching = Fetching(site.config, store, clock, take=taking(site.config, store, clock), bring=bringing(site, store, clock))
         self._going: tuple[_Going, ...] = (
             Judge(site, store, clock, Witnesses(counting=self._counting, presence=self._receiver.presence)),
             Deliverer(site.config, store, clock=clock),

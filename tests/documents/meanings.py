@@ -40,7 +40,8 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "complete those that are for others.",
         "storage_commitment": "Whether it is asked to commit itself to every result that it took.",
         "retrieve": "How studies are fetched from it: `move` (C-MOVE to the node's own port; it must know the node as a move destination, and may "
-        "`send`), `get` (C-GET, over the association that asks). Such a remote is queried, too; with `none` it is neither.",
+        "`send`), `get` (C-GET, over the association that asks), `web` (WADO-RS beneath its `web_url`). Such a remote is queried, "
+        "too (C-FIND; QIDO-RS); with `none` it is neither.",
         "retrieves_at_once": "How many studies are fetched from it at once, at most.",
         "retrieve_hours": "Spans of the day, local time, in which the node fetches by itself; without any it always does. What a person asks for is "
         "fetched at once.",
@@ -51,8 +52,6 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "is the AE title of that, and the node's own where the remote may `move`.",
         "tasks": "Whether the node takes work from its worklist (UPS; [worklists.md](worklists.md#work-for-another-task-manager)): `pull`: it looks "
         "there; `triggered`: it is also told of what is new.",
-        "tasks_url": "Its UPS-RS, the address before `/workitems`; empty: it is asked over DIMSE.",
-        "tasks_token_file": "A file whose first line is the bearer token that UPS-RS is asked with, over https alone.",
         "tasks_every_s": "How often its worklist is looked through.",
         "reject_superseded": "Whether results that newer ones replace are rejected there, by a Key Object (IHE IOCM).",
         "associations": "How many associations the node opens to it at most.",
@@ -60,6 +59,9 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "segmentation": "How it takes segmentations: `BINARY`, or `LABELMAP`. Results that also go elsewhere stay `BINARY`. "
         "Fractions are `FRACTIONAL` everywhere.",
         "deflate": "Whether Deflated Explicit VR Little Endian is proposed to it first.",
+        "web_url": "Its DICOMweb services, the address before `/studies` and `/workitems`. Its worklist is then asked by UPS-RS; without it over "
+        "DIMSE.",
+        "web_token_file": "A file whose first line is the bearer token that they are asked with, over https alone.",
         "tls": "How it is called over TLS; without it in clear.",
         "certificate": "The certificate that it must show when it calls: `sha256:` and its fingerprint, or a name of its Subject Alternative Name or "
         "its Common Name.",
@@ -109,7 +111,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "counts as that.",
         "early_after_s": "How long after its last instance a study is complete when somebody vouches for the whole: all its procedure steps have "
         "ended and all that they list is here, or a remote counted as many twice.",
-        "ask": "Remotes, with `retrieve`, that are asked by C-FIND how many instances of a study they have.",
+        "ask": "Remotes, with `retrieve`, that are asked by C-FIND or QIDO-RS how many instances of a study they have.",
     },
     "[worklist]": {
         "folder": "A folder of worklist files (`NAME.wl`, as DCMTK's `wlmscpfs` reads them), which modalities that may `worklist` are given by "

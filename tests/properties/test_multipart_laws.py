@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dicom_node.web.dicomweb.multipart import HEADER_BYTES, Begun, Ended, Malformed, Reader, content_type
+from dicom_node.wire.multipart import HEADER_BYTES, Begun, Ended, Malformed, Reader, content_type
 
 BOUNDARY = "b-1"
 # What looks like a delimiter, or its beginning, among other bytes.

@@ -23,6 +23,7 @@ from tests.hl7v2 import OMI, changed, message
 from tests.orthanc import free_ports
 from tests.walks.node import Node, serving, wait_for
 from tests.walks.upsing import GLOBAL, QUERY, Watcher, code, step, watcher
+from tests.walks.webarchive import WebArchive, web_archive
 
 HERE = Path(__file__).parent
 FAKES = HERE.parent / "models"
@@ -32,11 +33,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @dataclass(frozen=True)
 class House:
-    """The node, the PACS that gets results, one that has a study which the node has not, and a watcher of everything."""
+    """The node, the PACS that gets results, those that have a study which the node has not, and a watcher of everything."""
 
     node: Node
     pacs: Pacs
     far: Sequence[Dataset]
+    web: WebArchive
     watcher: Watcher
     mllp: int
     http: int
@@ -55,11 +57,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         Pacs(folder / "pacs", ae_title="PACS") as pacs,
         watcher() as hears,
         dcmqrscp(folder / "archive", phantoms.write(far, folder / "far")) as archive,
+        web_archive(images=images("by web")) as by_web,
     ):
         remotes = {
             "scanner": {"ae": "SCANNER@127.0.0.1:104", "may": ["send"]},
             "pacs": {"ae": str(pacs.ae), "may": ["receive"]},
             "archive": {"ae": str(archive), "may": ["send"], "retrieve": "get"},
+            "web": {"ae": "BY_WEB@127.0.0.1:1", "retrieve": "web", "web_url": by_web.url},
             "ris": {"ae": str(hears.ae), "may": ["watch", "request", "perform"]},
         }
         models = {"marker": HERE / "models" / "marker", "waits": HERE / "models" / "waits", "declines": FAKES / "declines"}
@@ -68,7 +72,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         with serving(folder / "node", remotes=remotes, rules=rules, models=models, port=port, **sections) as node:
             with hears.asking(node.ae) as asking:
                 assert asking.subscribe(GLOBAL, "WATCHER") == 0
-            yield House(node, pacs, far, hears, mllp, http)
+            yield House(node, pacs, far, by_web, hears, mllp, http)
             assert "PHANTOM" not in node.log.upper()
 
 
@@ -133,6 +137,21 @@ def test_inputs_are_fetched_of_whom_the_workitem_names(house):
     uid = asked_for(house, step("marker", house.far, retrieve_ae="DCMQRSCP", to="PACS"))
     item = ended(house, uid)
     assert item.ProcedureStepState == "COMPLETED" and len(house.node.settled(house.far[0].StudyInstanceUID)) == 1
+
+
+def test_inputs_are_fetched_by_wado_rs_from_the_remote_that_a_url_means(house):
+    """WADO-RS Retrieval Sequence (0040,E025) alone says where they are; another host than a remote's is never asked."""
+    made = house.web.images
+    study = made[0].StudyInstanceUID
+    item = step("marker", made, to="PACS")
+    ways = [Dataset(), Dataset()]
+    with web_archive(images=made) as nobodys:
+        ways[0].RetrieveURL, ways[1].RetrieveURL = f"{nobodys.url}/studies/{study}", f"{house.web.url}/studies/{study}"
+        for one in item.InputInformationSequence:
+            one.DICOMRetrievalSequence, one.WADORSRetrievalSequence = [], ways
+        assert ended(house, asked_for(house, item)).ProcedureStepState == "COMPLETED" and not nobodys.asked
+    assert len(house.node.settled(study)) == 1 and house.node.store.retrievals.list(study_instance_uid=study)[0].remote == "web"
+    assert [path for path in house.web.asked if not path.endswith("instances")] == [f"/studies/{study}"]
 
 
 def test_inputs_that_nobody_here_can_bring_are_waited_for_and_then_missed(house):

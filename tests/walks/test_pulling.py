@@ -57,12 +57,12 @@ class House:
     def config(self) -> NodeConfig:
         tasks: dict[str, Any] = {"ae": f"TASKS@127.0.0.1:{self.ports[1]}", "tasks": self.tasks, "tasks_every_s": self.every_s, "timeout_s": 5.0}
         if self.transport == "web":
-            tasks["tasks_url"] = f"{'https' if self.pki else 'http'}://127.0.0.1:{self.ports[1]}/dicom-web"
+            tasks["web_url"] = f"{'https' if self.pki else 'http'}://127.0.0.1:{self.ports[1]}/dicom-web"
         if self.pki:
             tasks["tls"] = {"authorities": self.pki[0].certificate}
         if self.token:
             (self.folder / "token.txt").write_text(f"{self.token}\n")
-            tasks["tasks_token_file"] = self.folder / "token.txt"
+            tasks["web_token_file"] = self.folder / "token.txt"
         remotes = {
             "tasks": tasks,
             "archive": {"ae": "ARCHIVE@127.0.0.1:1", "may": ["send"], "retrieve": "get"},
@@ -520,7 +520,7 @@ def managers(node_port: int) -> Iterator[dict[str, tuple[Board, dict[str, Any]]]
             found[f"dimse {tasks}"] = board, {"ae": f"{title}@127.0.0.1:{port}", "tasks": tasks, "tasks_every_s": every_s}
             web_board, (http, events) = Board(), free_ports(2)
             url = stack.enter_context(web(web_board, http, events))
-            said = {"ae": f"WEB_{tasks.upper()}@127.0.0.1:1", "tasks": tasks, "tasks_url": url, "tasks_every_s": every_s}
+            said = {"ae": f"WEB_{tasks.upper()}@127.0.0.1:1", "tasks": tasks, "web_url": url, "tasks_every_s": every_s}
             found[f"web {tasks}"] = web_board, said
         yield found
 

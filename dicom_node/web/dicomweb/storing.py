@@ -20,9 +20,9 @@ from dicom_node.web.aside import STORING
 from dicom_node.web.context import Bringing, Context
 from dicom_node.web.dicomweb import model
 from dicom_node.web.dicomweb.accept import MediaType, negotiate
-from dicom_node.web.dicomweb.multipart import Begun, Ended, Malformed, Reader, content_type
 from dicom_node.web.dicomweb.stored import Answer, Stored, answer
 from dicom_node.web.dicomweb.urls import PREFIX, accepted, service_url
+from dicom_node.wire.multipart import Begun, Ended, Malformed, Reader, content_type
 
 _JSON, _PLAIN_JSON, _XML = (MediaType(name=f"application/{name}") for name in ("dicom+json", "json", "dicom+xml"))
 _PIECE_BYTES = 1 << 20  # are gathered before a thread is asked to take them

@@ -29,7 +29,7 @@ def routes(pages: Pages) -> list[BaseRoute]:
     def ask(request: Request, form: Form) -> Response:
         remote, uid = field(form, "remote"), field(form, "study")
         if remote not in archives:
-            raise Rejected("that is not a remote that studies are fetched from", hint='Give it retrieve = "move" or "get".')
+            raise Rejected("that is not a remote that studies are fetched from", hint='Give it retrieve = "move", "get" or "web".')
         if not is_uid(uid):
             raise Rejected("that is no Study Instance UID", hint="An archive is asked for the whole UID.")
         made = store.retrievals.ask(remote, uid, who=person(request).name, why="a person asked for it", now=pages.clock(), by_person=True)

@@ -13,8 +13,8 @@ from pydicom import Dataset, config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.valuerep import validate_value
 
-from dicom_node.web.dicomweb.multipart import Ended, Malformed, Reader, content_type
 from dicom_node.web.ups.native import NotNative, model_of_xml
+from dicom_node.wire.multipart import Ended, Malformed, Reader, content_type
 
 MOST_BYTES = 4 << 20
 

@@ -1,16 +1,13 @@
 """What this node asks of another Task Manager over HTTP (UPS-RS, PS3.18 chapter 11), and the channel by which it is told (8.10.4).
 
-Redirections of a request are not followed, and the bearer token goes to nobody but the host that the site names.
+The bearer token goes to nobody but the host that the site names.
 """
 
 import contextlib
 import json
-import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from email.message import Message
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from dicom_node.config import Remote
 from dicom_node.domain import GLOBAL_SUBSCRIPTION, JobState, PeerUnavailable, Readiness, Rejected, ReportKind, fault, is_uid
-from dicom_node.guard.access import first_line
+from dicom_node.guard.web import WebLine
 from dicom_node.worklist.ups.asking import ANSWERS_MAX, RETURNED, Answer, Verdict, readable
 from dicom_node.worklist.ups.suiting import Coded
 
@@ -31,7 +28,6 @@ _JSON = "application/dicom+json"
 _BYTES_MAX = 16 << 20  # of an answer
 _MESSAGE_BYTES = 1 << 20  # of an event
 _PAGE = 200
-_AWAY = frozenset({429, 502, 503, 504})
 _GONE = frozenset({404, 410})
 _INCLUDED = (*RETURNED, "ProcedureStepState", "InputReadinessState", "ScheduledWorkitemCodeSequence", "ScheduledStationNameCodeSequence")
 
@@ -48,8 +44,7 @@ class WebManager:
         self._ae_title = ae_title
         self._hear = hear
         self._lost = lost
-        self._address = urlsplit(remote.tasks_url.rstrip("/"))
-        self._line: HTTPConnection | None = None
+        self._line = WebLine(name, remote)
         self._channel: _Channel | None = None
 
     @property
@@ -106,16 +101,11 @@ class WebManager:
 
     def close(self) -> None:
         """End the connection; the websocket stays."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        self._line.close()
 
     def cut(self) -> None:
         """End both."""
-        line = self._line
-        if line is not None and line.sock is not None:
-            with contextlib.suppress(OSError):
-                line.sock.shutdown(socket.SHUT_RDWR)
+        self._line.cut()
         if self._channel is not None:
             self._channel.close()
 
@@ -143,39 +133,7 @@ class WebManager:
         PeerUnavailable: no answer comes, or it says that it cannot now.
         """
         body = json.dumps([said.to_json_dict()]).encode() if said is not None else None
-        headers = {"Accept": _JSON, "User-Agent": "dicom-node", **({"Content-Type": _JSON} if body else {}), **self._token()}
-        line = self._line = self._line or self._connected()
-        try:
-            line.request(method, self._address.path + path, body, headers)
-            answer = line.getresponse()
-            whole = self._whole(answer)
-        except (OSError, HTTPException, ValueError) as error:
-            self.close()
-            why = getattr(error, "strerror", None) or type(error).__name__
-            raise PeerUnavailable(f"{self._name} does not answer over HTTP: {why}", hint="Look at `tasks_url`, and at its own log.") from error
-        if answer.status in _AWAY:
-            raise PeerUnavailable(f"{self._name} answered {answer.status}", hint="It cannot now; look at its own log.")
-        return answer.status, answer.headers, whole
-
-    @staticmethod
-    def _whole(answer: HTTPResponse) -> bytes:
-        whole = answer.read(_BYTES_MAX + 1)
-        if len(whole) > _BYTES_MAX:
-            raise ValueError("the answer is too long")
-        return whole
-
-    def _connected(self) -> HTTPConnection:
-        host, port, patience_s = str(self._address.hostname), self._address.port, self._remote.timeout_s
-        if self._address.scheme == "https":
-            return HTTPSConnection(host, port, timeout=patience_s, context=self._tls())
-        return HTTPConnection(host, port, timeout=patience_s)
-
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self._remote.tls.authorities) if self._remote.tls else None)
-
-    def _token(self) -> dict[str, str]:
-        file = self._remote.tasks_token_file
-        return {"Authorization": f"Bearer {first_line(file).decode('latin-1')}"} if file is not None else {}
+        return self._line.ask(method, path, accept=_JSON, most_bytes=_BYTES_MAX, body=body, kind=_JSON if body else "")
 
     def _demand(self, status: int, what: str) -> None:
         if status not in (200, 206):
@@ -221,12 +179,12 @@ class WebManager:
         there = urlsplit(where)
         if there.scheme not in ("ws", "wss") or not there.hostname:
             raise Rejected(f"{self._name} names no websocket for its events", hint='Look at its own log, or set tasks = "pull".')
-        if self._address.scheme == "https" and there.scheme == "ws":
+        if self._line.address.scheme == "https" and there.scheme == "ws":
             raise Rejected(f"{self._name} is asked over https, and names a websocket without TLS", hint="Correct the address that it gives.")
-        token = self._token() if there.hostname == self._address.hostname else {}
+        token = self._line.token() if there.hostname == self._line.address.hostname else {}
         opening = connect(
             where,
-            ssl=self._tls() if there.scheme == "wss" else None,
+            ssl=self._line.tls() if there.scheme == "wss" else None,
             additional_headers=token,
             user_agent_header="dicom-node",
             open_timeout=self._remote.timeout_s,

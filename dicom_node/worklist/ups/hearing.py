@@ -34,7 +34,7 @@ class Hearing:
     def __init__(self, config: NodeConfig, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
-        self._tellers = {remote.ae.title for remote in config.remotes.values() if remote.tasks == "triggered" and not remote.tasks_url}
+        self._tellers = {remote.ae.title for remote in config.remotes.values() if remote.tasks == "triggered" and not remote.web_url}
 
     def services(self) -> tuple[Service, ...]:
         """Return what the node answers; managers propose the SCP role for themselves, or none, or both: all are agreed to (PS3.7 D.3.3.4)."""

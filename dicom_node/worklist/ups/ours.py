@@ -1,11 +1,12 @@
 """Which workitems this node performs: those that name one of its models, and no other station. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
 
 from pydicom import Dataset
 
-from dicom_node.config import NodeConfig
+from dicom_node.config import NodeConfig, Remote
 from dicom_node.worklist.ups.attributes import codes_of, inputs_of, study_of
 from dicom_node.worklist.ups.presented import OWN_SCHEME
 
@@ -22,6 +23,7 @@ class Errand:
     patient_id: str = field(repr=False)
     series: Mapping[str, tuple[str, ...]]  # series → instances, all where it names none; empty: the whole study
     retrieve_aes: tuple[str, ...]  # titles of those who are said to have the inputs
+    retrieve_urls: tuple[str, ...]  # where they are said to be had by WADO-RS
     destinations: tuple[str, ...] | None  # titles of those who are to have the results; None: it does not say
     problem: str = ""  # why it cannot be performed here, though it asks for it
 
@@ -46,7 +48,8 @@ def errand(said: Dataset, config: NodeConfig) -> Errand | str:
         accession_number=accession,
         patient_id=str(said.get("PatientID") or "").strip(),
         series=inputs.get(study, {}),
-        retrieve_aes=_retrieve_aes(said),
+        retrieve_aes=_said_by_all(said, retrieve_aes),
+        retrieve_urls=_said_by_all(said, retrieve_urls),
         destinations=_destinations(said),
         problem=problem,
     )
@@ -81,9 +84,47 @@ def _accession(said: Dataset) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _retrieve_aes(said: Dataset) -> tuple[str, ...]:
-    ways = [way for item in said.get("InputInformationSequence") or () for way in item.get("DICOMRetrievalSequence") or ()]
-    return tuple(dict.fromkeys(str(way.get("RetrieveAETitle") or "").strip() for way in ways if way.get("RetrieveAETitle")))
+def can_bring(remote: Remote, titles: Collection[str], urls: Collection[str]) -> bool:
+    """Say whether a remote is among those who are said to have something, and studies are fetched from it.
+
+    titles: of AEs (0008,0054). urls: of WADO-RS (0008,1190). No URL of a workitem is ever asked: it only says which remote is meant.
+    """
+    return remote.retrieve != "none" and (
+        remote.ae.title in titles or (bool(remote.web_url) and any(is_beneath(one, remote.web_url) for one in urls))
+    )
+
+
+def is_beneath(url: str, root: str) -> bool:
+    """Say whether a URL is of the studies of DICOMweb services: the same scheme, host and port, and a path below theirs."""
+    try:
+        one, top = urlsplit(url), urlsplit(root)
+        same = one.scheme == top.scheme and _host(one) == _host(top)
+    except ValueError:
+        return False
+    steps = one.path.split("/")
+    return same and "@" not in one.netloc and ".." not in steps and one.path.startswith(f"{top.path.rstrip('/')}/studies/")
+
+
+def _host(url: SplitResult) -> tuple[str, int | None]:
+    return (url.hostname or "").rstrip("."), url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def retrieve_aes(item: Dataset) -> tuple[str, ...]:
+    """Return the titles of those who are said to have an input."""
+    return _values(item, "DICOMRetrievalSequence", "RetrieveAETitle")
+
+
+def retrieve_urls(item: Dataset) -> tuple[str, ...]:
+    """Return where an input is said to be had by WADO-RS."""
+    return _values(item, "WADORSRetrievalSequence", "RetrieveURL")
+
+
+def _values(item: Dataset, sequence: str, keyword: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(way.get(keyword) or "").strip() for way in item.get(sequence) or () if way.get(keyword)))
+
+
+def _said_by_all(said: Dataset, of: Callable[[Dataset], tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one for item in said.get("InputInformationSequence") or () for one in of(item)))
 
 
 def _destinations(said: Dataset) -> tuple[str, ...] | None:

@@ -110,7 +110,7 @@ class _Puller:
         return self._config.remotes[self.name]
 
     def _manager(self) -> ForeignManager:
-        if self._remote.tasks_url:
+        if self._remote.web_url:
             return WebManager(self.name, self._remote, self._config.node.ae_title, self._hear, self._out_of_touch)
         return DimseManager(self.name, self._config)
 
@@ -219,7 +219,7 @@ class _Puller:
         try:
             self._theirs.subscribe()
         except (Rejected, PeerUnavailable) as error:
-            if isinstance(error, PeerUnavailable) and not self._remote.tasks_url:
+            if isinstance(error, PeerUnavailable) and not self._remote.web_url:
                 raise
             self._deaf += 1
             self._subscribe_not_before = now + unreached_s(self._deaf, self._config.deliver)

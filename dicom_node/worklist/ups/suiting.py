@@ -11,7 +11,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain import JobState, Readiness, Refused
 from dicom_node.worklist.attributes import text
 from dicom_node.worklist.ups.attributes import inputs_of, priority_of, start_of
-from dicom_node.worklist.ups.ours import errand
+from dicom_node.worklist.ups.ours import can_bring, errand, retrieve_aes, retrieve_urls
 from dicom_node.worklist.ups.presented import INPUTS, OWN_SCHEME
 
 Coded = tuple[str, str]  # value and scheme designator of a code
@@ -74,12 +74,11 @@ def _absent(said: Dataset, config: NodeConfig, held: Held) -> str:
     """Return what keeps the node from having the inputs."""
     if not inputs_of(said):
         return "it names no inputs"
-    fetched_from = {remote.ae.title for remote in config.remotes.values() if remote.retrieve != "none"}
     for item in said.get(INPUTS) or ():
         if str(item.get("TypeOfInstances") or "DICOM") != "DICOM":
             return "an input is no DICOM object"
-        titles = {str(way.get("RetrieveAETitle") or "").strip() for way in item.get("DICOMRetrievalSequence") or ()}
-        if not titles & fetched_from and not _is_here(item, held):
+        titles, urls = retrieve_aes(item), retrieve_urls(item)
+        if not any(can_bring(remote, titles, urls) for remote in config.remotes.values()) and not _is_here(item, held):
             return "an input is to be had from no remote with `retrieve`"
     return ""
 
