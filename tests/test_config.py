@@ -202,14 +202,14 @@ def test_work_is_taken_where_it_can_be_asked_for():
     """A token goes over TLS alone, and to a place that is one; a code means one model."""
     told = {"ae": "TASKS@h:1", "tasks": "pull"}
     for more, said in (
-        ({"tasks_url": "tasks.example/dicom-web"}, "no address of UPS-RS"),
-        ({"tasks_url": "https://user:secret@tasks.example"}, "no address of UPS-RS"),
-        ({"tasks_url": "http://tasks.example", "tasks_token_file": "t"}, "over https alone"),
-        ({"tasks_token_file": "t"}, "shown to UPS-RS alone"),
+        ({"web_url": "tasks.example/dicom-web"}, "no address of DICOMweb"),
+        ({"web_url": "https://user:secret@tasks.example"}, "no address of DICOMweb"),
+        ({"web_url": "http://tasks.example", "web_token_file": "t"}, "over https alone"),
+        ({"web_token_file": "t"}, "shown to DICOMweb services alone"),
     ):
         with pytest.raises(ValueError, match=said):
             NodeConfig.model_validate({"remotes": {"tasks": told | more}})
-    NodeConfig.model_validate({"remotes": {"tasks": told | {"tasks_url": "http://127.0.0.1:8/x", "tasks_token_file": "t"}}})
+    NodeConfig.model_validate({"remotes": {"tasks": told | {"web_url": "http://127.0.0.1:8/x", "web_token_file": "t"}}})
     models = {name: {"folder": "f", "workitem_codes": [["A", "99H"]]} for name in ("one", "two")}
     with pytest.raises(ValueError, match="'A' of 99H stands there twice"):
         NodeConfig.model_validate({"models": models})

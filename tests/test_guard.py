@@ -198,7 +198,7 @@ def test_what_is_wanted_of_a_peer_follows_from_what_the_site_says_of_it() -> Non
     asked = ["C-FIND", "C-GET", "storage commitment", "Modality Worklist", "Instance Availability Notification"]
     assert [wish.what for wish in wishes(all_of_it)] == asked
     assert [(wish.what, wish.must) for wish in wishes(remote(tasks="triggered"))] == [("UPS Pull", True), ("UPS Watch", False)]
-    assert wishes(remote(tasks="pull", tasks_url="https://tasks.example/dicom-web")) == ()
+    assert wishes(remote(tasks="pull", web_url="https://tasks.example/dicom-web")) == ()
     assert wishes(remote(may=["receive"], segmentation="LABELMAP"))[0].what == "storage of Label Map Segmentation"
 
 

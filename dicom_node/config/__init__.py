@@ -18,18 +18,14 @@ from dicom_node.config.listing import models_told
 from dicom_node.config.model import FOUND, Input, Manifest, Model, Weights
 from dicom_node.config.node import (
     Deliver,
-    Encoding,
     Hl7,
     Late,
     ModelChoice,
     Node,
     NodeConfig,
     PriorsWanted,
-    Remote,
-    RemoteTls,
     Rule,
     Tls,
-    User,
     Web,
     Work,
 )
@@ -48,6 +44,7 @@ from dicom_node.config.outputs import (
     Segment,
     unit_code,
 )
+from dicom_node.config.remotes import Encoding, May, Remote, RemoteTls, User
 from dicom_node.config.rules import rules_from, rules_text
 from dicom_node.config.triage import Triage
 from dicom_node.domain import ConfigError

@@ -79,9 +79,9 @@ def wishes(remote: Remote) -> tuple[Wish, ...]:
         found.append(_wish("Modality Worklist", _WORKLIST, "Have it enabled there for this node, or set orders = false."))
     if remote.notify:
         found.append(_wish("Instance Availability Notification", _AVAILABILITY, "Have it enabled there for this node, or set notify = false."))
-    if remote.tasks != "none" and not remote.tasks_url:
+    if remote.tasks != "none" and not remote.web_url:
         found.append(_wish("UPS Pull", _PULL, 'Have it enabled there for this node, or set tasks = "none".'))
-    if remote.tasks == "triggered" and not remote.tasks_url:
+    if remote.tasks == "triggered" and not remote.web_url:
         hint = "Have it enabled there, so that the node is told of what is new; without it the worklist is looked through all the same."
         found.append(Wish(what="UPS Watch", sop_class_uid=_WATCH, must=False, hint=hint))
     return tuple(found)

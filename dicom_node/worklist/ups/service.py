@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pynetdicom import _config, evt
 
 from dicom_node.config import NodeConfig
-from dicom_node.config.node import May
+from dicom_node.config.remotes import May
 from dicom_node.domain import Channel, Refused, Transient, fault
 from dicom_node.wire import Service
 from dicom_node.worklist.attributes import INVALID_VALUE, NOT_AUTHORISED, PROCESSING_FAILURE, RESOURCE_LIMITATION, needed
