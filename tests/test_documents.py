@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from dicom_node.cli import app
 from dicom_node.config import Condition, Manifest, NodeConfig, bundled, load_model, load_site
-from dicom_node.config.node import Deliver, Hl7, ModelChoice, Node, Remote, Rule, Web, Work, Worklists
+from dicom_node.config.node import Deliver, Hl7, ModelChoice, Node, Rule, Web, Work, Worklists
+from dicom_node.config.remotes import Remote
 from dicom_node.domain import DeliveryState, Discontinuation, NodeError, PeerUnavailable
 from dicom_node.store import Store
 from dicom_node.work import try_model

@@ -44,7 +44,7 @@ from dicom_node.config.outputs import (
     Segment,
     unit_code,
 )
-from dicom_node.config.remotes import Encoding, May, Remote, RemoteTls, User
+from dicom_node.config.remotes import Encoding, Remote, RemoteTls, User
 from dicom_node.config.rules import rules_from, rules_text
 from dicom_node.config.triage import Triage
 from dicom_node.domain import ConfigError

@@ -43,17 +43,15 @@ from dicom_node.config.node import (
     Node,
     NodeConfig,
     PriorsWanted,
-    Remote,
-    RemoteTls,
     Rule,
     Tls,
-    User,
     Web,
     WebTls,
     Work,
     Worklists,
 )
 from dicom_node.config.notify import FindingWanted, Mail, Notify
+from dicom_node.config.remotes import Remote, RemoteTls, User
 from dicom_node.config.triage import Triage
 from dicom_node.domain import AE, ConfigError, Findings, Mark, ModelFailed, Presentation, Priority
 from dicom_node.export import COLUMNS
