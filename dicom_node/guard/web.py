@@ -54,8 +54,8 @@ class WebLine:
         PeerUnavailable: as `ask`.
         """
         headers = {"Accept": accept, "User-Agent": "dicom-node", **({"Content-Type": kind} if kind else {}), **self.token()}
-        line = self._line = self._line or self._connected()
         try:
+            line = self._line = self._line or self._connected()
             if line.sock is None:
                 line.connect()
             self._socket = line.sock
