@@ -152,7 +152,9 @@ class Subscriptions:
             "channel": Channel.HEARD,
             "workitem_uid": uid,
             "kind": int(kind),
-            "facts": dict(facts),
+            "facts": {
+                name: value.replace("\0", " ") if isinstance(value, str) else value for name, value in facts.items()
+            },  # PostgreSQL takes no NUL
             "at": now,
             "not_before": 0.0,
         }

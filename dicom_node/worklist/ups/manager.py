@@ -278,21 +278,23 @@ class Manager:
                 raise _refused(status)
             why = reason or "it was asked to be canceled"
             if outcome.effect is Effect.CANCEL_UNCLAIMED:
-                return self._canceled_unclaimed(item, code, why, who)
+                return self.stops(item, code, why, who)
             if item.job is not None:
-                return Change(cancel=why, who=who)
+                return self.stops(item, code, why, who)
             told = (ReportKind.CANCEL_REQUESTED, {"requester": who, "reason": reason, "code": code, **contact})
             return Change(reports=[told], who=who, why=f"its performer is asked to cancel it: {why}")
 
         self._change(uid, decided)
         return status
 
-    def _canceled_unclaimed(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
-        """Cancel a step that waits, through IN PROGRESS, as its table says: both are reported."""
-        began = (ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})
-        if item.job is not None:
-            return Change(reports=[began], cancel=why, who=who)
-        return self.gives_up(item, code, why, who)
+    def stops(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
+        """Return how a step that waits, or that a job of this node performs, is canceled: with its job, unless others want that too."""
+        if item.job is None:
+            return self.gives_up(item, code, why, who)
+        if any(other.uid != item.uid and other.ended_at is None for other in self._store.workitems.of_job(item.job.id)):
+            alone = {"job_id": None, "state": JobState.CANCELED, "ended_at": None if item.manager else self._clock()}
+            return replace(self.gives_up(item, code, why, who), values=alone)
+        return Change(reports=_begun(item), cancel=why, who=who)
 
     def gives_up(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
         """Return how a step that no job performs is canceled: with its reason, and through IN PROGRESS where nobody had claimed it."""
@@ -302,9 +304,8 @@ class Manager:
         progress[0].ReasonForCancellation = why
         progress[0].ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code)]
         unfinished(held, JobState.CANCELED, self._clock())  # fills in when
-        began = [] if item.is_claimed else [(ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})]
         ended = (ReportKind.STATE, {"state": JobState.CANCELED, "readiness": item.readiness, "reason": why, "code": code})
-        return Change(state=JobState.CANCELED, attributes=model_of(held), reason=why, reports=[*began, ended], who=who, why=why)
+        return Change(state=JobState.CANCELED, attributes=model_of(held), reason=why, reports=[*_begun(item), ended], who=who, why=why)
 
     def _change(self, uid: str, decided: Callable[[Workitem], Change]) -> None:
         def of_ours(item: Workitem) -> Change:
@@ -451,6 +452,11 @@ def _label(said: Dataset) -> str:
     """Return how a step is called, as the journal may tell it: a label may name a patient, a code does not."""
     codes = codes_of(said, "ScheduledWorkitemCodeSequence")
     return codes[0][2] or codes[0][0] if codes else "a workitem"
+
+
+def _begun(item: Workitem) -> list[tuple[ReportKind, dict[str, Any]]]:
+    """Return what watchers are told before the end of a step: that it was begun, where nobody had; its table goes through IN PROGRESS."""
+    return [] if item.is_claimed else [(ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})]
 
 
 def _reports_of(item: Workitem, said: Dataset) -> list[tuple[ReportKind, dict[str, Any]]]:

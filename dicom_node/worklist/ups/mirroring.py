@@ -6,7 +6,6 @@ a refusal means is decided by how the step stands at the manager, not by how it 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 from pydicom import Dataset
@@ -102,15 +101,11 @@ class Mirror:
         found = self._store.workitems.get(uid)
         if found is None or found.manager != self._name:
             return
-        is_shared = found.job is not None and len(self._store.workitems.of_job(found.job.id)) > 1
 
         def decide(item: Workitem) -> Change:
             if item.has_ended or (item.job is None and not item.is_claimed):
                 return Change()
-            if item.job is not None and not is_shared:
-                return Change(cancel=why, who=self._name, why=why)
-            given_up = self._ours.gives_up(item, UNSPECIFIED, why, self._name)
-            return replace(given_up, values={"job_id": None, "state": JobState.CANCELED})
+            return self._ours.stops(item, UNSPECIFIED, why, self._name)
 
         try:
             self._store.workitems.change(uid, decide, now=self._clock())
