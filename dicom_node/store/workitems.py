@@ -63,7 +63,6 @@ class Change:
     readiness: Readiness | None = None
     reason: str | None = None
     study_instance_uid: str | None = None
-    patient_id: str | None = None
     reports: Sequence[tuple[ReportKind, Mapping[str, Any]]] = ()
     cancel: str = ""
     who: str = ""
@@ -340,7 +339,7 @@ def _workitem(row: Mapping[Any, Any]) -> Workitem:
 
 
 def _apply(connection: Connection, found: Workitem, change: Change, now: float) -> None:
-    names = ("attributes", "transaction_uid", "performer", "readiness", "reason", "study_instance_uid", "patient_id")
+    names = ("attributes", "transaction_uid", "performer", "readiness", "reason", "study_instance_uid")
     values = {name: value for name in names if (value := getattr(change, name)) is not None}
     values |= change.values
     if found.job is None:

@@ -189,6 +189,7 @@ class Manager:
                 priority=priority_of(said) if "ScheduledProcedureStepPriority" in said else None,
                 readiness=readiness_of(said) if "InputReadinessState" in said else None,
                 reports=_reports_of(item, said),
+                study_instance_uid=study_of(after),
                 values={"scheduled_at": start_of(said)} if "ScheduledProcedureStepStartDateTime" in said else {},
                 who=who,
             )

@@ -17,8 +17,8 @@ from dicom_node.worklist.ups.accounting import awaited, canceled, completed, pro
 from dicom_node.worklist.ups.asking import Answer, ForeignManager, Verdict
 from dicom_node.worklist.ups.attributes import dataset_of
 from dicom_node.worklist.ups.manager import Manager
+from dicom_node.worklist.ups.ours import destinations, receivers
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
-from dicom_node.worklist.ups.suiting import destinations
 from dicom_node.worklist.waits import later_s
 
 PROGRESS_EVERY_S = 10.0  # at most so often a manager is told how far one step is
@@ -159,7 +159,8 @@ class Mirror:
             self._resolve(item, None, answer)
 
     def _is_awaited(self, item: Workitem) -> bool:
-        wanted = destinations(dataset_of(item.attributes), self._config)
+        known = receivers(self._config)  # of now: one that was taken away since the claim gets nothing any more
+        wanted = [known[title] for title in destinations(dataset_of(item.attributes)) or () if title in known]
         return awaited(self._store.workitems.whereabouts(item.uid), wanted)
 
     def _end(self, item: Workitem, to: JobState, said: Dataset) -> None:
