@@ -92,7 +92,7 @@ def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
         ({"InputReadinessState": "INCOMPLETE"}, "not ready"),
         ({"InputReadinessState": None}, "not ready"),
         ({"ScheduledProcedureStepPriority": "URGENT"}, "none of HIGH"),
-        ({"ScheduledProcedureStepStartDateTime": "20271301"}, "no moment"),
+        ({"ScheduledProcedureStepStartDateTime": "20270230"}, "no moment"),
         ({"ScheduledProcedureStepStartDateTime": "20270210080000+0000"}, "to begin later"),
         ({"ScheduledWorkitemCodeSequence": [code("lung-ct", "99OTHER")]}, "none of this node's models"),
         ({"ScheduledWorkitemCodeSequence": None}, "none of this node's models"),

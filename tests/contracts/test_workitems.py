@@ -610,3 +610,18 @@ def test_no_step_is_born_unseen_while_somebody_begins_to_watch_all(storage, addr
             assert told(stores[1], uid, f"W{number}")[-1] == "IN PROGRESS"
     for one in stores:
         one.close()
+
+
+def test_the_journal_quotes_nobody(store):
+    """A reason that somebody writes may name a patient; it is told to those who watch, and stays with the step."""
+    first, second = requested(store), requested(store)
+    mine, manager = transaction(), managing(store)
+    manager.ask_to_cancel(first, but(Dataset(), ReasonForCancellation="MARKED moved"), who="REQUESTER")
+    manager.change_state(second, becoming("IN PROGRESS", mine), who="AE")
+    manager.ask_to_cancel(second, but(Dataset(), ReasonForCancellation="MARKED moved"), who="REQUESTER")
+    ending = finishing("CANCELED", mine)
+    ending.ProcedureStepProgressInformationSequence[0].ReasonForCancellation = "MARKED moved"
+    manager.set(second, ending, who="AE")
+    manager.change_state(second, becoming("CANCELED", mine), who="AE")
+    assert (store.workitems.get(first).reason, store.workitems.get(second).reason) == ("MARKED moved", "MARKED moved")
+    assert [one.why for one in store.journal.after(0) if "MARKED" in one.why] == []

@@ -63,6 +63,7 @@ from dicom_node.worklist.ups.states import (
 _WARNINGS = frozenset({ALREADY_CANCELED, ALREADY_COMPLETED})
 _PAGE = 200
 _REASON_CHARACTERS = 1024
+_TAKEN_BACK, _GIVEN_UP = "it was asked to be canceled", "its performer gave it up"
 _SUBSCRIPTIONS_MAX = 1_000  # to worklists, of all receivers
 _ASSIGNING = ("ScheduledStationNameCodeSequence", "ScheduledHumanPerformersSequence", "HumanPerformerCodeSequence", "HumanPerformerOrganization")
 
@@ -241,18 +242,18 @@ class Manager:
         if missing:
             raise Refused(f"{', '.join(missing)}: missing", status=NOT_READY_TO_END)
         facts: dict[str, Any] = {"state": to, "readiness": item.readiness}
-        why = "it was completed"
+        why = ""
         if to is JobState.CANCELED:
             progress = held.ProcedureStepProgressInformationSequence[0]
-            why = str(progress.get("ReasonForCancellation") or "its performer gave it up")[:_REASON_CHARACTERS]
+            why = str(progress.get("ReasonForCancellation") or _GIVEN_UP)[:_REASON_CHARACTERS]
             facts |= {"reason": why, "code": codes_of(progress, "ProcedureStepDiscontinuationReasonCodeSequence")[0]}
         return Change(
             state=to,
             attributes=model_of(held),
-            reason=why if to is JobState.CANCELED else "",
+            reason=why,
             reports=[(ReportKind.STATE, facts)],
             who=who,
-            why=why,
+            why="it was completed" if to is JobState.COMPLETED else _GIVEN_UP,
         )
 
     def ask_to_cancel(self, uid: str, said: Dataset, *, who: str) -> int:
@@ -277,24 +278,25 @@ class Manager:
                 if status in _WARNINGS:
                     return Change()
                 raise _refused(status)
-            why = reason or "it was asked to be canceled"
+            why = reason or _TAKEN_BACK
             if outcome.effect is Effect.CANCEL_UNCLAIMED:
                 return self.stops(item, code, why, who)
             if item.job is not None:
                 return self.stops(item, code, why, who)
             told = (ReportKind.CANCEL_REQUESTED, {"requester": who, "reason": reason, "code": code, **contact})
-            return Change(reports=[told], who=who, why=f"its performer is asked to cancel it: {why}")
+            return Change(reports=[told], who=who, why="its performer is asked to cancel it")
 
         self._change(uid, decided)
         return status
 
     def stops(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
         """Return how a step that waits, or that a job of this node performs, is canceled: with its job, unless others want that too."""
+        given_up = replace(self.gives_up(item, code, why, who), why=_TAKEN_BACK)  # the journal quotes nobody: what others write may name a patient
         if item.job is None:
-            return self.gives_up(item, code, why, who)
+            return given_up
         if any(other.uid != item.uid and other.ended_at is None for other in self._store.workitems.of_job(item.job.id)):
             alone = {"job_id": None, "state": JobState.CANCELED, "ended_at": None if item.manager else self._clock()}
-            return replace(self.gives_up(item, code, why, who), values=alone)
+            return replace(given_up, values=alone)
         return Change(reports=_begun(item), cancel=why, who=who)
 
     def gives_up(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
