@@ -248,6 +248,7 @@ def test_a_subscription_that_cannot_be_is_refused(node: Stepping, peer: Peer) ->
     assert peer.watch(transaction()) == 0xC307
     assert peer.watch(uid, "STRANGER") == 0xC308
     assert peer.watch(ALL, "STRANGER") == 0xC308
+    assert peer.watch(ALL, "REQUESTER") == 0xC308  # which this node knows, and which may not watch
     assert peer.watch(uid, action=SUSPEND) == 0xC314
     assert peer.watch(uid, "") == 0x0120
     assert peer.watch(uid, lock=None) == 0x0120

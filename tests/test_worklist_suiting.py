@@ -7,12 +7,13 @@ import pytest
 from pydicom import Dataset
 
 from dicom_node.config import NodeConfig
-from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Priority, Refused, ReportKind, Result, Workitem
+from dicom_node.domain import DeliveryState, Discontinuation, Job, JobState, Priority, ReportKind, Result, Workitem
 from dicom_node.worklist.ups.accounting import awaited, canceled, completed, progress
 from dicom_node.worklist.ups.asking_web import event_of
 from dicom_node.worklist.ups.attributes import model_of
+from dicom_node.worklist.ups.ours import destinations
 from dicom_node.worklist.ups.presented import Station
-from dicom_node.worklist.ups.suiting import codes, declined, destinations, may_be_new, uids
+from dicom_node.worklist.ups.suiting import codes, declined, may_be_new, uids
 
 CONFIG = {
     "remotes": {
@@ -100,6 +101,7 @@ def test_what_is_this_nodes_is_taken(changed: dict[str, Any]) -> None:
         ({"InputReadinessState": None}, "not ready"),
         ({"ScheduledProcedureStepPriority": "URGENT"}, "none of HIGH"),
         ({"ScheduledProcedureStepStartDateTime": ""}, "is empty"),
+        ({"ScheduledProcedureStepStartDateTime": "20270230"}, "no moment"),
         ({"ScheduledProcedureStepStartDateTime": "20270210080000+0000"}, "to begin later"),
         ({"ScheduledWorkitemCodeSequence": [code("lung-ct", "99OTHER")]}, "none of this node's models"),
         ({"ScheduledWorkitemCodeSequence": None}, "none of this node's models"),
@@ -133,10 +135,12 @@ def test_what_is_here_need_not_be_fetched() -> None:
 def test_codes_and_places_are_the_sites() -> None:
     """What is searched for, and where results are awaited."""
     assert codes(SITE) == (("lung-ct", "99DICOMNODE"), ("brain-mr", "99DICOMNODE"), ("LUNGVOL", "99HOSPITAL"))
-    assert destinations(step(OutputDestinationSequence=stored("PACS", "PACS")), SITE) == ("pacs",)
-    assert destinations(step(), SITE) == ()
-    with pytest.raises(Refused):
-        destinations(step(OutputDestinationSequence=stored("NOBODY")), SITE)
+    assert destinations(step(OutputDestinationSequence=stored("PACS", "PACS"))) == ("PACS",)
+    assert destinations(step()) is None
+    elsewhere = item(STOWRSStorageSequence=[item(StorageURL="https://x.example")])
+    both = step(OutputDestinationSequence=[*stored("PACS"), elsewhere])
+    assert destinations(both) == ("PACS", "a place that is no application entity")
+    assert "elsewhere" in declined(both, SITE, lambda _: frozenset(), NOW)
 
 
 def test_who_is_in_a_hurry_goes_first() -> None:

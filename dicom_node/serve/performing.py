@@ -17,7 +17,7 @@ from dicom_node.route import Routing, route
 from dicom_node.serve.judging import with_keywords
 from dicom_node.store import Change, Store, Topic, Watch
 from dicom_node.worklist.ups import Manager, attributes
-from dicom_node.worklist.ups.ours import Errand, can_bring, errand
+from dicom_node.worklist.ups.ours import Errand, can_bring, errand, receivers
 from dicom_node.worklist.ups.reasons import EQUIPMENT, OF_CAUSE, REJECTED, WRONG_ENTRY, Code
 
 _LOOK_EVERY_S = 2.0  # at a workitem whose inputs are on their way
@@ -118,7 +118,7 @@ class Performing(Watch):
         config = self._site.config
         if asked.destinations is None:
             return tuple(dict.fromkeys(name for rule in config.rules if asked.model in rule.analyse for name in rule.deliver))
-        known = {remote.ae.title: name for name, remote in config.remotes.items() if "receive" in remote.may}
+        known = receivers(config)
         for title in asked.destinations:
             if title not in known:
                 raise Unperformable(f"its results are to go to {title}, which is no remote that may receive", REJECTED)

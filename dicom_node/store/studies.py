@@ -16,6 +16,7 @@ from dicom_node.store.feedback import forget_of_study, unwritten
 from dicom_node.store.journal import Event, note
 from dicom_node.store.moving import ask_to_stop, insert_job, job_of, move
 from dicom_node.store.recording import instance_of
+from dicom_node.store.results import send_also
 from dicom_node.store.tables import (
     delivery,
     event,
@@ -32,6 +33,7 @@ from dicom_node.store.tables import (
     tombstone,
 )
 from dicom_node.store.workitems import forget_workitems_of_study, kept_by_watchers
+from dicom_node.store.worklists import workitem
 
 _SUPERSEDE: Mapping[str, Late] = {}  # of every job
 
@@ -234,10 +236,10 @@ class Studies:
         ------
         Transient: a file could not be removed; the study is gone all the same, and the file goes at the next start.
         """
+        at = time.time() if now is None else now
         with self._database.write() as connection:
-            paths = _forget(connection, study_instance_uid)
+            paths = _forget(connection, study_instance_uid, at)
             if paths is not None:
-                at = time.time() if now is None else now
                 gone = Event(at=at, study_instance_uid=study_instance_uid, kind="purged", who=who, why=why, detail={"files": len(paths)})
                 note(connection, gone)  # before the others go, so that the number of the newest is not given again
                 kept = select(func.max(event.c.id)).where(event.c.study_instance_uid == study_instance_uid).scalar_subquery()
@@ -287,7 +289,7 @@ class Studies:
         return len(buried)
 
 
-def _forget(connection: Connection, of_study: str) -> list[str] | None:
+def _forget(connection: Connection, of_study: str, now: float) -> list[str] | None:
     """Remove every row of a study, leave a tombstone for each of its files, and return their names; None when nothing is known of it."""
     known = connection.execute(select(study.c.state).where(study.c.study_instance_uid == of_study).with_for_update()).first()
     connection.execute(select(job.c.id).where(job.c.study_instance_uid == of_study).order_by(job.c.id).with_for_update()).all()
@@ -297,7 +299,7 @@ def _forget(connection: Connection, of_study: str) -> list[str] | None:
     if paths:
         connection.execute(unless_there(connection, tombstone), [{"path": path} for path in paths])
     forget_of_study(connection, of_study)
-    forget_workitems_of_study(connection, of_study)
+    forget_workitems_of_study(connection, of_study, now)
     results = select(result.c.id).where(result.c.study_instance_uid == of_study)
     connection.execute(delete(delivery).where(delivery.c.result_id.in_(results)))
     for table in (result, job, quarantine, instance, study, procedure_step, notice, study_order, study_entry, series_entry):
@@ -322,9 +324,14 @@ def _states(connection: Connection, wanted: Any, of: Any, states: Any = None) ->
 
 def _add(connection: Connection, wanted: Job, standing: Collection[str], revision: int, now: float, max_reruns: int, late: Late | None) -> Job | None:
     """Insert a job unless it is there; standing: the identities of all jobs that the study is to have, which none of them replaces."""
-    if connection.execute(select(job.c.id).where(job.c.identity == wanted.identity)).first():
+    # What a rule asked for gives way to what it asks for now; what somebody else asked for he gets, of the images that he named.
+    of_rule = select(workitem.c.id).where(workitem.c.job_id == job.c.id, workitem.c.requester == "").exists()
+    there = connection.execute(select(job.c.id, of_rule.label("of_rule")).where(job.c.identity == wanted.identity).with_for_update()).first()
+    if there:
+        if not there.of_rule:
+            send_also(connection, there.id, wanted.deliver, now=now)
         return None
-    earlier = job.c.study_instance_uid == wanted.study_instance_uid, job.c.model == wanted.model, job.c.revision < revision
+    earlier = job.c.study_instance_uid == wanted.study_instance_uid, job.c.model == wanted.model, job.c.revision < revision, of_rule
     same = select(job).where(*earlier, job.c.identity.not_in(standing)).order_by(job.c.id.desc()).with_for_update()
     before = [job_of(row) for row in connection.execute(same).mappings()]
     ran = sum(1 for old in before if old.attempts)  # what gave way before anybody worked on it cost nothing

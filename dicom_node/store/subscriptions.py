@@ -127,12 +127,6 @@ class Subscriptions:
         with self._database.read() as connection:
             return tuple(connection.execute(select(event_report.c.receiver).distinct().where(*due)).scalars())
 
-    def next_due(self, channel: Channel) -> float | None:
-        """Return when somebody is to be told of something by a channel; None when nothing waits."""
-        with self._database.read() as connection:
-            due: float | None = connection.execute(select(func.min(event_report.c.not_before)).where(event_report.c.channel == channel)).scalar()
-            return due
-
     def waiting(self, receiver: str, channel: Channel, *, after: int = 0, limit: int = 100) -> tuple[EventReport, ...]:
         """Return what a receiver is to be told of, in the order in which it happened."""
         wanted = event_report.c.receiver == receiver, event_report.c.channel == channel, event_report.c.id > after
@@ -152,7 +146,9 @@ class Subscriptions:
             "channel": Channel.HEARD,
             "workitem_uid": uid,
             "kind": int(kind),
-            "facts": dict(facts),
+            "facts": {
+                name: value.replace("\0", " ") if isinstance(value, str) else value for name, value in facts.items()
+            },  # PostgreSQL takes no NUL
             "at": now,
             "not_before": 0.0,
         }

@@ -63,7 +63,6 @@ class Change:
     readiness: Readiness | None = None
     reason: str | None = None
     study_instance_uid: str | None = None
-    patient_id: str | None = None
     reports: Sequence[tuple[ReportKind, Mapping[str, Any]]] = ()
     cancel: str = ""
     who: str = ""
@@ -263,10 +262,13 @@ def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
         connection.execute(delete(table).where(column.in_(uids)))
 
 
-def forget_workitems_of_study(connection: Connection, study_instance_uid: str) -> None:
-    """Remove the workitems that jobs of a study perform, in the caller's transaction."""
-    of_study = select(workitem.c.uid).join(job, workitem.c.job_id == job.c.id).where(job.c.study_instance_uid == study_instance_uid)
-    forget_workitems(connection, list(connection.execute(of_study).scalars()))
+def forget_workitems_of_study(connection: Connection, study_instance_uid: str, now: float) -> None:
+    """Remove the workitems that jobs of a study perform, in the caller's transaction; what another manager waits for is canceled, and told it."""
+    jobs = select(job.c.id).where(job.c.study_instance_uid == study_instance_uid)
+    owed = workitem.c.job_id.in_(jobs), workitem.c.manager > "", workitem.c.ended_at.is_(None)
+    canceled = {"job_id": None, "state": JobState.CANCELED, "reason": "its study was removed before it was told how it ended", "changed_at": now}
+    connection.execute(update(workitem).where(*owed).values(**canceled))
+    forget_workitems(connection, list(connection.execute(select(workitem.c.uid).where(workitem.c.job_id.in_(jobs))).scalars()))
 
 
 def kept_by_watchers(of_study: Any, *, ended_after: float) -> Any:
@@ -337,7 +339,7 @@ def _workitem(row: Mapping[Any, Any]) -> Workitem:
 
 
 def _apply(connection: Connection, found: Workitem, change: Change, now: float) -> None:
-    names = ("attributes", "transaction_uid", "performer", "readiness", "reason", "study_instance_uid", "patient_id")
+    names = ("attributes", "transaction_uid", "performer", "readiness", "reason", "study_instance_uid")
     values = {name: value for name in names if (value := getattr(change, name)) is not None}
     values |= change.values
     if found.job is None:

@@ -108,3 +108,23 @@ def test_what_was_heard_waits_in_its_order(store: Store) -> None:
     assert store.subscriptions.waiting("TASKS", Channel.HEARD) == heard
     store.subscriptions.told([one.id for one in heard])
     assert store.subscriptions.waiting("TASKS", Channel.HEARD) == ()
+
+
+def test_a_step_whose_study_is_removed_is_told_to_its_manager_all_the_same(store: Store) -> None:
+    """There it is in progress, and would be so for ever."""
+    arrive(store)
+    claimed(store)
+    assert store.workitems.take_up(UID, job_of(store.studies.view(STUDY)), now=NOW) is not None
+    store.jobs.claim("worker-1", ["lung-ct"], now=NOW, lease_s=30)
+    store.studies.purge(STUDY, who="anna", why="a patient asks for it", now=NOW + 1)
+    ((item, _),) = store.workitems.mirrored()
+    assert (item.uid, item.state, item.job) == (UID, JobState.CANCELED, None)
+    store.workitems.settle(UID, now=NOW + 2)
+    assert store.workitems.prune(before=NOW + 99) == 1
+
+
+def test_what_is_heard_is_kept_whatever_characters_it_has(store: Store) -> None:
+    """PostgreSQL takes no NUL; a report that is not kept is told again and again."""
+    assert store.subscriptions.hear("TASKS", UID, ReportKind.CANCEL_REQUESTED, {"reason": "a\0b"}, now=NOW)
+    (heard,) = store.subscriptions.waiting("TASKS", Channel.HEARD)
+    assert heard.facts["reason"] == "a b"

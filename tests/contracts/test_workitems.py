@@ -446,6 +446,40 @@ def test_results_that_are_there_go_also_where_a_later_request_wants_them(store):
     assert store.jobs.get(job.id).deliver == ("pacs", "ris")
 
 
+def test_who_takes_a_request_back_leaves_others_theirs(store):
+    """Each is told of his own step; the job goes on until nobody wants it any more."""
+    job = waiting(store)
+    first, second = requested(store), requested(store)
+    watching(store)
+    for uid in (first, second):
+        store.workitems.take_up(uid, wanted(store), now=NOW)
+    managing(store).ask_to_cancel(first, Dataset(), who="REQUESTER")
+    assert (store.workitems.get(first).state, store.jobs.get(job.id).state) == (JobState.CANCELED, JobState.SCHEDULED)
+    held = claimed(store)
+    managing(store).ask_to_cancel(second, Dataset(), who="REQUESTER")
+    assert store.jobs.beat(held, now=NOW, lease_s=LEASE_S, progress=0.5, note="") is False
+    assert (told(store, first), told(store, second)) == (["IN PROGRESS", "CANCELED"], ["IN PROGRESS", "CANCELED"])
+    managing(store).ask_to_cancel(of(store, job).uid, Dataset(), who="REQUESTER")
+    assert store.jobs.beat(held, now=NOW, lease_s=LEASE_S, progress=0.5, note="") is True
+
+
+def test_what_was_asked_for_does_not_give_way_to_what_a_rule_asks_for(store):
+    """It may be of other images; its results are replaced, and rejected, by none of the rule's either."""
+    arrive(store)
+    job = store.workitems.take_up(requested(store), wanted(store), now=NOW)
+    arrive(store, 2)
+    made = judged(store)
+    assert (made.predecessor_id, store.jobs.get(job.id).state) == (None, JobState.SCHEDULED)
+
+
+def test_what_was_asked_for_goes_also_where_a_rule_sends_it(store):
+    """The rule asks for the same analysis later: it is there, and its results go to both."""
+    arrive(store)
+    job = store.workitems.take_up(requested(store), wanted(store, deliver=("ris",)), now=NOW)
+    assert judged(store, deliver=("pacs",)) is None
+    assert store.jobs.get(job.id).deliver == ("ris", "pacs")
+
+
 def test_a_request_that_somebody_else_claimed_is_not_taken_up(store):
     """And one that ended is not, either."""
     arrive(store)
@@ -659,3 +693,18 @@ def test_no_step_is_born_unseen_while_somebody_begins_to_watch_all(storage, addr
             assert told(stores[1], uid, f"W{number}")[-1] == "IN PROGRESS"
     for one in stores:
         one.close()
+
+
+def test_the_journal_quotes_nobody(store):
+    """A reason that somebody writes may name a patient; it is told to those who watch, and stays with the step."""
+    first, second = requested(store), requested(store)
+    mine, manager = transaction(), managing(store)
+    manager.ask_to_cancel(first, but(Dataset(), ReasonForCancellation="MARKED moved"), who="REQUESTER")
+    manager.change_state(second, becoming("IN PROGRESS", mine), who="AE")
+    manager.ask_to_cancel(second, but(Dataset(), ReasonForCancellation="MARKED moved"), who="REQUESTER")
+    ending = finishing("CANCELED", mine)
+    ending.ProcedureStepProgressInformationSequence[0].ReasonForCancellation = "MARKED moved"
+    manager.set(second, ending, who="AE")
+    manager.change_state(second, becoming("CANCELED", mine), who="AE")
+    assert (store.workitems.get(first).reason, store.workitems.get(second).reason) == ("MARKED moved", "MARKED moved")
+    assert [one.why for one in store.journal.after(0) if "MARKED" in one.why] == []

@@ -161,6 +161,7 @@ class Manager(Watched):
                 priority=priority_of(new) if "ScheduledProcedureStepPriority" in new else None,
                 readiness=readiness_of(new) if "InputReadinessState" in new else None,
                 reports=_reports_of(item, new),
+                study_instance_uid=study_of(after),
                 values={"scheduled_at": start_of(new)} if "ScheduledProcedureStepStartDateTime" in new else {},
                 who=who,
             )
@@ -249,17 +250,27 @@ class Manager(Watched):
                 if status in _WARNINGS:
                     return Change()
                 raise refused(status)
-            asked = f"{who} asked for it to be canceled ({code[0]}, {code[1]})"  # for the journal: a peer's own words may name a patient
-            began = (ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})
-            if item.job is not None:
-                return Change(reports=[began] if outcome.effect is Effect.CANCEL_UNCLAIMED else [], cancel=asked, who=who)
-            if outcome.effect is Effect.CANCEL_UNCLAIMED:
-                return replace(self.gives_up(item, code, reason or asked, who), why=asked)
+            if outcome.effect is Effect.CANCEL_UNCLAIMED or item.job is not None:
+                return self.stops(item, code, reason, who)
             told = (ReportKind.CANCEL_REQUESTED, {"requester": who, "reason": reason, "code": code, **contact})
-            return Change(reports=[told], who=who, why=asked)
+            return Change(reports=[told], who=who, why=_wish(who, code))
 
         self._change(uid, decided)
         return status
+
+    def stops(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
+        """Return how a step that waits, or that a job of this node performs, is canceled: with its job, unless others want that too.
+
+        why: in the words of who asked; they stay in the step, for they may name a patient: the journal and the job have who asked, and the code.
+        """
+        asked = _wish(who, code)
+        given_up = replace(self.gives_up(item, code, why or asked, who), why=asked)
+        if item.job is None:
+            return given_up
+        if any(other.uid != item.uid and other.ended_at is None for other in self._store.workitems.of_job(item.job.id)):
+            alone = {"job_id": None, "state": JobState.CANCELED, "ended_at": None if item.manager else self._clock()}
+            return replace(given_up, values=alone)
+        return Change(reports=_begun(item), cancel=asked, who=who)
 
     def gives_up(self, item: Workitem, code: tuple[str, str, str], why: str, who: str) -> Change:
         """Return how a step that no job performs is canceled: with its reason, and through IN PROGRESS where nobody had claimed it."""
@@ -271,9 +282,8 @@ class Manager(Watched):
             held.SpecificCharacterSet = "ISO_IR 192"  # it was said in another one than the step, perhaps
         progress[0].ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code)]
         unfinished(held, JobState.CANCELED, self._clock())  # fills in when
-        began = [] if item.is_claimed else [(ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})]
         ended = (ReportKind.STATE, {"state": JobState.CANCELED, "readiness": item.readiness, "reason": why, "code": code})
-        return Change(state=JobState.CANCELED, attributes=model_of(held), reason=why, reports=[*began, ended], who=who, why=why)
+        return Change(state=JobState.CANCELED, attributes=model_of(held), reason=why, reports=[*_begun(item), ended], who=who, why=why)
 
     def _change(self, uid: str, decided: Callable[[Workitem], Change]) -> None:
         def of_ours(item: Workitem) -> Change:
@@ -295,6 +305,15 @@ def _without(said: Dataset, keywords: Collection[str]) -> Dataset:
     kept = Dataset()
     kept.update({element.tag: element for element in said if element.keyword not in keywords})
     return kept
+
+
+def _begun(item: Workitem) -> list[tuple[ReportKind, dict[str, Any]]]:
+    """Return what watchers are told before the end of a step: that it was begun, where nobody had; its table goes through IN PROGRESS."""
+    return [] if item.is_claimed else [(ReportKind.STATE, {"state": JobState.IN_PROGRESS, "readiness": item.readiness})]
+
+
+def _wish(who: str, code: tuple[str, str, str]) -> str:
+    return f"{who} asked for it to be canceled ({code[0]}, {code[1]})"
 
 
 def _reports_of(item: Workitem, said: Dataset) -> list[tuple[ReportKind, dict[str, Any]]]:

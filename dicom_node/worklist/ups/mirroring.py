@@ -6,7 +6,6 @@ a refusal means is decided by how the step stands at the manager, not by how it 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import structlog
 from pydicom import Dataset
@@ -18,8 +17,8 @@ from dicom_node.worklist.ups.accounting import awaited, canceled, completed, pro
 from dicom_node.worklist.ups.asking import Answer, ForeignManager, Verdict
 from dicom_node.worklist.ups.attributes import dataset_of
 from dicom_node.worklist.ups.manager import Manager
+from dicom_node.worklist.ups.ours import destinations, receivers
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
-from dicom_node.worklist.ups.suiting import destinations
 from dicom_node.worklist.waits import later_s
 
 PROGRESS_EVERY_S = 10.0  # at most so often a manager is told how far one step is
@@ -102,15 +101,11 @@ class Mirror:
         found = self._store.workitems.get(uid)
         if found is None or found.manager != self._name:
             return
-        is_shared = found.job is not None and len(self._store.workitems.of_job(found.job.id)) > 1
 
         def decide(item: Workitem) -> Change:
             if item.has_ended or (item.job is None and not item.is_claimed):
                 return Change()
-            if item.job is not None and not is_shared:
-                return Change(cancel=why, who=self._name, why=why)
-            given_up = self._ours.gives_up(item, UNSPECIFIED, why, self._name)
-            return replace(given_up, values={"job_id": None, "state": JobState.CANCELED})
+            return self._ours.stops(item, UNSPECIFIED, why, self._name)
 
         try:
             self._store.workitems.change(uid, decide, now=self._clock())
@@ -164,7 +159,8 @@ class Mirror:
             self._resolve(item, None, answer)
 
     def _is_awaited(self, item: Workitem) -> bool:
-        wanted = destinations(dataset_of(item.attributes), self._config)
+        known = receivers(self._config)  # of now: one that was taken away since the claim gets nothing any more
+        wanted = [known[title] for title in destinations(dataset_of(item.attributes)) or () if title in known]
         return awaited(self._store.workitems.whereabouts(item.uid), wanted)
 
     def _end(self, item: Workitem, to: JobState, said: Dataset) -> None:

@@ -50,7 +50,7 @@ def errand(said: Dataset, config: NodeConfig) -> Errand | str:
         series=inputs.get(study, {}),
         retrieve_aes=_said_by_all(said, retrieve_aes),
         retrieve_urls=_said_by_all(said, retrieve_urls),
-        destinations=_destinations(said),
+        destinations=destinations(said),
         problem=problem,
     )
 
@@ -127,9 +127,15 @@ def _said_by_all(said: Dataset, of: Callable[[Dataset], tuple[str, ...]]) -> tup
     return tuple(dict.fromkeys(one for item in said.get("InputInformationSequence") or () for one in of(item)))
 
 
-def _destinations(said: Dataset) -> tuple[str, ...] | None:
+def destinations(said: Dataset) -> tuple[str, ...] | None:
+    """Return the titles of those who are to have the results; None: it does not say."""
     items: Sequence[Dataset] = said.get("OutputDestinationSequence") or ()
     if not items:
         return None
-    named = [str(way.get("DestinationAE") or "").strip() for item in items for way in item.get("DICOMStorageSequence") or ()]
-    return tuple(dict.fromkeys(named or ["a place that is no application entity"]))
+    ways = [way for item in items for way in item.get("DICOMStorageSequence") or (Dataset(),)]
+    return tuple(dict.fromkeys(str(way.get("DestinationAE") or "").strip() or "a place that is no application entity" for way in ways))
+
+
+def receivers(config: NodeConfig) -> dict[str, str]:
+    """Return the names of the remotes to which this node sends, by their titles."""
+    return {remote.ae.title: name for name, remote in config.remotes.items() if "receive" in remote.may}

@@ -14,7 +14,7 @@ import structlog
 from pydicom import Dataset
 
 from dicom_node.config import NodeConfig, Remote
-from dicom_node.domain import Channel, ConfigError, EventReport, JobState, NodeError, PeerUnavailable, Rejected, ReportKind, Workitem, fault
+from dicom_node.domain import Channel, ConfigError, EventReport, JobState, NodeError, PeerUnavailable, Refused, Rejected, ReportKind, Workitem, fault
 from dicom_node.store import Listener, Store, Topic
 from dicom_node.worklist.ups.asking import DimseManager, ForeignManager
 from dicom_node.worklist.ups.asking_web import WebManager
@@ -266,7 +266,11 @@ class _Puller:
         if why:
             self._decline(uid, why)
             return False
-        item = self._written(uid, said)
+        try:
+            item = self._written(uid, said)
+        except Refused as error:  # it cannot be kept: those behind it are looked at all the same
+            self._decline(uid, str(error))
+            return False
         if item is not None:
             self._mirror.claim(item)
         return item is not None
@@ -280,7 +284,12 @@ class _Puller:
         _log.info("tasks.declined", of=self.name, workitem=uid, why=why)
 
     def _written(self, uid: str, said: Dataset) -> Workitem | None:
-        """Write the row of a step that is about to be claimed; None when there is one."""
+        """Write the row of a step that is about to be claimed; None when there is one.
+
+        Raises
+        ------
+        Refused: it cannot be kept.
+        """
         now = self._clock()
         item = Workitem(
             uid=uid,

@@ -137,8 +137,8 @@ class WorkitemService:
         if action == SUSPEND:
             self._manager.suspend(uid, receiver)
             return 0x0000
-        if receiver not in {remote.ae.title for remote in self._config.remotes.values()}:
-            raise Refused("ReceivingAE is none that this node knows", status=UNKNOWN_RECEIVER)
+        if receiver not in {remote.ae.title for remote in self._config.remotes.values() if "watch" in remote.may}:
+            raise Refused("ReceivingAE is none that may watch here", status=UNKNOWN_RECEIVER)
         lock = needed(said, "DeletionLock")
         if lock not in ("TRUE", "FALSE"):
             raise Refused("DeletionLock is neither TRUE nor FALSE", status=INVALID_VALUE)

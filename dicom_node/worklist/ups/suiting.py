@@ -11,7 +11,7 @@ from dicom_node.config import NodeConfig
 from dicom_node.domain import JobState, Readiness, Refused
 from dicom_node.worklist.attributes import text
 from dicom_node.worklist.ups.attributes import inputs_of, priority_of, start_of
-from dicom_node.worklist.ups.ours import can_bring, errand, retrieve_aes, retrieve_urls
+from dicom_node.worklist.ups.ours import can_bring, errand, receivers, retrieve_aes, retrieve_urls
 from dicom_node.worklist.ups.presented import INPUTS, OWN_SCHEME
 
 Coded = tuple[str, str]  # value and scheme designator of a code
@@ -22,25 +22,6 @@ def codes(config: NodeConfig) -> tuple[Coded, ...]:
     """Return the workitem codes by which this node is asked for its models."""
     own = [(name, OWN_SCHEME) for name in config.models]
     return tuple(dict.fromkeys([*own, *(code for model in config.models.values() for code in model.workitem_codes)]))
-
-
-def destinations(said: Dataset, config: NodeConfig) -> tuple[str, ...]:
-    """Return the remotes at which a step wants its results stored; none: it does not say.
-
-    Raises
-    ------
-    Refused: it names a place to which this node does not send.
-    """
-    known = {remote.ae.title: name for name, remote in config.remotes.items() if "receive" in remote.may}
-    found: list[str] = []
-    for item in said.get("OutputDestinationSequence") or ():
-        titles = [str(way.get("DestinationAE") or "").strip() for way in item.get("DICOMStorageSequence") or ()]
-        if not titles:
-            raise Refused("its results are to go elsewhere than to an application entity", status=0)
-        if any(title not in known for title in titles):
-            raise Refused("its results are to go to an application entity that is no remote with `receive`", status=0)
-        found += [known[title] for title in titles]
-    return tuple(dict.fromkeys(found))
 
 
 def declined(said: Dataset, config: NodeConfig, held: Held, now: float) -> str:
@@ -66,7 +47,8 @@ def _not_here(said: Dataset, config: NodeConfig) -> str:
         return asked
     if said.get("ScheduledStationGeographicLocationCodeSequence"):
         return "it names a place"
-    destinations(said, config)
+    if set(asked.destinations or ()) - receivers(config).keys():
+        return "its results are to go elsewhere: to no remote with `receive`"
     return asked.problem
 
 
