@@ -20,6 +20,7 @@ from pynetdicom.association import Association
 from dicom_node.config import NodeConfig
 from dicom_node.receive import Receiver
 from dicom_node.store import Store
+from dicom_node.wire import Requestor
 from dicom_node.worklist import Manager, Reporting, WorkitemService
 from tests.orthanc import free_ports
 from tests.workitems import but, unspoken
@@ -202,7 +203,7 @@ class Stepping:
     @contextmanager
     def peer(self, title: str = "EVERYBODY", contexts: Sequence[str] = (PUSH, WATCH, PULL, QUERY)) -> Iterator[Peer]:
         """Associate with the node."""
-        entity = ApplicationEntity(title)
+        entity = Requestor(title)
         for uid in contexts:
             entity.add_requested_context(uid)
         commands: list[Dataset] = []

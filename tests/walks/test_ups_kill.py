@@ -22,6 +22,7 @@ from pynetdicom import AE as ApplicationEntity
 
 from dicom_node.domain import AE, GLOBAL_SUBSCRIPTION, Channel, JobState
 from dicom_node.store import Store
+from dicom_node.wire import Requestor
 from tests.dcmtk import listens
 from tests.orthanc import free_ports
 from tests.stepping import PULL, PUSH, WATCH, Peer, Watcher, eventually, listening
@@ -144,7 +145,7 @@ class Performer(threading.Thread):
 
     def _peer(self) -> Peer | None:
         if self._association is None or not self._association.is_established:
-            entity = ApplicationEntity(self._title)
+            entity = Requestor(self._title)
             entity.dimse_timeout = entity.acse_timeout = entity.network_timeout = 10
             for uid in (PUSH, PULL):
                 entity.add_requested_context(uid)

@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (
 )
 
 from dicom_node.domain import AE
+from dicom_node.wire import Requestor
 
 PUSH, WATCH, PULL, EVENT, QUERY = (
     UnifiedProcedureStepPush,
@@ -108,7 +109,7 @@ class Watcher:
     @contextmanager
     def asking(self, node: AE) -> Iterator["Asking"]:
         """Open an association with every class but Event."""
-        entity = ApplicationEntity(self.ae.title)
+        entity = Requestor(self.ae.title)
         for abstract_syntax in (PUSH, WATCH, PULL, QUERY):
             entity.add_requested_context(abstract_syntax)
         association = entity.associate(node.host, node.port, ae_title=node.title)
