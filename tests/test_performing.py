@@ -54,6 +54,14 @@ def test_an_order_waits_for_its_images_whatever_else_is_fetched(store: Store) ->
     assert item.state is JobState.SCHEDULED, item.reason
 
 
+@pytest.mark.parametrize(("waited_s", "again_s"), [(3, 2), (200, 10), (7200, 30)])
+def test_what_waits_for_long_is_looked_at_seldom(store: Store, waited_s: float, again_s: float) -> None:
+    """A day's orders wait for their images, and each look is a transaction."""
+    managing(store).create(order(), uid="1.2.3", requester="RIS")
+    performing(store, NOW + waited_s).take_turn()
+    assert store.workitems.next_due() == NOW + waited_s + again_s
+
+
 def test_what_a_retrieval_brings_at_the_last_moment_counts(store: Store) -> None:
     """It has ended after this node looked what is here: so it looks again before it says that nothing came."""
     wanted = step(InputInformationSequence=[given("1.2.3", DICOMRetrievalSequence=[_way("FAR")])], **OURS)

@@ -21,6 +21,7 @@ from dicom_node.worklist.ups.ours import Errand, can_bring, errand, receivers
 from dicom_node.worklist.ups.reasons import EQUIPMENT, OF_CAUSE, REJECTED, WRONG_ENTRY, Code
 
 _LOOK_EVERY_S = 2.0  # at a workitem whose inputs are on their way
+_LOOK_AT_LEAST_EVERY_S, _PATIENCE = 30.0, 20  # the longer it has waited, the seldomer: hundreds of orders may wait a day for their images
 _NOT_OURS_S = 86400.0  # before one that is for others is looked at again; a change of it is looked at at once
 
 log = structlog.get_logger()
@@ -106,7 +107,8 @@ class Performing(Watch):
         uid = asked.study_instance_uid or self._study_of_order(asked)
         study = self._inputs(item, replace(asked, study_instance_uid=uid), now)
         if study is None:
-            return now + _LOOK_EVERY_S
+            waited_s = now - max(item.created_at, item.scheduled_at)
+            return now + min(max(waited_s / _PATIENCE, _LOOK_EVERY_S), _LOOK_AT_LEAST_EVERY_S)
         for job in self._jobs(item, asked, study, deliver, now):
             done = self._store.workitems.take_up(item.uid, job, now=now)
             if done is not None:

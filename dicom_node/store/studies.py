@@ -32,7 +32,7 @@ from dicom_node.store.tables import (
     study_order,
     tombstone,
 )
-from dicom_node.store.workitems import forget_workitems_of_study, kept_by_watchers
+from dicom_node.store.workitems import forget_workitems_of_study, kept_by_watchers, look_at_waiting
 from dicom_node.store.worklists import workitem
 
 _SUPERSEDE: Mapping[str, Late] = {}  # of every job
@@ -119,9 +119,9 @@ class Studies:
                 return None
             note(connection, Event(at=now, study_instance_uid=uid, kind="complete", who="node", why=why, detail={"revision": revision, **detail}))
             wanted = {one.identity for one in jobs}
-            return tuple(
-                made for one in jobs if (made := _add(connection, one, wanted, revision, now, max_reruns, late.get(one.identity))) is not None
-            )
+            new = [_add(connection, one, wanted, revision, now, max_reruns, late.get(one.identity)) for one in jobs]
+            look_at_waiting(connection, uid, now)
+            return tuple(made for made in new if made is not None)
 
     def hide(self, seen: Study, sop_instance_uids: Collection[str], *, who: str, why: str, now: float) -> int:
         """Hide instances that a rejection note names: nothing is made of them, and they stay on disk. Return how many were not hidden yet."""

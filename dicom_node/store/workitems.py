@@ -256,6 +256,12 @@ def change_in(connection: Connection, uid: str, decide: Callable[[Workitem], Cha
     return _one(connection, workitem.c.uid == uid)
 
 
+def look_at_waiting(connection: Connection, study_instance_uid: str, now: float) -> None:
+    """Let the workitems that wait for a study be looked at now, in the caller's transaction, whatever a look before that found."""
+    waits = workitem.c.study_instance_uid == study_instance_uid, *_TO_TAKE_UP
+    connection.execute(update(workitem).where(*waits).values(not_before=now, changed_at=now))
+
+
 def forget_workitems(connection: Connection, uids: Sequence[str]) -> None:
     """Remove workitems with their subscriptions and reports, in the caller's transaction."""
     for table, column in ((event_report, event_report.c.workitem_uid), (subscription, subscription.c.workitem_uid), (workitem, workitem.c.uid)):

@@ -379,6 +379,17 @@ def test_a_request_that_changes_while_it_is_looked_at_is_looked_at_again(store):
     assert store.workitems.waiting(now=NOW + 1) == ()
 
 
+def test_what_waits_for_a_study_is_looked_at_when_that_is_complete(store):
+    """However seldom it is looked at by then."""
+    arrive(store)
+    uid, other = requested(store), transaction()
+    managing(store).create(step(StudyInstanceUID="1.2.99", InputInformationSequence=[given("1.2.99")]), uid=other, requester="REQUESTER")
+    for one in (uid, other):
+        store.workitems.put_off(store.workitems.get(one), until=NOW + 30)
+    judged(store, models=(), at=NOW + 1)
+    assert [item.uid for item in store.workitems.waiting(now=NOW + 1)] == [uid]
+
+
 def test_however_many_wait_each_has_its_turn(store):
     """Who was looked at last comes last, though the first are due again by then."""
     uids = [requested(store) for _ in range(5)]
