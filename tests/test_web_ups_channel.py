@@ -192,6 +192,28 @@ def test_who_has_to_say_who_it_is_says_so_by_token_or_by_session(tmp_path: Path)
                 assert elsewhere.accepted_subprotocol == SUBPROTOCOL
 
 
+def test_nobody_hears_or_ends_what_another_account_watches(tmp_path: Path) -> None:
+    """But operators, who lift the locks of a watcher that is gone."""
+    for web in of_node(tmp_path):
+        now, store = time.time(), web.store
+        for name, role in (("first", "service"), ("second", "service"), ("otto", "operator")):
+            store.people.add(name, role, who="test", now=now)
+        tokens = {name: store.people.token(name, ["worklist.read"], expires_at=now + 60, who="test", now=now) for name in ("first", "second")}
+        session = store.sessions.begin("otto", lasts_s=600, now=now)
+        with TestClient(build(web), base_url=BASE) as http:
+            first, second = (Client(http, Authorization=f"Bearer {tokens[name]}") for name in ("first", "second"))
+            where = f"/workitems/{GLOBAL_SUBSCRIPTION}/subscribers/ME"
+            assert first.ask("POST", where).status_code == 201
+            assert [second.ask(method, where).status_code for method in ("POST", "DELETE")] == [403, 403]
+            with pytest.raises(WebSocketDenialResponse) as refused, channel(http, headers={"authorization": f"Bearer {tokens['second']}"}):
+                pass
+            assert refused.value.status_code == 403
+            for headers in ({"authorization": f"Bearer {tokens['first']}"}, {"cookie": f"dicom-node={session}"}):
+                with channel(http, headers=headers):
+                    pass
+            assert first.ask("DELETE", where).status_code == 200
+
+
 def test_behind_a_proxy_the_channel_is_where_the_client_reaches_it(tmp_path: Path) -> None:
     """wss where the client came over TLS, under the name that it knows."""
     lines = '[web]\nnames = ["node.example"]\nbehind_proxy = ["127.0.0.1"]\n'
@@ -209,10 +231,10 @@ def test_behind_a_proxy_the_channel_is_where_the_client_reaches_it(tmp_path: Pat
             web.store.people.add("berta", "viewer", who="test", now=time.time())
             session = web.store.sessions.begin("berta", lasts_s=600, now=time.time())
             by_browser = {**forwarded, "X-Forwarded-Proto": "wss", "Cookie": f"__Host-dicom-node={session}"}
-            with channel(http, headers={**by_browser, "Origin": "https://node.example"}):
+            with channel(http, "YOU", headers={**by_browser, "Origin": "https://node.example"}):
                 pass
             refused = pytest.raises(WebSocketDenialResponse)
-            with refused as said, channel(http, headers={**by_browser, "Origin": "http://node.example"}):
+            with refused as said, channel(http, "YOU", headers={**by_browser, "Origin": "http://node.example"}):
                 pass
             assert said.value.status_code == 403
 

@@ -52,7 +52,6 @@ class Workitem:
     priority: Priority
     attributes: Attributes = field(repr=False, hash=False)  # what requesters and performers have said
     study_instance_uid: str = ""
-    patient_id: str = field(default="", repr=False)
     requester: str = ""  # who asked for it: an AE title, a person, a system; empty: a rule of the site
     performer: str = ""  # who claimed it: an AE title; empty: nobody, or this node
     transaction_uid: str = field(default="", repr=False)  # the claim's key: shown to nobody (PS3.4 CC.2.7)
@@ -90,6 +89,7 @@ class Subscription:
     workitem_uid: str  # or `GLOBAL_SUBSCRIPTION`, `FILTERED_SUBSCRIPTION`
     deletion_lock: bool = False  # whether the workitem is kept until the subscriber lets go of it
     keys: Attributes = field(default_factory=dict, repr=False, hash=False)  # of a filtered one: what must match
+    owner: str = ""  # the account that made it over HTTP; empty: an application entity did
     created_at: float = 0.0
 
 

@@ -71,9 +71,15 @@ def announce(connection: Connection, uid: str, facts: Mapping[str, Any], now: fl
     """Subscribe to a new workitem those who watch all, with a report, and leave word for whoever compares it with filters (PS3.4 CC.2.3.3)."""
     alongside(connection)
     everybody = select(
-        subscription.c.receiver, subscription.c.channel, literal(uid), subscription.c.deletion_lock, bindparam("k", {}, JSON), literal(now)
+        subscription.c.receiver,
+        subscription.c.channel,
+        literal(uid),
+        subscription.c.deletion_lock,
+        bindparam("k", {}, JSON),
+        subscription.c.owner,
+        literal(now),
     )
-    columns = ["receiver", "channel", "workitem_uid", "deletion_lock", "keys", "created_at"]
+    columns = ["receiver", "channel", "workitem_uid", "deletion_lock", "keys", "owner", "created_at"]
     all_of = everybody.where(subscription.c.workitem_uid == GLOBAL_SUBSCRIPTION).order_by(subscription.c.id)
     connection.execute(insert(subscription).from_select(columns, all_of, include_defaults=False))
     report(connection, uid, ReportKind.STATE, facts, now)
@@ -86,7 +92,7 @@ def announce(connection: Connection, uid: str, facts: Mapping[str, Any], now: fl
 def born_with(connection: Connection, made: Job, requester: str = "") -> None:
     """Give a new job its workitem."""
     uid, now = workitem_uid(made), made.created_at
-    said = {"uid": uid, "job_id": made.id, "state": None, "priority": int(made.priority), "attributes": {}, "patient_id": "", "performer": ""}
+    said = {"uid": uid, "job_id": made.id, "state": None, "priority": int(made.priority), "attributes": {}, "performer": ""}
     said |= {"study_instance_uid": made.study_instance_uid, "requester": requester, "transaction_uid": "", "manager": "", "reason": ""}
     moments = {"not_before": 0.0, "scheduled_at": max(now, made.not_before), "created_at": now, "changed_at": now}
     connection.execute(insert(workitem).values(**said, **moments, readiness=Readiness.READY))

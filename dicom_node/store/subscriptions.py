@@ -205,7 +205,7 @@ class Subscriptions:
 
 def _put(connection: Connection, wanted: Subscription) -> None:
     same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
-    said = {"channel": wanted.channel, "deletion_lock": wanted.deletion_lock, "keys": dict(wanted.keys)}
+    said = {"channel": wanted.channel, "deletion_lock": wanted.deletion_lock, "keys": dict(wanted.keys), "owner": wanted.owner}
     if not connection.execute(update(subscription).where(*same).values(**said)).rowcount:
         key = {"receiver": wanted.receiver, "workitem_uid": wanted.workitem_uid, "created_at": wanted.created_at}
         connection.execute(insert(subscription).values(**key, **said))
@@ -221,10 +221,14 @@ def _watch(connection: Connection, of_all: Subscription, now: float, meant: Colu
     """Subscribe who watches all, or some, to the workitems that are meant, with the same lock."""
     keys, mine = bindparam("k", {}, JSON), subscription.c.receiver == of_all.receiver
     known = mine, subscription.c.workitem_uid.in_(select(workitem.c.uid).where(meant))
-    connection.execute(update(subscription).where(*known).values(channel=of_all.channel, deletion_lock=of_all.deletion_lock, keys={}))
-    new = select(literal(of_all.receiver), literal(of_all.channel), workitem.c.uid, literal(of_all.deletion_lock), keys, literal(now))
+    connection.execute(
+        update(subscription).where(*known).values(channel=of_all.channel, deletion_lock=of_all.deletion_lock, owner=of_all.owner, keys={})
+    )
+    new = select(
+        literal(of_all.receiver), literal(of_all.channel), workitem.c.uid, literal(of_all.deletion_lock), keys, literal(of_all.owner), literal(now)
+    )
     new = new.where(meant, ~select(subscription.c.id).where(mine, subscription.c.workitem_uid == workitem.c.uid).exists()).order_by(workitem.c.id)
-    columns = ["receiver", "channel", "workitem_uid", "deletion_lock", "keys", "created_at"]
+    columns = ["receiver", "channel", "workitem_uid", "deletion_lock", "keys", "owner", "created_at"]
     connection.execute(insert(subscription).from_select(columns, new, include_defaults=False))
 
 

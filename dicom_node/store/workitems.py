@@ -235,7 +235,7 @@ def create_in(connection: Connection, item: Workitem, *, now: float, why: str = 
     """Record a new workitem in the caller's transaction, as `Workitems.create` does."""
     said = {"state": item.state, "priority": int(item.priority), "attributes": dict(item.attributes), "transaction_uid": item.transaction_uid}
     said |= {name: getattr(item, name) for name in ("study_instance_uid", "requester", "performer", "manager", "reason", "scheduled_at")}
-    said |= {"patient_id": item.patient_id[:64], "readiness": item.readiness, "not_before": now, "created_at": now, "changed_at": now}
+    said |= {"readiness": item.readiness, "not_before": now, "created_at": now, "changed_at": now}
     if not insert_unless_there(connection, workitem, uid=item.uid, **said):
         return False
     if not item.manager:

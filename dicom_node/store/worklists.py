@@ -2,7 +2,7 @@
 
 from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, text
 
-from dicom_node.store.columns import Ae, Id, Key, Moment, Sentence, Uid, metadata
+from dicom_node.store.columns import Ae, Id, Moment, Sentence, Uid, metadata
 
 workitem = Table(
     "workitem",
@@ -14,7 +14,6 @@ workitem = Table(
     Column("priority", Integer, nullable=False),  # of one that no job performs
     Column("attributes", JSON, nullable=False),
     Column("study_instance_uid", String(64), nullable=False, index=True),
-    Column("patient_id", Key, nullable=False, index=True),
     Column("requester", Sentence, nullable=False),
     Column("performer", Sentence, nullable=False),
     Column("transaction_uid", String(64), nullable=False),
@@ -40,6 +39,7 @@ subscription = Table(
     Column("workitem_uid", Uid, nullable=False, index=True),
     Column("deletion_lock", Boolean, nullable=False),
     Column("keys", JSON, nullable=False),
+    Column("owner", Sentence, nullable=False),  # the account that made it over HTTP; empty: an application entity did
     Column("created_at", Moment, nullable=False),
     Index("uq_subscription_receiver_workitem", "receiver", "workitem_uid", unique=True),
     sqlite_autoincrement=True,

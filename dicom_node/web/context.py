@@ -90,7 +90,9 @@ class Worklist(Protocol):
     def matching(self, keys: Dataset) -> Iterator[Dataset]:
         """Yield every workitem that matches, whole."""
 
-    def subscribe(self, uid: str, receiver: str, *, channel: Channel, deletion_lock: bool = False, keys: Dataset | None = None) -> int:
+    def subscribe(
+        self, uid: str, receiver: str, *, channel: Channel, deletion_lock: bool = False, keys: Dataset | None = None, owner: str = ""
+    ) -> int:
         """Let an AE be told of a workitem, of all, or of all that match."""
 
     def unsubscribe(self, uid: str, receiver: str) -> None:

@@ -26,6 +26,7 @@ from dicom_node.web.access.sockets import SUBPROTOCOL, allow_socket, deny
 from dicom_node.web.aside import TELLING
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb.urls import PREFIX
+from dicom_node.web.ups.watching import OF_ANOTHER, is_anothers
 
 log = structlog.get_logger()
 
@@ -215,6 +216,9 @@ def routes(context: Context) -> list[BaseRoute]:
         receiver = str(socket.path_params["aet"]).strip(" ")
         if not is_ae_title(receiver):
             await deny(socket, 400, "the address has something that is no AE title")
+            return
+        if await TELLING.run(is_anothers, context, receiver, socket.state.person):
+            await deny(socket, 403, OF_ANOTHER)
             return
         found = exchange.open(receiver)
         if found is None:

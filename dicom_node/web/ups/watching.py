@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dicom_node.domain import FILTERED_SUBSCRIPTION, Channel, Refused, is_ae_title
-from dicom_node.web.access import Role, allow
+from dicom_node.web.access import Role, allow, may, person
+from dicom_node.web.access.roles import Person
 from dicom_node.web.context import Context
 from dicom_node.web.dicomweb.criteria import Malformed
 from dicom_node.web.dicomweb.urls import PREFIX, service_url
@@ -21,6 +22,7 @@ from dicom_node.web.ups.telling import done, not_done, refused
 
 _ONE = f"{PREFIX}/workitems/{{uid}}/subscribers/{{aet}}"
 _SWITCH = {"true": True, "false": False}
+OF_ANOTHER = "another account watches under this AE title"
 _BY_DIMSE = "this AE title is told by DIMSE: it ends that subscription the way it began it"
 
 Doing = Callable[[Request, str, str], Response]
@@ -34,7 +36,7 @@ def routes(context: Context) -> list[BaseRoute]:
         lock = _SWITCH.get(query.get("deletionlock", "false").lower())
         if lock is None:
             raise HTTPException(400, "deletionlock is neither true nor false")
-        said: dict[str, Any] = {"channel": Channel.WEB, "deletion_lock": lock}
+        said: dict[str, Any] = {"channel": Channel.WEB, "deletion_lock": lock, "owner": person(request).name}
         if uid == FILTERED_SUBSCRIPTION:
             said["keys"] = filter_of(query.getlist("filter"))
         elif "filter" in query:
@@ -60,6 +62,13 @@ def routes(context: Context) -> list[BaseRoute]:
     ]
 
 
+def is_anothers(context: Context, receiver: str, who: Person) -> bool:
+    """Say whether another account watches under an AE title; an operator may end that, and hear it, all the same."""
+    if may(who, Role.OPERATOR, "worklist.write"):
+        return False
+    return any(one.owner != who.name for one in context.store.subscriptions.list(receiver=receiver, limit=1))
+
+
 def channel_url(request: Request, receiver: str) -> str:
     """Return where a receiver is told, as the client that asks knows this node: ws, or wss where it came over TLS."""
     return f"ws{service_url(request).removeprefix('http')}/subscribers/{quote(receiver, safe='')}"
@@ -72,6 +81,8 @@ def _watching(context: Context, asked: Asked, doing: Doing) -> Callable[[Request
             raise HTTPException(400, "the address has something that is no AE title")
         if any(one.channel is Channel.DIMSE for one in context.store.subscriptions.list(receiver=receiver)):
             return refused(request, Outcome(409), _BY_DIMSE)
+        if is_anothers(context, receiver, person(request)):
+            raise HTTPException(403, OF_ANOTHER)
         try:
             return doing(request, uid, receiver)
         except Malformed as error:

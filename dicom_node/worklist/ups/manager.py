@@ -134,7 +134,6 @@ class Manager(Watched):
             priority=priority_of(kept),
             attributes=model_of(kept),
             study_instance_uid=study_of(kept),
-            patient_id=str(kept.get("PatientID") or ""),
             requester=requester,
             readiness=readiness_of(kept),
             scheduled_at=start_of(kept),

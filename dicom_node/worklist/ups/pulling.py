@@ -297,7 +297,6 @@ class _Puller:
             priority=priority_of(said),
             attributes=model_of(hidden(said)),
             study_instance_uid=study_of(said),
-            patient_id=str(said.get("PatientID") or ""),
             requester=self.name,
             transaction_uid=f"2.25.{uuid.uuid4().int}",  # a key, so it is drawn: who could derive it could end the step
             manager=self.name,

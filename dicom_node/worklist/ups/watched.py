@@ -128,7 +128,9 @@ class Watched:
 
     # ------------------------------------------------------------------------------------------------------------ subscribers
 
-    def subscribe(self, uid: str, receiver: str, *, channel: Channel, deletion_lock: bool = False, keys: Dataset | None = None) -> int:
+    def subscribe(
+        self, uid: str, receiver: str, *, channel: Channel, deletion_lock: bool = False, keys: Dataset | None = None, owner: str = ""
+    ) -> int:
         """Let an AE be told of a step, of all, or of all that match (PS3.4 CC.2.3); return the status.
 
         Raises
@@ -150,6 +152,7 @@ class Watched:
             workitem_uid=uid,
             deletion_lock=deletion_lock,
             keys=model_of(keys) if is_filtered and keys is not None else {},
+            owner=owner,
             created_at=now,
         )
         if not is_worklist:

@@ -25,7 +25,6 @@ def upgrade() -> None:
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("attributes", sa.JSON(), nullable=False),
         sa.Column("study_instance_uid", sa.String(64), nullable=False),
-        sa.Column("patient_id", sa.String(64), nullable=False),
         sa.Column("requester", sa.Text(), nullable=False),
         sa.Column("performer", sa.Text(), nullable=False),
         sa.Column("transaction_uid", sa.String(64), nullable=False),
@@ -41,8 +40,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("uid", name="uq_workitem_uid"),
         sqlite_autoincrement=True,
     )
-    for column in ("study_instance_uid", "patient_id"):
-        op.create_index(f"ix_workitem_{column}", "workitem", [column])
+    op.create_index("ix_workitem_study_instance_uid", "workitem", ["study_instance_uid"])
     op.create_index("ix_workitem_manager", "workitem", ["manager"])
     op.create_index("ix_workitem_job_id", "workitem", ["job_id", "ended_at", "not_before"])
     op.create_table(
@@ -53,6 +51,7 @@ def upgrade() -> None:
         sa.Column("workitem_uid", sa.String(64), nullable=False),
         sa.Column("deletion_lock", sa.Boolean(), nullable=False),
         sa.Column("keys", sa.JSON(), nullable=False),
+        sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Float(53), nullable=False),
         sqlite_autoincrement=True,
     )
@@ -79,7 +78,7 @@ def upgrade() -> None:
 def _make_of_jobs(connection: sa.Connection) -> None:
     """Give every job that there is its workitem, under the UID that later ones of its identity would have."""
     job = sa.table("job", *(sa.column(name) for name in ("id", "identity", "study_instance_uid", "priority", "created_at", "ended_at")))
-    fixed = {"attributes": {}, "patient_id": "", "requester": "", "performer": "", "transaction_uid": "", "manager": "", "reason": ""}
+    fixed = {"attributes": {}, "requester": "", "performer": "", "transaction_uid": "", "manager": "", "reason": ""}
     workitem = sa.table(
         "workitem",
         *(sa.column(name) for name in ("uid", "job_id", "priority", "study_instance_uid", "readiness", "not_before")),
