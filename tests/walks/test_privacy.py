@@ -99,7 +99,7 @@ def walked(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Node:
         node.send(files)
         _refused(node, folder / "refused")
         _imported(node, folder / "import")
-        _canceled(node, str(studies[2][0].StudyInstanceUID))
+        _canceled(node, *(str(study[0].StudyInstanceUID) for study in studies[2:4]))
         node.gate(shut=False)
         everything = [str(study[0].StudyInstanceUID) for study in studies]
         for uid in everything[:-1]:
@@ -134,10 +134,15 @@ def _imported(node: Node, folder: Path) -> None:
     nobody(said)
 
 
-def _canceled(node: Node, uid: str) -> None:
-    job: Job = wait_for(lambda: next((job for job in node.jobs(uid) if job.note == "waits at the gate"), None), says=lambda: node.jobs(uid))
+def _canceled(node: Node, *uids: str) -> None:
+    """Cancel the job that waits at the gate, whichever study was judged first: the other waits for its model."""
+
+    def at_the_gate() -> Job | None:
+        return next((job for uid in uids for job in node.jobs(uid) if job.note == "waits at the gate"), None)
+
+    job: Job = wait_for(at_the_gate, says=lambda: [node.jobs(uid) for uid in uids])
     nobody(node.verb("show", job.id), node.verb("jobs"), node.verb("cancel", job.id))
-    wait_for(lambda: node.jobs(uid)[0].state is JobState.CANCELED)  # else the gate opens, and it is quicker
+    wait_for(lambda: node.store.jobs.get(job.id).state is JobState.CANCELED)  # else the gate opens, and it is quicker
 
 
 def nobody(*texts: verbs.Said | str) -> None:

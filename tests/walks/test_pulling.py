@@ -189,7 +189,7 @@ def test_who_is_told_claims_at_once_and_stops_when_it_is_asked_to(tmp_path: Path
         house.board.ask_to_cancel(early, "wrong study")
         wait_for(lambda: house.store.jobs.get(job.id).cancel_requested)
         assert house.store.jobs.stop(job, now=time.time())
-        for uid, why in ((late, "tasks asks for it: wrong patient"), (early, "tasks asks for it: wrong study")):
+        for uid, why in ((late, "tasks asked for it to be canceled (110513, DCM)"), (early, "tasks asks for it: wrong study")):
             assert house.settled(uid).state is JobState.CANCELED
             assert house.board.state(uid) == "CANCELED"
             said = progress(house.board, uid)
