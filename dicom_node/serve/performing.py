@@ -4,7 +4,7 @@ Whose workitem it is does not matter here: one of this node's own worklist is cl
 manager has been claimed there before it comes to this thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -109,10 +109,9 @@ class Performing(Watch):
         if study is None:
             waited_s = now - max(item.created_at, item.scheduled_at)
             return now + min(max(waited_s / _PATIENCE, _LOOK_EVERY_S), _LOOK_AT_LEAST_EVERY_S)
-        for job in self._jobs(item, asked, study, deliver, now):
-            done = self._store.workitems.take_up(item.uid, job, now=now)
-            if done is not None:
-                log.info("workitem taken up", workitem=item.uid, job=done.id, study=study.study_instance_uid)
+        done = self._store.workitems.take_up(item.uid, self._job(item, asked, study, deliver, now), now=now)
+        if done is not None:
+            log.info("workitem taken up", workitem=item.uid, job=done.id, study=study.study_instance_uid)
         return None
 
     def _deliver(self, asked: Errand) -> tuple[str, ...]:
@@ -190,7 +189,7 @@ class Performing(Watch):
         if now - max(item.created_at, item.scheduled_at) > config.worklist.wait_for_inputs_s:
             raise Unperformable(f"its inputs did not come within {config.worklist.wait_for_inputs_s:g} s", OF_CAUSE[Cause.INCOMPLETE])
 
-    def _jobs(self, item: Workitem, asked: Errand, study: Study, deliver: tuple[str, ...], now: float) -> Sequence[Job]:
+    def _job(self, item: Workitem, asked: Errand, study: Study, deliver: tuple[str, ...], now: float) -> Job:
         """Return the job that performs a workitem.
 
         Raises
@@ -205,8 +204,9 @@ class Performing(Watch):
         if len(routing.jobs) > 1:
             many = f"{len(routing.jobs)} of its inputs suit {asked.model}, each by itself: name one series, or one image"
             raise Unperformable(many, OF_CAUSE[Cause.TYPES])
+        (job,) = routing.jobs
         who = item.manager or item.requester or "somebody"
-        return [replace(job, why=f"asked for by {who}; {job.why.partition('; ')[2]}", revision=max(study.revision, 1)) for job in routing.jobs]
+        return replace(job, why=f"asked for by {who}; {job.why.partition('; ')[2]}", revision=max(study.revision, 1))
 
 
 def _why_not(routing: Routing) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Connection, RowMapping, and_, bindparam, delete, func, insert, literal, select, text, update
+from sqlalchemy import JSON, ColumnElement, Connection, RowMapping, and_, bindparam, delete, func, insert, literal, select, update
 
 from dicom_node.domain import (
     FILTERED_SUBSCRIPTION,
@@ -146,9 +146,7 @@ class Subscriptions:
             "channel": Channel.HEARD,
             "workitem_uid": uid,
             "kind": int(kind),
-            "facts": {
-                name: value.replace("\0", " ") if isinstance(value, str) else value for name, value in facts.items()
-            },  # PostgreSQL takes no NUL
+            "facts": {name: _without_nul(value) for name, value in facts.items()},
             "at": now,
             "not_before": 0.0,
         }
@@ -203,18 +201,17 @@ class Subscriptions:
         return len(watching)
 
 
+def _without_nul(value: Any) -> Any:
+    """Return a value as PostgreSQL takes it."""
+    return value.replace("\0", " ") if isinstance(value, str) else value
+
+
 def _put(connection: Connection, wanted: Subscription) -> None:
     same = subscription.c.receiver == wanted.receiver, subscription.c.workitem_uid == wanted.workitem_uid
     said = {"channel": wanted.channel, "deletion_lock": wanted.deletion_lock, "keys": dict(wanted.keys), "owner": wanted.owner}
     if not connection.execute(update(subscription).where(*same).values(**said)).rowcount:
         key = {"receiver": wanted.receiver, "workitem_uid": wanted.workitem_uid, "created_at": wanted.created_at}
         connection.execute(insert(subscription).values(**key, **said))
-
-
-def _stand_still(connection: Connection) -> None:
-    """Let nobody create or change a workitem until the commit: what is read is what is told first, and none is born unseen. SQLite does so anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE job, workitem IN SHARE MODE"))
 
 
 def _watch(connection: Connection, of_all: Subscription, now: float, meant: ColumnElement[bool]) -> None:
