@@ -122,10 +122,11 @@ class Subscriptions:
             return tuple((key, uid) for key, uid in connection.execute(wanted.order_by(event_report.c.id).limit(limit)))
 
     def receivers(self, channel: Channel, *, now: float) -> tuple[str, ...]:
-        """Return whom something is to be told of by a channel, now."""
-        due = event_report.c.channel == channel, event_report.c.receiver != "", event_report.c.not_before <= now
+        """Return whom something is to be told of by a channel, now; news for one that was put off waits with the rest, in order."""
+        waiting = event_report.c.channel == channel, event_report.c.receiver != ""
+        due = select(event_report.c.receiver).where(*waiting).group_by(event_report.c.receiver).having(func.max(event_report.c.not_before) <= now)
         with self._database.read() as connection:
-            return tuple(connection.execute(select(event_report.c.receiver).distinct().where(*due)).scalars())
+            return tuple(connection.execute(due).scalars())
 
     def waiting(self, receiver: str, channel: Channel, *, after: int = 0, limit: int = 100) -> tuple[EventReport, ...]:
         """Return what a receiver is to be told of, in the order in which it happened."""
@@ -192,6 +193,9 @@ class Subscriptions:
         with self._database.write() as connection:
             watching = connection.execute(select(subscription.c.receiver, subscription.c.channel).distinct()).all()
             connection.execute(delete(event_report).where(word, event_report.c.facts["workitems"].as_string() != "COLD START"))
+            connection.execute(
+                update(event_report).where(event_report.c.not_before > 0).values(not_before=0.0)
+            )  # who was left alone is tried at once
             still = select(event_report.c.receiver, event_report.c.channel).where(word).distinct()
             warned = {(receiver, channel) for receiver, channel in connection.execute(still)}
             for receiver, channel in watching:

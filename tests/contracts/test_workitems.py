@@ -719,3 +719,13 @@ def test_the_journal_quotes_nobody(store):
     manager.change_state(second, becoming("CANCELED", mine), who="AE")
     assert (store.workitems.get(first).reason, store.workitems.get(second).reason) == ("MARKED moved", "MARKED moved")
     assert [one.why for one in store.journal.after(0) if "MARKED" in one.why] == []
+
+
+def test_news_do_not_call_one_that_is_left_alone(store):
+    """One that cannot be reached is tried again later, whatever happens meanwhile."""
+    uid = requested(store)
+    watching(store, uid)
+    store.subscriptions.put_off(WATCHER, Channel.DIMSE, until=NOW + 5)
+    managing(store).change_state(uid, becoming("IN PROGRESS", transaction()), who="AE")
+    assert store.subscriptions.receivers(Channel.DIMSE, now=NOW + 4) == ()
+    assert store.subscriptions.receivers(Channel.DIMSE, now=NOW + 5) == (WATCHER,)
