@@ -240,13 +240,16 @@ class Receiver:
             visit.tell(how)
 
 
+_OF_NEGOTIATION = (evt.EVT_ASYNC_OPS, evt.EVT_SOP_COMMON, evt.EVT_SOP_EXTENDED, evt.EVT_USER_ID)  # there is no presentation context yet
+
+
 def _joined(services: Sequence[Service]) -> list[evt.EventHandlerType]:
-    """Return the handlers of all services: of requests of one kind each answers those on its own presentation contexts, of notifications all hear."""
+    """Return the handlers of all services: of requests of one kind each answers those on its own presentation contexts; the rest they hear as they asked."""
     joined: list[evt.EventHandlerType] = []
     answering: dict[evt.InterventionEvent, dict[str, Callable[..., Any]]] = {}
     for service in services:
         for event, handler in service.handlers:
-            if isinstance(event, evt.InterventionEvent):
+            if isinstance(event, evt.InterventionEvent) and event not in _OF_NEGOTIATION:
                 answering.setdefault(event, {}).update(dict.fromkeys(service.abstract_syntaxes, handler))
             else:
                 joined.append((event, handler))
