@@ -244,7 +244,7 @@ _OF_NEGOTIATION = (evt.EVT_ASYNC_OPS, evt.EVT_SOP_COMMON, evt.EVT_SOP_EXTENDED, 
 
 
 def _joined(services: Sequence[Service]) -> list[evt.EventHandlerType]:
-    """Return the handlers of all services: of requests of one kind each answers those on its own presentation contexts; the rest they hear as they asked."""
+    """Return the handlers of all services: of requests each answers those on its own presentation contexts; the rest they hear as they asked."""
     joined: list[evt.EventHandlerType] = []
     answering: dict[evt.InterventionEvent, dict[str, Callable[..., Any]]] = {}
     for service in services:
