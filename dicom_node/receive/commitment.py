@@ -35,7 +35,7 @@ from dicom_node.domain import (
 from dicom_node.guard import credentials
 from dicom_node.receive.receipt import is_as_received
 from dicom_node.store import Store
-from dicom_node.wire import UNCOMPRESSED, Service, peer
+from dicom_node.wire import UNCOMPRESSED, Service, peer, status_of
 from dicom_node.wire import commitment as wire
 
 _OWN_S = 30.0  # so long a request is left to the process that took it, whose association may still be open
@@ -47,7 +47,6 @@ _UNTIL_S = 7 * 86400.0  # a report is tried for so long
 _WAITING = 1000  # requests at most that wait for their report
 _AT_ONCE = 2
 _LOOK_EVERY_S = 2.0
-_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 
 _NO_SUCH_INSTANCE, _CONFLICT, _NOT_SUPPORTED, _DAMAGED = 0x0112, 0x0119, 0x0122, 0x0110  # Failure Reasons (PS3.3 C.14.1.1)
 
@@ -78,14 +77,14 @@ class Promises:
             one = self._accept(event, calling_ae)
             self._taken.setdefault(event.assoc, []).append(one.id)
             _log.info("receive.commitment_asked", calling_ae=calling_ae, transaction=one.transaction_uid, instances=len(one.items))
-            return _status(0x0000), None
+            return status_of(0x0000), None
         except Refused as error:
-            answer = _status(error.status, str(error))
+            answer = status_of(error.status, str(error))
         except Transient as error:
-            answer = _status(wire.RESOURCE_LIMITATION, "the ledger does not answer; try again later")
+            answer = status_of(wire.RESOURCE_LIMITATION, "the ledger does not answer; try again later")
             _log.error("receive.commitment_failed", calling_ae=calling_ae, reason=str(error))
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
-            answer = _status(wire.PROCESSING_FAILURE, "the request could not be processed")
+            answer = status_of(wire.PROCESSING_FAILURE, "the request could not be processed")
             _log.error("receive.commitment_failed", calling_ae=calling_ae, reason=fault(error))
         _log.warning("receive.commitment_refused", calling_ae=calling_ae, status=f"{answer.Status:04X}", reason=str(answer.ErrorComment))
         return answer, None
@@ -315,11 +314,3 @@ def _may_be_stored(sop_class_uid: str) -> bool:
     """Say whether a class may be one of objects that are stored: private ones may."""
     name, kind, *_ = UID_dictionary.get(sop_class_uid, ("", ""))
     return not name or (kind == "SOP Class" and "Storage" in name and "Commitment" not in name)
-
-
-def _status(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:_COMMENT_CHARACTERS]
-    return answer

@@ -39,9 +39,8 @@ from dicom_node.receive.store_path import StoreDUL, negotiate_window
 from dicom_node.receive.turnstile import Turnstile
 from dicom_node.receive.visit import Visit
 from dicom_node.store import Store
-from dicom_node.wire import Connection, Service, StoreRequest, is_known_library, judge_by_artim
+from dicom_node.wire import Connection, Service, StoreRequest, is_known_library, judge_by_artim, status_of
 
-_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _PDU_BYTES = 1 << 20  # no PDU longer than this is read: what the site agrees to is less, and a request to associate fits in
 _AT_ONCE = 4  # data sets that are made durable at once: more gain next to nothing, and then senders would not take turns
 _WINDOW = 8  # asynchronous operations of one association (PS3.7 D.3.3.3)
@@ -222,7 +221,7 @@ class Receiver:
         arriving = (self._visits.get(event.assoc) or self._visit(event.assoc)).begin(said, str(event.context.transfer_syntax))
         arriving.write(request.DataSet.getbuffer())
         status, comment = arriving.close()
-        return _answer(status, comment) if comment else status
+        return status_of(status, comment) if comment else status
 
     def _visit(self, association: Association) -> Visit:
         return Visit(
@@ -328,13 +327,6 @@ def _on_close(event: evt.Event) -> None:
     """Free the place of a connection that ended without a request, which pynetdicom would hold until the time-out: health checks are many."""
     if event.assoc.requestor.primitive is None:
         event.assoc.dul.to_user_queue.put(None)  # what waits for a request takes this as its time-out
-
-
-def _answer(status: int, comment: str) -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_CHARACTERS]
-    return answer
 
 
 def _abort(association: Association) -> None:

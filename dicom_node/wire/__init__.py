@@ -28,7 +28,7 @@ from dicom_node.wire.part10 import FileMeta, StoredFile, read_file_meta
 from dicom_node.wire.peer import Context
 from dicom_node.wire.requestor import Requestor
 from dicom_node.wire.sender import StoreSender
-from dicom_node.wire.service import UNCOMPRESSED, Service
+from dicom_node.wire.service import UNCOMPRESSED, Service, status_of
 
 __all__ = [
     "COMMAND",
@@ -61,6 +61,7 @@ __all__ = [
     "query_response",
     "read_command",
     "read_file_meta",
+    "status_of",
     "store_request",
     "store_response",
 ]

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
 
+_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")  # explicit, implicit, explicit big endian
 
 
@@ -23,3 +25,12 @@ class Service:
     transfer_syntaxes: tuple[str, ...] = UNCOMPRESSED
     roles: tuple[bool, bool] | None = None
     prepare: Callable[[Association], None] | None = None
+
+
+def status_of(status: int, comment: str = "") -> Dataset:
+    """Return what a request is answered with: its status, and, where there is something to say, an Error Comment (PS3.7 Annex C)."""
+    answer = Dataset()
+    answer.Status = status
+    if comment:
+        answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_CHARACTERS]
+    return answer

@@ -10,12 +10,11 @@ from pynetdicom import _config, evt
 from dicom_node.config import NodeConfig
 from dicom_node.domain import Notification, Refused, Transient, derived_uid, fault
 from dicom_node.store import Store
-from dicom_node.wire import Service
+from dicom_node.wire import Service, status_of
 from dicom_node.worklist import ian, mpps, mwl
 from dicom_node.worklist.attributes import DUPLICATE, NO_SUCH_INSTANCE, NOT_AUTHORISED, PROCESSING_FAILURE, RESOURCE_LIMITATION
 from dicom_node.worklist.folder import Folder
 
-_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _IDENTIFIER_BYTES = 1 << 16
 
 _log = structlog.get_logger()
@@ -50,17 +49,17 @@ class Worklist:
         try:
             if not self._config.may(calling_ae, "worklist"):
                 raise Refused("this AE title may not worklist here", status=NOT_AUTHORISED)
-            return _status(0x0000), act(event, calling_ae)
+            return status_of(0x0000), act(event, calling_ae)
         except mpps.StepEnded as error:
-            status = _status(error.status, str(error))
+            status = status_of(error.status, str(error))
             status.ErrorID = mpps.NO_LONGER_IN_PROGRESS
         except Refused as error:
-            status = _status(error.status, str(error))
+            status = status_of(error.status, str(error))
         except Transient as error:  # the ledger is away: the modality may say it again
-            status = _status(RESOURCE_LIMITATION, "the ledger does not answer; try again later")
+            status = status_of(RESOURCE_LIMITATION, "the ledger does not answer; try again later")
             _log.warning("worklist.ledger_failed", why=str(error))
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
-            status = _status(PROCESSING_FAILURE, "the request could not be processed")
+            status = status_of(PROCESSING_FAILURE, "the request could not be processed")
             _log.error("worklist.failed", reason=fault(error))
         _log.info("worklist.refused", calling_ae=calling_ae, status=f"{status.Status:04X}", why=str(status.ErrorComment))
         return status, None
@@ -76,9 +75,9 @@ class Worklist:
             yield from self._matches(folder, event, calling_ae)
             return
         except Refused as error:
-            status = _status(error.status, str(error))
+            status = status_of(error.status, str(error))
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
-            status = _status(mwl.UNABLE, "the request could not be processed")
+            status = status_of(mwl.UNABLE, "the request could not be processed")
             _log.error("worklist.failed", reason=fault(error))
         _log.info("worklist.refused", calling_ae=calling_ae, status=f"{status.Status:04X}", why=str(status.ErrorComment))
         yield status, None
@@ -162,11 +161,3 @@ class Worklist:
             raise Refused("no such step", status=NO_SUCH_INSTANCE)
         _log.info("worklist.step_changed", step=uid, state=step.state, instances=len(step.expected), calling_ae=calling_ae)
         return Dataset()
-
-
-def _status(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:_COMMENT_CHARACTERS]
-    return answer

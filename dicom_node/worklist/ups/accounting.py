@@ -6,7 +6,7 @@ from pydicom import Dataset
 from pydicom.charset import convert_encodings
 
 from dicom_node.domain import DeliveryState, Job, JobState, Result, Workitem
-from dicom_node.worklist.ups.attributes import coded, codes_of, dataset_of, moment
+from dicom_node.worklist.ups.attributes import codes_of, dataset_of, discontinue, moment
 from dicom_node.worklist.ups.events import progressed
 from dicom_node.worklist.ups.presented import PERFORMED, Evidence, Station, performed, progress_of
 from dicom_node.worklist.ups.reasons import UNSPECIFIED
@@ -40,11 +40,8 @@ def canceled(item: Workitem, station: Station, now: float) -> Dataset:
         setattr(said, PROGRESS, progress_of(item.job, JobState.CANCELED, station))
     else:
         kept = (dataset_of(item.attributes).get(PROGRESS) or [Dataset()])[0]
-        one = Dataset()
-        one.ProcedureStepCancellationDateTime = str(kept.get("ProcedureStepCancellationDateTime") or moment(now))
-        one.ReasonForCancellation = item.reason[:_TEXT]
-        one.ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code) for code in codes_of(kept, _REASONS)[:1] or (UNSPECIFIED,)]
-        setattr(said, PROGRESS, [one])
+        at, code = str(kept.get("ProcedureStepCancellationDateTime") or moment(now)), next(iter(codes_of(kept, _REASONS)), UNSPECIFIED)
+        setattr(said, PROGRESS, [discontinue(Dataset(), item.reason[:_TEXT], code, at)])
     said[PROGRESS].value[0].ProcedureStepProgressDescription = str(said[PROGRESS].value[0].get("ReasonForCancellation") or "")[:_TEXT]
     return _worded(said, item)
 

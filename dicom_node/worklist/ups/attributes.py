@@ -130,6 +130,14 @@ def unfinished(held: Dataset, to: JobState, now: float) -> tuple[str, ...]:
     return (*missing, *(() if "OutputInformationSequence" in performed[0] else ("OutputInformationSequence",)))
 
 
+def discontinue(progress: Dataset, why: str, code: tuple[str, str, str], at: str) -> Dataset:
+    """Put into an item of progress when and why its step was canceled, in words and as a code, and return it (PS3.4 Table CC.2.5-3)."""
+    progress.ProcedureStepCancellationDateTime = at
+    progress.ReasonForCancellation = why
+    progress.ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code)]
+    return progress
+
+
 def priority_of(said: Dataset) -> Priority:
     """Return how urgent a step is.
 

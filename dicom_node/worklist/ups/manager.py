@@ -26,12 +26,13 @@ from dicom_node.worklist.attributes import INVALID_VALUE, NOT_AUTHORISED, needed
 from dicom_node.worklist.ups.attributes import (
     CREATED_WITH_CHANGES,
     changed,
-    coded,
     codes_of,
     created,
     dataset_of,
+    discontinue,
     hidden,
     model_of,
+    moment,
     priority_of,
     readiness_of,
     start_of,
@@ -276,11 +277,9 @@ class Manager(Watched):
         held = dataset_of(item.attributes)
         progress = list(held.get("ProcedureStepProgressInformationSequence") or []) or [Dataset()]
         held.ProcedureStepProgressInformationSequence = progress
-        progress[0].ReasonForCancellation = why
+        discontinue(progress[0], why, code, str(progress[0].get("ProcedureStepCancellationDateTime") or moment(self._clock())))
         if not why.isascii():
             held.SpecificCharacterSet = "ISO_IR 192"  # it was said in another one than the step, perhaps
-        progress[0].ProcedureStepDiscontinuationReasonCodeSequence = [coded(*code)]
-        unfinished(held, JobState.CANCELED, self._clock())  # fills in when
         ended = (ReportKind.STATE, {"state": JobState.CANCELED, "readiness": item.readiness, "reason": why, "code": code})
         return Change(state=JobState.CANCELED, attributes=model_of(held), reason=why, reports=[*_begun(item), ended], who=who, why=why)
 

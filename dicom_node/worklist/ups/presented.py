@@ -9,7 +9,7 @@ from pydicom import Dataset
 from dicom_node.config import Model
 from dicom_node.domain import Header, Instance, Job, JobState, Readiness, Result, Workitem
 from dicom_node.store.reporting import state_facts
-from dicom_node.worklist.ups.attributes import SOP_CLASS, coded, dataset_of, moment
+from dicom_node.worklist.ups.attributes import SOP_CLASS, coded, dataset_of, discontinue, moment
 from dicom_node.worklist.ups.events import progressed
 from dicom_node.worklist.ups.reasons import reason_of
 
@@ -160,11 +160,7 @@ def progress_of(job: Job, state: JobState, station: Station) -> list[Dataset]:
 
 
 def _canceled(facts: Mapping[str, Any], at: float | None) -> Dataset:
-    item = Dataset()
-    item.ProcedureStepCancellationDateTime = moment(at or 0.0)
-    item.ReasonForCancellation = str(facts.get("reason", ""))[:1024]
-    item.ProcedureStepDiscontinuationReasonCodeSequence = [coded(*reason_of(facts))]
-    return item
+    return discontinue(Dataset(), str(facts.get("reason", ""))[:1024], reason_of(facts), moment(at or 0.0))
 
 
 def performed(said: Dataset, job: Job, station: Station, evidence: Evidence) -> list[Dataset]:

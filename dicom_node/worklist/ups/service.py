@@ -13,7 +13,7 @@ from pynetdicom import _config, evt
 from dicom_node.config import NodeConfig
 from dicom_node.config.remotes import May
 from dicom_node.domain import Channel, Refused, Transient, fault
-from dicom_node.wire import Service
+from dicom_node.wire import Service, status_of
 from dicom_node.worklist.attributes import INVALID_VALUE, NOT_AUTHORISED, PROCESSING_FAILURE, RESOURCE_LIMITATION, needed
 from dicom_node.worklist.ups.attributes import SOP_CLASS as PUSH
 from dicom_node.worklist.ups.manager import Manager
@@ -39,7 +39,6 @@ OUT_OF_RESOURCES = 0xA700
 _OF_FIND: Mapping[int, int] = {NOT_AUTHORISED: UNABLE, INVALID_VALUE: UNABLE, RESOURCE_LIMITATION: OUT_OF_RESOURCES}  # PS3.4 Table CC.2.8-4
 
 _BYTES_MAX = 4 << 20  # of the data set of one request
-_COMMENT_CHARACTERS = 64  # of Error Comment (0000,0902)
 _READERS: tuple[May, ...] = ("watch", "request", "perform")
 
 _log = structlog.get_logger()
@@ -74,17 +73,17 @@ class WorkitemService:
         calling_ae = _calling(event)
         try:
             status, said = act(event, calling_ae)
-            answer = _status(status)
+            answer = status_of(status)
             if status != 0x0000 and said is not None and "AffectedSOPInstanceUID" in said:
                 answer.AffectedSOPInstanceUID, said = said.AffectedSOPInstanceUID, None  # pynetdicom takes it from there with success alone
             return answer, said
         except Refused as error:
-            answer = _status(error.status, str(error))
+            answer = status_of(error.status, str(error))
         except Transient as error:  # the ledger is away: it may be asked again
-            answer = _status(RESOURCE_LIMITATION, "the ledger does not answer; try again later")
+            answer = status_of(RESOURCE_LIMITATION, "the ledger does not answer; try again later")
             _log.warning("workitems.ledger_failed", why=str(error))
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
-            answer = _status(PROCESSING_FAILURE, "the request could not be processed")
+            answer = status_of(PROCESSING_FAILURE, "the request could not be processed")
             _log.error("workitems.failed", reason=fault(error))
         _log.info("workitems.refused", calling_ae=calling_ae, status=f"{answer.Status:04X}", why=str(answer.ErrorComment))
         return answer, None
@@ -160,11 +159,11 @@ class WorkitemService:
                 yield (PENDING if is_whole else UNSUPPORTED_KEYS), answer
             return
         except Refused as error:
-            status = _status(_OF_FIND.get(error.status, error.status), str(error))
+            status = status_of(_OF_FIND.get(error.status, error.status), str(error))
         except Transient:
-            status = _status(OUT_OF_RESOURCES, "the ledger does not answer; try again later")
+            status = status_of(OUT_OF_RESOURCES, "the ledger does not answer; try again later")
         except Exception as error:  # the outermost frame of a request: whatever a peer sends is answered
-            status = _status(UNABLE, "the request could not be processed")
+            status = status_of(UNABLE, "the request could not be processed")
             _log.error("workitems.failed", reason=fault(error))
         _log.info("workitems.refused", calling_ae=calling_ae, status=f"{status.Status:04X}", why=str(status.ErrorComment))
         yield status, None
@@ -209,11 +208,3 @@ def _context(event: evt.Event) -> str:
 
 def _calling(event: evt.Event) -> str:
     return str(event.assoc.requestor.ae_title).strip()
-
-
-def _status(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment.replace("\\", "/")[:_COMMENT_CHARACTERS]
-    return answer
