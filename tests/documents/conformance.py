@@ -22,13 +22,13 @@ from dicom_node.domain import Refused, Result
 from dicom_node.query import services as query_services
 from dicom_node.query.retrieving import GET, MOVE
 from dicom_node.query.scu import FIND
-from dicom_node.receive import Door, Receiver, door, scp, visit
+from dicom_node.receive import Door, Receiver, door, visit
 from dicom_node.receive.header import split_file
 from dicom_node.report.technique import X_RAYS
 from dicom_node.store import Store
 from dicom_node.store.holdings import ATTRIBUTES, UNIQUE_KEYS
 from dicom_node.store.match import REQUIRED_KEYS
-from dicom_node.wire import Requestor, peer
+from dicom_node.wire import Requestor, peer, status_of
 from dicom_node.wire.peer import CONNECT_TIMEOUT_S
 from tests import phantoms
 from tests.documents.objects import runs
@@ -235,7 +235,7 @@ def _status(act: Callable[[Door], object], door: Door) -> tuple[int, str]:
         act(door)
         return visit.SUCCESS, ""
     except Refused as refused:
-        return refused.status, str(scp._answer(refused.status, str(refused)).ErrorComment)
+        return refused.status, str(status_of(refused.status, str(refused)).ErrorComment)
 
 
 def _take(door: Door, image: Dataset, said: str = "") -> object:

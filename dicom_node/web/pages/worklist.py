@@ -1,6 +1,7 @@
 """The worklist: what was asked for, by whom, who does it and why it ended; who watches; and asking for one more analysis."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from pydicom import Dataset
@@ -69,38 +70,39 @@ def watchers(pages: Pages) -> list[Mapping[str, Any]]:
 
 
 def _done(pages: Pages) -> list[BaseRoute]:
-    worklist = pages.context.worklist
-
-    def cancel(request: Request, form: Form) -> Response:
-        uid = str(request.path_params["uid"])
-        if not is_uid(uid):
-            raise Rejected("there is no such workitem", hint="Follow a button of the list.")
-        said = Dataset()
-        said.ReasonForCancellation = field(form, "reason", 256) or "a person asked for it"
-        worklist.ask_to_cancel(uid, said, who=person(request).name)
-        item = pages.store.workitems.get(uid)
-        ended = item is not None and item.state is JobState.CANCELED
-        return back("/worklist", "It is canceled." if ended else "Who performs it is asked to cancel it.")
-
-    def end(request: Request, form: Form) -> Response:
-        receiver = field(form, "receiver", 16)
-        if not is_ae_title(receiver):
-            raise Rejected("that is no AE title", hint="Press a button of the list.")
-        worklist.unsubscribe(GLOBAL_SUBSCRIPTION, receiver)
-        why = f"{receiver}: a person ended what it watches"
-        pages.store.journal.write(Event(at=pages.clock(), study_instance_uid="", kind="watcher ended", who=person(request).name, why=why))
-        return back("/worklist", f"{receiver} watches no more, and locks nothing.")
-
-    def analyse(request: Request, form: Form) -> Response:
-        uid, priority = str(request.path_params["uid"]), Priority.__members__.get(field(form, "priority"), Priority.MEDIUM)
-        if not is_uid(uid):
-            raise Rejected("there is no such study here", hint="Search for it.")
-        model = field(form, "model")
-        pages.context.worklist.ask_for(model, uid, priority, requester=person(request).name)
-        return back("/worklist", f"{model} is asked for.")
-
     return [
-        Route("/worklist/subscribers/end", act(pages, Role.OPERATOR, end), methods=["POST"]),
-        Route("/worklist/{uid}/cancel", act(pages, Role.OPERATOR, cancel), methods=["POST"]),
-        Route("/studies/{uid}/analyses", act(pages, Role.OPERATOR, analyse), methods=["POST"]),
+        Route("/worklist/subscribers/end", act(pages, Role.OPERATOR, partial(_end, pages)), methods=["POST"]),
+        Route("/worklist/{uid}/cancel", act(pages, Role.OPERATOR, partial(_cancel, pages)), methods=["POST"]),
+        Route("/studies/{uid}/analyses", act(pages, Role.OPERATOR, partial(_analyse, pages)), methods=["POST"]),
     ]
+
+
+def _cancel(pages: Pages, request: Request, form: Form) -> Response:
+    uid = str(request.path_params["uid"])
+    if not is_uid(uid):
+        raise Rejected("there is no such workitem", hint="Follow a button of the list.")
+    said = Dataset()
+    said.ReasonForCancellation = field(form, "reason", 256) or "a person asked for it"
+    pages.context.worklist.ask_to_cancel(uid, said, who=person(request).name)
+    item = pages.store.workitems.get(uid)
+    ended = item is not None and item.state is JobState.CANCELED
+    return back("/worklist", "It is canceled." if ended else "Who performs it is asked to cancel it.")
+
+
+def _end(pages: Pages, request: Request, form: Form) -> Response:
+    receiver = field(form, "receiver", 16)
+    if not is_ae_title(receiver):
+        raise Rejected("that is no AE title", hint="Press a button of the list.")
+    pages.context.worklist.unsubscribe(GLOBAL_SUBSCRIPTION, receiver)
+    why = f"{receiver}: a person ended what it watches"
+    pages.store.journal.write(Event(at=pages.clock(), study_instance_uid="", kind="watcher ended", who=person(request).name, why=why))
+    return back("/worklist", f"{receiver} watches no more, and locks nothing.")
+
+
+def _analyse(pages: Pages, request: Request, form: Form) -> Response:
+    uid, priority = str(request.path_params["uid"]), Priority.__members__.get(field(form, "priority"), Priority.MEDIUM)
+    if not is_uid(uid):
+        raise Rejected("there is no such study here", hint="Search for it.")
+    model = field(form, "model")
+    pages.context.worklist.ask_for(model, uid, priority, requester=person(request).name)
+    return back("/worklist", f"{model} is asked for.")

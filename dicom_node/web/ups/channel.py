@@ -210,41 +210,41 @@ def message(report: EventReport, information: Dataset) -> str:
 
 def routes(context: Context) -> list[BaseRoute]:
     """Return the channel, and what is said to who asks for it otherwise than by a websocket."""
-    exchange = Exchange(context.store, context.clock)
-
-    async def opened(socket: WebSocket) -> None:
-        receiver = str(socket.path_params["aet"]).strip(" ")
-        if not is_ae_title(receiver):
-            await deny(socket, 400, "the address has something that is no AE title")
-            return
-        if await TELLING.run(is_anothers, context, receiver, socket.state.person):
-            await deny(socket, 403, OF_ANOTHER)
-            return
-        found = exchange.open(receiver)
-        if found is None:
-            await deny(socket, 503, "too many channels are open")
-            return
-        line, before = found
-        try:
-            await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
-            log.info("channel.opened", to=receiver)
-            if before is not None:
-                await TELLING.run(before.ended.wait, _EVERY_S)  # what it has sent is removed
-            code = await Teller(context, socket, line).run()
-            if code is not None:
-                await socket.close(code)
-        except (WebSocketDisconnect, OSError, RuntimeError) as error:  # the subscriber has gone while it was spoken to
-            log.info("channel.broken", to=receiver, kind=type(error).__name__)
-        finally:
-            exchange.close(line)
-            log.info("channel.closed", to=receiver)
-
-    def otherwise(request: Request) -> Response:
-        said = {"error": "this is a channel of events", "hint": "Open it as a websocket (RFC 6455)."}
-        return JSONResponse(said, status_code=426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
-
-    path = f"{PREFIX}/subscribers/{{aet}}"
+    path, opened = f"{PREFIX}/subscribers/{{aet}}", partial(_opened, context, Exchange(context.store, context.clock))
     return [
         WebSocketRoute(path, allow_socket(Role.VIEWER, opened, "worklist.read")),
-        Route(path, allow(Role.VIEWER, otherwise, "worklist.read"), methods=["GET"]),
+        Route(path, allow(Role.VIEWER, _otherwise, "worklist.read"), methods=["GET"]),
     ]
+
+
+async def _opened(context: Context, exchange: Exchange, socket: WebSocket) -> None:
+    receiver = str(socket.path_params["aet"]).strip(" ")
+    if not is_ae_title(receiver):
+        await deny(socket, 400, "the address has something that is no AE title")
+        return
+    if await TELLING.run(is_anothers, context, receiver, socket.state.person):
+        await deny(socket, 403, OF_ANOTHER)
+        return
+    found = exchange.open(receiver)
+    if found is None:
+        await deny(socket, 503, "too many channels are open")
+        return
+    line, before = found
+    try:
+        await socket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in socket.scope.get("subprotocols", ()) else None)
+        log.info("channel.opened", to=receiver)
+        if before is not None:
+            await TELLING.run(before.ended.wait, _EVERY_S)  # what it has sent is removed
+        code = await Teller(context, socket, line).run()
+        if code is not None:
+            await socket.close(code)
+    except (WebSocketDisconnect, OSError, RuntimeError) as error:  # the subscriber has gone while it was spoken to
+        log.info("channel.broken", to=receiver, kind=type(error).__name__)
+    finally:
+        exchange.close(line)
+        log.info("channel.closed", to=receiver)
+
+
+def _otherwise(request: Request) -> Response:
+    said = {"error": "this is a channel of events", "hint": "Open it as a websocket (RFC 6455)."}
+    return JSONResponse(said, status_code=426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})

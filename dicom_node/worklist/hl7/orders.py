@@ -136,6 +136,7 @@ def _number(part: Part) -> tuple[str, str]:
     return _fits(part.value(3, repetition=chosen), "PID-3", _TEXT), _fits(issuer, "PID-3", _TEXT)
 
 
+# Longer than others, for it names each field of an order once.
 def _asked(head: Part, group: _Group, studies: Sequence[Part], patient_id: str, issuer: str) -> Asked:
     orc, obr = group.orc, group.obr
     if obr is None:
